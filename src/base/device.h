@@ -1,0 +1,114 @@
+// Where memory lies and where work runs. A Device owns two memory tiers (its own memory, and host memory it
+// can read), counts every byte by tier and purpose, and offers two queues: compute and copy. On the CPU both
+// tiers are ordinary memory, counted apart, and queues run at once.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string_view>
+
+#include "base/parallel.h"
+
+namespace shadowkv {
+
+enum class Tier : uint8_t { device, pinned_host };
+inline constexpr int kTiers = 2;
+[[nodiscard]] std::string_view name_of(Tier tier);
+
+// What a byte is for; statistics and footprints speak in these.
+enum class Purpose : uint8_t { weights, keys_values, index, factors, values, slots, tables, activations };
+inline constexpr int kPurposes = 8;
+[[nodiscard]] std::string_view name_of(Purpose purpose);
+
+struct MemoryUse {
+  std::array<std::array<int64_t, kPurposes>, kTiers> bytes{};  // [tier][purpose], held now
+  std::array<int64_t, kTiers> peak{};                          // most ever held, per tier
+  std::array<int64_t, kTiers> budget{};                        // most that may be held, per tier
+
+  [[nodiscard]] int64_t held(Tier tier) const;
+  [[nodiscard]] int64_t of(Tier tier, Purpose purpose) const;
+};
+
+class Device;
+
+// Owned memory of one tier; gives its bytes back to the device's count when it dies. Must not outlive its device.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] int64_t bytes() const { return bytes_; }
+  [[nodiscard]] Tier tier() const { return tier_; }
+  [[nodiscard]] bool empty() const { return data_ == nullptr; }
+
+ private:
+  friend class Device;
+  Device* device_ = nullptr;
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
+  Tier tier_ = Tier::device;
+  Purpose purpose_ = Purpose::activations;
+};
+
+enum class DeviceKind : uint8_t { cpu, cuda };
+
+// An ordered stream of work on one device. Every op of kernels.h takes one.
+class Queue {
+ public:
+  virtual ~Queue() = default;
+  [[nodiscard]] virtual DeviceKind kind() const = 0;
+  [[nodiscard]] virtual Device& device() const = 0;
+  virtual void wait_for(Queue& other) = 0;  // later work here starts after what `other` holds now
+  virtual void synchronize() = 0;           // returns when all work is done
+  // Copies between any two places of this device's tiers or host memory, in queue order.
+  virtual void copy(void* to, const void* from, int64_t bytes) = 0;
+  virtual void fill_zero(void* to, int64_t bytes) = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  [[nodiscard]] virtual DeviceKind kind() const = 0;
+  [[nodiscard]] virtual Queue& compute() = 0;
+  [[nodiscard]] virtual Queue& copy() = 0;
+  [[nodiscard]] virtual ThreadPool& threads() = 0;  // host threads
+
+  // 64-byte aligned (256 on a GPU), content undefined, counted from now on. Throws OutOfMemory with what was
+  // asked, what is held and the budget. 0 bytes give an empty Buffer.
+  [[nodiscard]] Buffer allocate(Tier tier, Purpose purpose, int64_t bytes);
+
+  void set_budget(Tier tier, int64_t bytes);
+  [[nodiscard]] MemoryUse memory() const;
+  [[nodiscard]] int64_t free_bytes(Tier tier) const;  // budget - held
+
+ protected:
+  Device() = default;
+  virtual std::byte* allocate_raw(Tier tier, int64_t bytes) = 0;  // nullptr when there is none
+  virtual void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept = 0;
+
+ private:
+  friend class Buffer;
+  void release(Buffer& buffer) noexcept;
+
+  mutable std::mutex mutex_;
+  MemoryUse use_;  // guarded by mutex_
+};
+
+struct CpuDeviceOptions {
+  int threads = 0;            // 0: one per core
+  int64_t device_bytes = 0;   // budget of the device tier; 0: half of the machine's memory
+  int64_t pinned_bytes = 0;   // budget of the host tier; 0: half of the machine's memory
+};
+
+[[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuDeviceOptions& options = {});
+
+}  // namespace shadowkv

@@ -1,0 +1,51 @@
+// A model's matrices in device memory, in the compute type. Quantised files are expanded while loading.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "base/device.h"
+#include "base/tensor.h"
+#include "model/config.h"
+
+namespace shadowkv {
+
+// Matrices are [outputs, inputs] in the compute type (float32 or bfloat16); norms are float32.
+struct LayerWeights {
+  TensorView attention_norm;  // [hidden]
+  TensorView wq;              // [heads * head_dim, hidden]
+  TensorView wk;              // [kv_heads * head_dim, hidden]
+  TensorView wv;              // [kv_heads * head_dim, hidden]
+  TensorView wo;              // [hidden, heads * head_dim]
+  TensorView mlp_norm;        // [hidden]
+  TensorView gate;            // [inner, hidden]
+  TensorView up;              // [inner, hidden]
+  TensorView down;            // [hidden, inner]
+};
+
+struct ModelWeights {
+  TensorView embedding;       // [vocab, hidden]
+  TensorView final_norm;      // [hidden]
+  TensorView lm_head;         // [vocab, hidden]; the embedding itself when tied
+  std::vector<LayerWeights> layers;
+  std::vector<Buffer> storage;  // owns everything above
+};
+
+using LoadProgress = std::function<void(double share)>;  // 0..1; may throw Interrupted
+
+struct LoadedModel {
+  ModelConfig config;
+  ModelWeights weights;
+};
+
+// path: a .gguf file, or a Hugging Face folder with config.json and one .safetensors file.
+// dtype: float32 or bfloat16. Throws InvalidInput for a tensor that is missing, misshapen, of an unsupported
+// type, or holds a number that is not finite; OutOfMemory before anything is read when it does not fit.
+[[nodiscard]] LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& device,
+                                     const LoadProgress& progress = {});
+
+// Random weights of the right sizes and scales, for benchmarks: same seed, same weights.
+[[nodiscard]] ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device, uint64_t seed);
+
+}  // namespace shadowkv
