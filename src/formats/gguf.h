@@ -13,16 +13,15 @@
 #include <variant>
 #include <vector>
 
-namespace shadowkv {
+#include "formats/encoding.h"
 
-// Element encodings that the reader understands; the names are those of the format.
-enum class GgufType : uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q8_0 = 8, bf16 = 30 };
+namespace shadowkv {
 
 struct GgufTensor {
   std::string name;
   GgufType type;
-  std::vector<int64_t> shape;        // row-major: outermost first, so [rows, columns] for a matrix
-  std::span<const std::byte> data;   // into the mapping
+  std::vector<int64_t> shape;       // row-major: outermost first, so [rows, columns] for a matrix
+  std::span<const std::byte> data;  // into the mapping
 };
 
 class GgufFile {
@@ -30,7 +29,8 @@ class GgufFile {
   using Value = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>,
                              std::vector<std::string>>;
 
-  // Throws InvalidInput naming the path, what was found and where, for anything that is not a whole GGUF v3 file.
+  // Throws InvalidInput naming the path, what was found and where, for anything that is not a whole GGUF v3
+  // file.
   explicit GgufFile(const std::filesystem::path& path);
   ~GgufFile();
   GgufFile(GgufFile&&) noexcept;

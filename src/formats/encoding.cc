@@ -1,0 +1,55 @@
+#include "formats/encoding.h"
+
+#include <fmt/core.h>
+
+#include <array>
+
+namespace shadowkv {
+namespace {
+
+// Indexed by GGUF's type number; empty where the format has retired or never given the number.
+constexpr std::array<std::string_view, 40> kGgufTypeNames = {
+    "F32",    "F16",   "Q4_0",  "Q4_1",   "",      "",      "Q5_0",    "Q5_1",   "Q8_0",    "Q8_1",
+    "Q2_K",   "Q3_K",  "Q4_K",  "Q5_K",   "Q6_K",  "Q8_K",  "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S",
+    "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8",    "I16",   "I32",     "I64",    "F64",     "IQ1_M",
+    "BF16",   "",      "",      "",       "TQ1_0", "TQ2_0", "",        "",       "",        "MXFP4"};
+
+}  // namespace
+
+std::string_view name_of(GgufType type) {
+  return kGgufTypeNames[static_cast<std::size_t>(type)];
+}
+
+BlockLayout layout_of(GgufType type) {
+  switch (type) {
+    case GgufType::f32:
+      return {1, 4};
+    case GgufType::f16:
+    case GgufType::bf16:
+      return {1, 2};
+    case GgufType::q4_0:
+      return {32, 2 + 16};  // f16 scale, 32 nibbles
+    case GgufType::q4_1:
+      return {32, 2 + 2 + 16};  // f16 scale, f16 minimum, 32 nibbles
+    case GgufType::q8_0:
+      return {32, 2 + 32};  // f16 scale, 32 signed bytes
+  }
+  return {};
+}
+
+bool is_supported_gguf_type(uint32_t number) {
+  return number <= 3 || number == static_cast<uint32_t>(GgufType::q8_0) ||
+         number == static_cast<uint32_t>(GgufType::bf16);
+}
+
+std::string gguf_type_name(uint32_t number) {
+  if (number < kGgufTypeNames.size() && !kGgufTypeNames[number].empty())
+    return std::string(kGgufTypeNames[number]);
+  return fmt::format("number {}", number);
+}
+
+std::string_view supported_gguf_types() {
+  return "F32, F16, BF16, Q8_0, Q4_0, Q4_1";
+}
+
+}  // namespace shadowkv
