@@ -115,7 +115,6 @@ class Cursor {
 };
 
 // Below, `what` is the key of the value being read, in quotes.
-
 int64_t read_integer(Cursor& in, ValueType type, std::string_view what) {
   switch (type) {
     case ValueType::u8:
@@ -231,15 +230,14 @@ struct Entry {
   int64_t bytes = 0;
 };
 
-std::vector<int64_t> read_shape(Cursor& in, const std::string& name) {
-  const auto rank = in.read<uint32_t>(name);
-  require(rank >= 1 && rank <= kMostDimensions, "{}: tensor {} has {} dimensions, 1 to {} are supported",
-          in.path(), in_quotes(name), rank, kMostDimensions);
+std::vector<int64_t> read_shape(Cursor& in, std::string_view what) {
+  const auto rank = in.read<uint32_t>(what);
+  require(rank >= 1 && rank <= kMostDimensions, "{}: {} has {} dimensions, 1 to {} are supported", in.path(),
+          what, rank, kMostDimensions);
   std::vector<int64_t> shape;
   for (uint32_t i = 0; i < rank; ++i) {
-    const auto extent = in.read<uint64_t>(name);
-    require(extent >= 1 && extent <= INT64_MAX, "{}: tensor {} has an extent of {}", in.path(),
-            in_quotes(name), extent);
+    const auto extent = in.read<uint64_t>(what);
+    require(extent >= 1 && extent <= INT64_MAX, "{}: {} has an extent of {}", in.path(), what, extent);
     shape.push_back(static_cast<int64_t>(extent));
   }
   std::reverse(shape.begin(), shape.end());  // the file has the innermost first
@@ -261,17 +259,17 @@ int64_t tensor_bytes(const std::string& path, const GgufTensor& tensor) {
 Entry read_entry(Cursor& in, int64_t alignment) {
   Entry entry;
   entry.tensor.name = in.read_name("a tensor's name");
-  const std::string& name = entry.tensor.name;
-  entry.tensor.shape = read_shape(in, name);
-  const auto type = in.read<uint32_t>(name);
-  require(is_supported_gguf_type(type), "{}: tensor {} is of type {}, supported are {}", in.path(),
-          in_quotes(name), gguf_type_name(type), supported_gguf_types());
+  const std::string what = fmt::format("tensor {}", in_quotes(entry.tensor.name));
+  entry.tensor.shape = read_shape(in, what);
+  const auto type = in.read<uint32_t>(what);
+  require(is_supported_gguf_type(type), "{}: {} is of type {}, supported are {}", in.path(), what,
+          gguf_type_name(type), supported_gguf_types());
   entry.tensor.type = static_cast<GgufType>(type);
   entry.bytes = tensor_bytes(in.path(), entry.tensor);
-  const auto offset = in.read<uint64_t>(name);
+  const auto offset = in.read<uint64_t>(what);
   require(offset <= INT64_MAX && offset % static_cast<uint64_t>(alignment) == 0,
-          "{}: tensor {} begins at offset {}, not a multiple of the alignment {}", in.path(), in_quotes(name),
-          offset, alignment);
+          "{}: {} begins at offset {}, not a multiple of the alignment {}", in.path(), what, offset,
+          alignment);
   entry.offset = static_cast<int64_t>(offset);
   return entry;
 }
