@@ -1,0 +1,80 @@
+// How attention is done: every knob of every method, once, with unit and default. Presets are values of this
+// struct; nothing else in the program decides policy.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace shadowkv {
+
+enum class Method : uint8_t { full, shadow };
+enum class IndexKind : uint8_t { sketch, landmarks };
+enum class StorageType : uint8_t { automatic, float32, bfloat16, int8 };
+enum class Placement : uint8_t { spill, host };
+
+struct AttentionConfig {
+  // full: exact attention over all keys and values. shadow: low-rank keys, an index, few chunks a step.
+  Method method = Method::shadow;
+
+  // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (shadow only).
+  int64_t exact_below = 2048;
+
+  // What decides which chunks a query needs: sign bits of every key, or the mean of each chunk's keys.
+  IndexKind index = IndexKind::sketch;
+  // Bits a key number in the sketch: 1 or 2; 0 takes 1 for head_dim >= 128 and 2 below.
+  int64_t sketch_bits = 0;
+  // Tokens a chunk, the unit of selection and transfer: 1 to 16.
+  int64_t chunk_size = 4;
+  // Tokens chosen a step and KV head. Below the chunk size is an error; over the context means all of it.
+  int64_t sparse_budget = 512;
+  // When not 0, the budget is for every so many tokens of the sequence (begun ones count whole).
+  int64_t sparse_budget_per = 0;
+  // When not 0, the budget is this share (0 to 1] of the sequence instead, in whole chunks, at least one.
+  double sparse_budget_share = 0.0;
+  // Candidates a chosen chunk: that many times the budget are taken by the index, their keys rebuilt, scored
+  // exactly, and the best kept. 1 trusts the index.
+  double rerank = 2.0;
+
+  // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 96, at most the width.
+  int64_t rank = 0;
+  // Type of the left factors.
+  StorageType factors = StorageType::int8;
+  // Type of the stored values; automatic: the compute type.
+  StorageType values = StorageType::automatic;
+
+  // Chunks per KV head and segment kept whole and always attended, outside the budget: those whose mean
+  // describes them worst. The first chunk is always kept.
+  int64_t outlier_chunks = 0;
+  // Latest tokens kept whole and always attended, outside the budget.
+  int64_t local_window = 32;
+  // Slots of the cache of recently used chunks, in selections (1 holds one step's choice).
+  double slot_selections = 4.0;
+
+  // Tokens that share one basis, a multiple of 512; 0: one segment a prompt.
+  int64_t segment_tokens = 16384;
+  // Tokens that a prompt must bring into a segment to give it a basis of its own.
+  int64_t segment_min_tokens = 2048;
+
+  // Where values lie: on the device while there is room (spill), or in host memory always (host).
+  Placement placement = Placement::spill;
+};
+
+// "default", "paper" (section 5.1 of the ShadowKV paper) or "full"; throws InvalidInput listing the known.
+[[nodiscard]] AttentionConfig preset(std::string_view name);
+[[nodiscard]] std::vector<std::string> preset_names();
+
+// One knob as text, for command lines, configuration files and reports.
+struct AttentionOption {
+  std::string name;     // "sparse-budget"
+  std::string help;     // one line, with the unit
+  std::string value;    // as set in the config it was listed from
+};
+[[nodiscard]] std::vector<AttentionOption> list_options(const AttentionConfig& config);
+// Throws InvalidInput for an unknown name (suggesting the nearest) or a value that does not parse.
+void set_option(AttentionConfig& config, std::string_view name, std::string_view value);
+// Starts from a preset and applies "name=value" items: "paper", "default:rank=160,chunk-size=8".
+[[nodiscard]] AttentionConfig parse_attention(std::string_view text);
+
+}  // namespace shadowkv
