@@ -1,0 +1,47 @@
+// How far an op's numbers may lie from a plain float64 reference: |found - expected| <= absolute + relative *
+// |expected|. One row an op and type of number; every row says where the error comes from.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace shadowkv::testing {
+
+struct Tolerance {
+  double absolute;
+  double relative;
+};
+
+// An op's tolerance where activations are float32 (the CPU) and where they are bfloat16 (a GPU).
+struct OpTolerance {
+  Tolerance f32;
+  Tolerance bf16;
+  [[nodiscard]] constexpr Tolerance of(DType dtype) const { return dtype == DType::f32 ? f32 : bf16; }
+};
+
+// bfloat16 keeps 8 bits: one rounding is at most 2^-9 of the number, 0.002; rows below allow two.
+inline constexpr OpTolerance kExact{{0, 0}, {0, 0}};                        // copies
+inline constexpr OpTolerance kRmsNorm{{1e-6, 1e-5}, {1e-3, 8e-3}};          // float32 sum of a row
+inline constexpr OpTolerance kMatmul{{1e-4, 1e-5}, {1e-2, 8e-3}};           // float32 sum of up to 2,000 products
+inline constexpr OpTolerance kSiluMul{{1e-6, 2e-6}, {1e-3, 8e-3}};          // one exp of about 1 ulp
+inline constexpr OpTolerance kRotate{{1e-6, 1e-6}, {1e-2, 8e-3}};           // float64 angles; float32 on a GPU
+inline constexpr OpTolerance kAttention{{1e-5, 1e-5}, {8e-3, 8e-3}};        // float32 scores up to about 10
+inline constexpr OpTolerance kLogSumExp{{2e-5, 1e-6}, {2e-3, 1e-3}};        // always float32
+
+// Every number of `found` within tolerance of `expected`, which must be as many.
+inline void expect_near(const std::vector<float>& found, const std::vector<double>& expected,
+                        Tolerance tolerance) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i] == static_cast<float>(expected[i])) continue;  // equal infinities too
+    const double allowed = tolerance.absolute + tolerance.relative * std::abs(expected[i]);
+    ASSERT_LE(std::abs(static_cast<double>(found[i]) - expected[i]), allowed)
+        << "number " << i << ": found " << found[i] << ", expected " << expected[i];
+  }
+}
+
+}  // namespace shadowkv::testing
