@@ -16,30 +16,30 @@ constexpr std::array<std::string_view, 40> kGgufTypeNames = {
 
 }  // namespace
 
-std::string_view name_of(GgufType type) {
-  return kGgufTypeNames[static_cast<std::size_t>(type)];
+std::string_view name_of(Encoding encoding) {
+  return kGgufTypeNames[static_cast<std::size_t>(encoding)];
 }
 
-BlockLayout layout_of(GgufType type) {
-  switch (type) {
-    case GgufType::f32:
+BlockLayout layout_of(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::f32:
       return {1, 4};
-    case GgufType::f16:
-    case GgufType::bf16:
+    case Encoding::f16:
+    case Encoding::bf16:
       return {1, 2};
-    case GgufType::q4_0:
+    case Encoding::q4_0:
       return {32, 2 + 16};  // f16 scale, 32 nibbles
-    case GgufType::q4_1:
+    case Encoding::q4_1:
       return {32, 2 + 2 + 16};  // f16 scale, f16 minimum, 32 nibbles
-    case GgufType::q8_0:
+    case Encoding::q8_0:
       return {32, 2 + 32};  // f16 scale, 32 signed bytes
   }
   return {};
 }
 
 bool is_supported_gguf_type(uint32_t number) {
-  return number <= 3 || number == static_cast<uint32_t>(GgufType::q8_0) ||
-         number == static_cast<uint32_t>(GgufType::bf16);
+  return number <= 3 || number == static_cast<uint32_t>(Encoding::q8_0) ||
+         number == static_cast<uint32_t>(Encoding::bf16);
 }
 
 std::string gguf_type_name(uint32_t number) {

@@ -17,6 +17,8 @@
 
 namespace shadowkv {
 
+using GgufType = Encoding;
+
 struct GgufTensor {
   std::string name;
   GgufType type;

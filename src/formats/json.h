@@ -1,0 +1,23 @@
+// JSON from files that nobody vouches for: bounded in size and depth, refused with the place of the mistake.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string_view>
+
+namespace shadowkv {
+
+struct JsonLimits {
+  int64_t bytes = int64_t{64} << 20;
+  int64_t depth = 64;        // objects and arrays within each other
+  bool unique_keys = false;  // refuse an object that names a key twice; else the last one counts
+};
+
+// `name` stands for the text in messages. Throws InvalidInput "name: line 3, column 7: ..." for what is not
+// one JSON value within the limits.
+[[nodiscard]] nlohmann::json parse_json(std::string_view text, std::string_view name,
+                                        const JsonLimits& limits = {});
+[[nodiscard]] nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
+
+}  // namespace shadowkv
