@@ -1,0 +1,66 @@
+#include "model/config.h"
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace shadowkv {
+namespace {
+
+void check_range(std::string_view field, int64_t value, int64_t least, int64_t most) {
+  require(value >= least && value <= most, "the model's {} is {}, {} to {} are supported", field, value,
+          least, most);
+}
+
+void check_sizes(const ModelConfig& config) {
+  check_range("vocabulary size", config.vocab_size, 1, 1 << 24);
+  check_range("hidden size", config.hidden, 1, 1 << 18);
+  check_range("number of layers", config.layers, 1, 1024);
+  check_range("number of query heads", config.heads, 1, 1024);
+  check_range("number of KV heads", config.kv_heads, 1, config.heads);
+  require(config.heads % config.kv_heads == 0,
+          "the model has {} query heads and {} KV heads; query heads must be a multiple of KV heads",
+          config.heads, config.kv_heads);
+  require(config.head_dim >= 8 && config.head_dim <= 256 && config.head_dim % 8 == 0,
+          "the model's head size is {}; multiples of 8 up to 256 are supported", config.head_dim);
+  check_range("MLP width", config.inner, 1, 1 << 20);
+  check_range("context", config.context, 1, int64_t{1} << 31);
+  require(std::isfinite(config.rms_eps) && config.rms_eps > 0 && config.rms_eps < 1,
+          "the model's RMS norm epsilon is {}, it must lie between 0 and 1", config.rms_eps);
+}
+
+void check_rope(const ModelConfig& config) {
+  const RopeConfig& rope = config.rope;
+  require(std::isfinite(rope.theta) && rope.theta >= 1, "the model's RoPE base is {}, it must be at least 1",
+          rope.theta);
+  require(rope.rotary_dim >= 2 && rope.rotary_dim <= config.head_dim && rope.rotary_dim % 2 == 0,
+          "the model turns {} numbers of each head of {}; an even number up to the head size is supported",
+          rope.rotary_dim, config.head_dim);
+}
+
+void check_tokens(const ModelConfig& config) {
+  require(config.bos_token >= -1 && config.bos_token < config.vocab_size,
+          "the model's first token is {}, its vocabulary has {} tokens", config.bos_token, config.vocab_size);
+  for (const int64_t token : config.eos_tokens) {
+    require(token >= 0 && token < config.vocab_size,
+            "the model's end token is {}, its vocabulary has {} tokens", token, config.vocab_size);
+  }
+}
+
+}  // namespace
+
+int64_t ModelConfig::parameters() const {
+  const int64_t attention = hidden * head_dim * (2 * heads + 2 * kv_heads);
+  const int64_t mlp = 3 * hidden * inner;
+  return vocab_size * hidden * (tied_embeddings ? 1 : 2) + layers * (attention + mlp);
+}
+
+void validate(const ModelConfig& config) {
+  require(config.architecture == "llama", "the model's architecture is \"{}\"; supported is: llama",
+          config.architecture.substr(0, 100));
+  check_sizes(config);
+  check_rope(config);
+  check_tokens(config);
+}
+
+}  // namespace shadowkv

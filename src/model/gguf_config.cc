@@ -1,0 +1,116 @@
+// GGUF metadata -> ModelConfig.
+#include <algorithm>
+
+#include "base/check.h"
+#include "formats/gguf.h"
+#include "formats/quote.h"
+#include "model/config.h"
+
+namespace shadowkv {
+namespace {
+
+// The keys of a file of architecture "llama".
+class LlamaKeys {
+ public:
+  explicit LlamaKeys(const GgufFile& file) : file_(file) {}
+
+  [[nodiscard]] int64_t integer(const char* key) const { return file_.get<int64_t>(full(key)); }
+  [[nodiscard]] int64_t integer_or(const char* key, int64_t fallback) const {
+    return file_.get_or<int64_t>(full(key), fallback);
+  }
+  [[nodiscard]] double real(const char* key) const { return file_.get<double>(full(key)); }
+  [[nodiscard]] double real_or(const char* key, double fallback) const {
+    return file_.get_or<double>(full(key), fallback);
+  }
+  [[nodiscard]] std::string text_or(const char* key, const char* fallback) const {
+    return file_.get_or<std::string>(full(key), fallback);
+  }
+
+ private:
+  static std::string full(const char* key) { return fmt::format("llama.{}", key); }
+  const GgufFile& file_;
+};
+
+// What would change the arithmetic and is not done here must be refused, not ignored.
+void refuse_unsupported(const GgufFile& file, const LlamaKeys& keys) {
+  const std::string path = file.path().string();
+  const std::string scaling = keys.text_or("rope.scaling.type", "none");
+  require(scaling == "none", "{}: llama.rope.scaling.type is {}; supported is unscaled RoPE (\"none\")", path,
+          in_quotes(scaling));
+  require(keys.real_or("rope.scale_linear", 1.0) == 1.0,
+          "{}: llama.rope.scale_linear is not 1; supported is unscaled RoPE", path);
+  require(!file.find_tensor("rope_freqs.weight"),
+          "{}: the tensor \"rope_freqs.weight\" scales RoPE by frequency; supported is unscaled RoPE", path);
+  require(keys.integer_or("expert_count", 0) == 0,
+          "{}: llama.expert_count is not 0; supported is one MLP per layer, without experts", path);
+  require(keys.integer_or("attention.sliding_window", 0) == 0,
+          "{}: llama.attention.sliding_window is not 0; supported is attention over the whole context", path);
+}
+
+void read_heads(const GgufFile& file, const LlamaKeys& keys, ModelConfig& config) {
+  config.heads = keys.integer("attention.head_count");
+  require(config.heads >= 1, "{}: llama.attention.head_count is {}, it must be positive",
+          file.path().string(), config.heads);
+  config.kv_heads = keys.integer_or("attention.head_count_kv", config.heads);
+  config.head_dim = keys.integer_or("attention.key_length", 0);
+  if (config.head_dim == 0) {
+    require(config.hidden % config.heads == 0,
+            "{}: llama.embedding_length {} is not a multiple of llama.attention.head_count {} and "
+            "llama.attention.key_length is absent",
+            file.path().string(), config.hidden, config.heads);
+    config.head_dim = config.hidden / config.heads;
+  }
+  const int64_t value_length = keys.integer_or("attention.value_length", config.head_dim);
+  require(value_length == config.head_dim,
+          "{}: llama.attention.value_length is {} and keys have {}; supported are values as long as keys",
+          file.path().string(), value_length, config.head_dim);
+}
+
+int64_t vocab_size(const GgufFile& file, const LlamaKeys& keys) {
+  const GgufTensor* embedding = file.find_tensor("token_embd.weight");
+  return keys.integer_or("vocab_size", embedding ? embedding->shape.front() : 0);
+}
+
+// The end of a turn is an end of an answer too, where a file names both.
+void read_tokens(const GgufFile& file, ModelConfig& config) {
+  config.bos_token = file.get_or<int64_t>("tokenizer.ggml.bos_token_id", -1);
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    if (!file.find(key)) continue;
+    const auto token = file.get<int64_t>(key);
+    const bool is_new = std::count(config.eos_tokens.begin(), config.eos_tokens.end(), token) == 0;
+    if (is_new) config.eos_tokens.push_back(token);
+  }
+}
+
+}  // namespace
+
+ModelConfig config_from_gguf(const GgufFile& file) {
+  const std::string path = file.path().string();
+  ModelConfig config;
+  config.architecture = file.get<std::string>("general.architecture");
+  require(config.architecture == "llama", "{}: general.architecture is {}; supported is: llama", path,
+          in_quotes(config.architecture));
+  const LlamaKeys keys(file);
+  refuse_unsupported(file, keys);
+  config.name = file.get_or<std::string>("general.name", file.path().stem().string());
+  config.vocab_size = vocab_size(file, keys);
+  config.hidden = keys.integer("embedding_length");
+  config.layers = keys.integer("block_count");
+  read_heads(file, keys, config);
+  config.inner = keys.integer("feed_forward_length");
+  config.context = keys.integer("context_length");
+  config.rms_eps = keys.real("attention.layer_norm_rms_epsilon");
+  config.tied_embeddings = !file.find_tensor("output.weight");
+  config.rope.theta = keys.real_or("rope.freq_base", config.rope.theta);
+  config.rope.rotary_dim = keys.integer_or("rope.dimension_count", config.head_dim);
+  config.rope.interleaved = true;  // these files store the rows of q and k for neighbouring pairs
+  read_tokens(file, config);
+  try {
+    validate(config);
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(fmt::format("{}: {}", path, error.what()));
+  }
+  return config;
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,165 @@
+// A Hugging Face folder's config.json and generation_config.json -> ModelConfig.
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "formats/json.h"
+#include "formats/quote.h"
+#include "model/config.h"
+
+namespace shadowkv {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string shown(const Json& value) {
+  return in_quotes(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+}
+
+// Typed access to one object; `where` names the file, and the object within it, in messages. A key with the
+// value null counts as absent.
+class Fields {
+ public:
+  Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+    require(object.is_object(), "{} is not an object", where_);
+  }
+
+  [[nodiscard]] const std::string& where() const { return where_; }
+  [[nodiscard]] const Json* find(const char* key) const {
+    const auto found = object_.find(key);
+    return found == object_.end() || found->is_null() ? nullptr : &*found;
+  }
+  [[nodiscard]] const Json& need(const char* key) const {
+    const Json* value = find(key);
+    require(value != nullptr, "{} has no {}", where_, in_quotes(key));
+    return *value;
+  }
+  [[nodiscard]] int64_t integer(const char* key) const { return to_integer(key, need(key)); }
+  [[nodiscard]] int64_t integer_or(const char* key, int64_t fallback) const {
+    const Json* value = find(key);
+    return value ? to_integer(key, *value) : fallback;
+  }
+  [[nodiscard]] double real_or(const char* key, double fallback) const {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    require(value->is_number(), "{}: {} is {}, expected a number", where_, key, shown(*value));
+    return value->get<double>();
+  }
+  [[nodiscard]] bool flag_or(const char* key, bool fallback) const {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    require(value->is_boolean(), "{}: {} is {}, expected true or false", where_, key, shown(*value));
+    return value->get<bool>();
+  }
+  [[nodiscard]] std::string text_or(const char* key, const char* fallback) const {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    require(value->is_string(), "{}: {} is {}, expected a string", where_, key, shown(*value));
+    return value->get<std::string>();
+  }
+  [[nodiscard]] int64_t to_integer(const char* key, const Json& value) const {
+    const bool fits =
+        value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX);
+    require(fits, "{}: {} is {}, expected an integer", where_, key, shown(value));
+    return value.get<int64_t>();
+  }
+
+ private:
+  const Json& object_;
+  std::string where_;
+};
+
+// What would change the arithmetic and is not done here must be refused, not ignored.
+void refuse_unsupported(const Fields& fields) {
+  const std::string activation = fields.text_or("hidden_act", "silu");
+  require(activation == "silu", "{}: hidden_act is {}; supported is: silu", fields.where(),
+          in_quotes(activation));
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    require(!fields.flag_or(key, false), "{}: {} is true; supported are projections without bias",
+            fields.where(), key);
+  }
+  require(!fields.find("quantization_config"),
+          "{}: quantization_config is set; supported are plain F32, F16 and BF16 weights", fields.where());
+}
+
+// RoPE stands at the top level, and in newer files in an object of its own.
+void read_rope(const Fields& fields, ModelConfig& config) {
+  config.rope.rotary_dim = config.head_dim;
+  config.rope.interleaved = false;
+  config.rope.theta = fields.real_or("rope_theta", config.rope.theta);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json* object = fields.find(key);
+    if (!object) continue;
+    const Fields rope(*object, fmt::format("{}: {}", fields.where(), key));
+    const std::string type = rope.text_or("rope_type", rope.text_or("type", "default").c_str());
+    require(type == "default", "{}: its type is {}; supported is unscaled RoPE (\"default\")", rope.where(),
+            in_quotes(type));
+    config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
+    require(rope.real_or("partial_rotary_factor", 1.0) == 1.0,
+            "{}: partial_rotary_factor is not 1; supported is RoPE over whole heads", rope.where());
+  }
+}
+
+void read_heads(const Fields& fields, ModelConfig& config) {
+  config.heads = fields.integer("num_attention_heads");
+  require(config.heads >= 1, "{}: num_attention_heads is {}, it must be positive", fields.where(),
+          config.heads);
+  config.kv_heads = fields.integer_or("num_key_value_heads", config.heads);
+  config.head_dim = fields.integer_or("head_dim", 0);
+  if (config.head_dim != 0) return;
+  require(config.hidden % config.heads == 0,
+          "{}: hidden_size {} is not a multiple of num_attention_heads {} and head_dim is absent",
+          fields.where(), config.hidden, config.heads);
+  config.head_dim = config.hidden / config.heads;
+}
+
+// eos_token_id is one id or a list of them.
+void read_tokens(const Fields& fields, ModelConfig& config) {
+  config.bos_token = fields.integer_or("bos_token_id", config.bos_token);
+  const Json* eos = fields.find("eos_token_id");
+  if (!eos) return;
+  config.eos_tokens.clear();
+  if (!eos->is_array()) return config.eos_tokens.push_back(fields.to_integer("eos_token_id", *eos));
+  for (const Json& token : *eos) config.eos_tokens.push_back(fields.to_integer("eos_token_id", token));
+}
+
+ModelConfig read_config(const Json& json, const std::string& where) {
+  const Fields fields(json, where);
+  ModelConfig config;
+  config.architecture = fields.text_or("model_type", "");
+  require(config.architecture == "llama", "{}: model_type is {}; supported is: llama", where,
+          in_quotes(config.architecture));
+  refuse_unsupported(fields);
+  config.vocab_size = fields.integer("vocab_size");
+  config.hidden = fields.integer("hidden_size");
+  config.layers = fields.integer("num_hidden_layers");
+  read_heads(fields, config);
+  config.inner = fields.integer("intermediate_size");
+  config.context = fields.integer("max_position_embeddings");
+  config.rms_eps = fields.real_or("rms_norm_eps", 1e-6);
+  config.tied_embeddings = fields.flag_or("tie_word_embeddings", false);
+  read_rope(fields, config);
+  read_tokens(fields, config);
+  return config;
+}
+
+}  // namespace
+
+ModelConfig config_from_hf_folder(const std::filesystem::path& folder) {
+  const std::string where = (folder / "config.json").string();
+  ModelConfig config = read_config(read_json_file(folder / "config.json"), where);
+  const std::filesystem::path absolute = std::filesystem::absolute(folder).lexically_normal();
+  config.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+  const std::filesystem::path generation = folder / "generation_config.json";
+  if (std::filesystem::exists(generation)) {
+    const Json json = read_json_file(generation);
+    read_tokens(Fields(json, generation.string()), config);
+  }
+  try {
+    validate(config);
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(fmt::format("{}: {}", where, error.what()));
+  }
+  return config;
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,123 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_set>
+
+#include "base/check.h"
+#include "formats/dequantize.h"
+#include "formats/quote.h"
+#include "model/weights_plan.h"
+#include "model/weights_source.h"
+
+namespace shadowkv {
+namespace {
+
+std::string shown(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += fmt::format("{}{}", i ? ", " : "", shape[i]);
+  return text + "]";
+}
+
+// A planned tensor that was found in the file and has the planned shape.
+struct Matched {
+  const PlannedWeight* weight = nullptr;
+  std::string what;  // path and tensor, for messages
+  SourceTensor tensor;
+};
+
+Matched match(const WeightSource& source, const PlannedWeight& weight) {
+  const std::string name = source.name_of(weight);
+  const std::string what = fmt::format("{}: tensor {}", source.path(), in_quotes(name));
+  const std::optional<SourceTensor> tensor = source.find(name);
+  require(tensor.has_value(), "{} is missing; {} was expected", what, shown(weight.shape()));
+  require(tensor->shape == weight.shape(), "{} is {}, expected {}", what, shown(tensor->shape),
+          shown(weight.shape()));
+  return {&weight, what, *tensor};
+}
+
+// Every tensor of the file must have a use: one that is ignored would silently give another model.
+std::vector<Matched> match_all(const WeightSource& source, const std::vector<PlannedWeight>& plan) {
+  std::vector<Matched> matched;
+  std::unordered_set<std::string> used;
+  for (const PlannedWeight& weight : plan) {
+    matched.push_back(match(source, weight));
+    used.insert(source.name_of(weight));
+  }
+  for (const std::string& name : source.names()) {
+    require(used.contains(name), "{}: tensor {} has no place in a model of architecture {} with {} layers",
+            source.path(), in_quotes(name), source.config().architecture, source.config().layers);
+  }
+  return matched;
+}
+
+// Index of the first number that is infinite or not a number; -1 when there is none. Bits is the unsigned
+// integer of the type's size, kExponent its exponent's bits.
+template <typename Bits, Bits kExponent>
+int64_t first_not_finite(const std::byte* numbers, int64_t count) {
+  const auto is_bad = [&](int64_t i) {
+    Bits bits;
+    std::memcpy(&bits, numbers + i * static_cast<int64_t>(sizeof(Bits)), sizeof(Bits));
+    return (bits & kExponent) == kExponent;
+  };
+  Bits any = 0;
+  for (int64_t i = 0; i < count; ++i) any = static_cast<Bits>(any | static_cast<Bits>(is_bad(i)));
+  if (!any) return -1;
+  int64_t i = 0;
+  while (!is_bad(i)) ++i;
+  return i;
+}
+
+void check_finite(const Matched& matched, int64_t first_row, int64_t rows, const std::byte* numbers) {
+  const PlannedWeight& weight = *matched.weight;
+  const int64_t count = rows * weight.columns;
+  const int64_t bad = weight.dtype == DType::f32 ? first_not_finite<uint32_t, 0x7f800000u>(numbers, count)
+                                                 : first_not_finite<uint16_t, 0x7f80u>(numbers, count);
+  require(bad < 0, "{} holds a number that is not finite in {} at row {}, column {}; the file is damaged",
+          matched.what, name_of(weight.dtype), first_row + (bad < 0 ? 0 : bad / weight.columns),
+          bad < 0 ? 0 : bad % weight.columns);
+}
+
+// Rows [first, first + rows) of a tensor in the planned type.
+void expand_rows(const Matched& matched, int64_t first, int64_t rows, std::byte* out) {
+  const PlannedWeight& weight = *matched.weight;
+  const Encoding encoding = matched.tensor.encoding;
+  const BlockLayout layout = layout_of(encoding);
+  const int64_t row_bytes = weight.columns / layout.elements * layout.bytes;
+  const auto blocks = matched.tensor.data.subspan(static_cast<std::size_t>(first * row_bytes),
+                                                  static_cast<std::size_t>(rows * row_bytes));
+  const auto elements = static_cast<std::size_t>(rows * weight.columns);
+  if (weight.dtype == DType::f32) {
+    dequantize(encoding, blocks, {reinterpret_cast<float*>(out), elements});
+  } else if (encoding == Encoding::bf16) {
+    std::memcpy(out, blocks.data(), blocks.size());
+  } else {
+    std::vector<float> expanded(elements);
+    dequantize(encoding, blocks, expanded);
+    std::transform(expanded.begin(), expanded.end(), reinterpret_cast<bf16*>(out),
+                   [](float x) { return bf16(x); });
+  }
+  check_finite(matched, first, rows, out);
+}
+
+}  // namespace
+
+LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& device,
+                       const LoadProgress& progress) {
+  const std::unique_ptr<WeightSource> source = WeightSource::open(path);
+  LoadedModel model{source->config(), {}};
+  const std::vector<PlannedWeight> plan = plan_weights(model.config, dtype);
+  const std::vector<Matched> matched = match_all(*source, plan);
+  model.weights = allocate_weights(model.config, plan, device);
+  int64_t total = 0;
+  for (const PlannedWeight& weight : plan) total += weight.bytes();
+  WeightFiller filler(device, total, progress);
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    filler.fill(plan[i], model.weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
+      expand_rows(matched[i], first, rows, out);
+    });
+  }
+  return model;
+}
+
+}  // namespace shadowkv

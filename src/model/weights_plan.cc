@@ -1,0 +1,140 @@
+#include "model/weights_plan.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace shadowkv {
+namespace {
+
+constexpr int64_t kBatchBytes = int64_t{64}
+                                << 20;  // between two calls of progress; holds several rows of any model
+constexpr int64_t kPieceElements = int64_t{1} << 16;  // one piece of work for a thread
+
+void plan_layer(const ModelConfig& config, DType dtype, int64_t layer, std::vector<PlannedWeight>& plan) {
+  const int64_t q_width = config.heads * config.head_dim;
+  const auto matrix = [&](WeightRole role, int64_t rows, int64_t columns) {
+    plan.push_back({role, layer, rows, columns, dtype});
+  };
+  plan.push_back({WeightRole::attention_norm, layer, {}, config.hidden, DType::f32});
+  matrix(WeightRole::wq, q_width, config.hidden);
+  matrix(WeightRole::wk, config.kv_width(), config.hidden);
+  matrix(WeightRole::wv, config.kv_width(), config.hidden);
+  matrix(WeightRole::wo, config.hidden, q_width);
+  plan.push_back({WeightRole::mlp_norm, layer, {}, config.hidden, DType::f32});
+  matrix(WeightRole::gate, config.inner, config.hidden);
+  matrix(WeightRole::up, config.inner, config.hidden);
+  matrix(WeightRole::down, config.hidden, config.inner);
+}
+
+TensorView& field_of(ModelWeights& weights, const PlannedWeight& weight) {
+  const auto layer = [&]() -> LayerWeights& {
+    return weights.layers[static_cast<std::size_t>(weight.layer)];
+  };
+  switch (weight.role) {
+    case WeightRole::embedding:
+      return weights.embedding;
+    case WeightRole::final_norm:
+      return weights.final_norm;
+    case WeightRole::lm_head:
+      return weights.lm_head;
+    case WeightRole::attention_norm:
+      return layer().attention_norm;
+    case WeightRole::wq:
+      return layer().wq;
+    case WeightRole::wk:
+      return layer().wk;
+    case WeightRole::wv:
+      return layer().wv;
+    case WeightRole::wo:
+      return layer().wo;
+    case WeightRole::mlp_norm:
+      return layer().mlp_norm;
+    case WeightRole::gate:
+      return layer().gate;
+    case WeightRole::up:
+      return layer().up;
+    case WeightRole::down:
+      break;
+  }
+  return layer().down;
+}
+
+TensorView view_of(const PlannedWeight& weight, const Buffer& buffer) {
+  if (!weight.rows) return {buffer.data(), weight.dtype, {weight.columns}};
+  return {buffer.data(), weight.dtype, {*weight.rows, weight.columns}};
+}
+
+}  // namespace
+
+std::vector<int64_t> PlannedWeight::shape() const {
+  if (!rows) return {columns};
+  return {*rows, columns};
+}
+
+std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype) {
+  require(dtype == DType::f32 || dtype == DType::bf16,
+          "weights in {} were asked for; supported are float32, bfloat16", name_of(dtype));
+  std::vector<PlannedWeight> plan;
+  plan.push_back({WeightRole::embedding, -1, config.vocab_size, config.hidden, dtype});
+  for (int64_t layer = 0; layer < config.layers; ++layer) plan_layer(config, dtype, layer, plan);
+  plan.push_back({WeightRole::final_norm, -1, {}, config.hidden, DType::f32});
+  if (!config.tied_embeddings) {
+    plan.push_back({WeightRole::lm_head, -1, config.vocab_size, config.hidden, dtype});
+  }
+  return plan;
+}
+
+ModelWeights allocate_weights(const ModelConfig& config, const std::vector<PlannedWeight>& plan,
+                              Device& device) {
+  int64_t total = 0;
+  for (const PlannedWeight& weight : plan) total += weight.bytes();
+  const int64_t free = device.free_bytes(Tier::device);
+  if (total > free) {
+    throw OutOfMemory(
+        fmt::format("the weights of {} take {} in {} and {} of device memory are free; raise --device-memory "
+                    "or take a smaller model",
+                    config.name, format_bytes(total), name_of(plan.front().dtype), format_bytes(free)));
+  }
+  ModelWeights weights;
+  weights.layers.resize(static_cast<std::size_t>(config.layers));
+  for (const PlannedWeight& weight : plan) {
+    weights.storage.push_back(device.allocate(Tier::device, Purpose::weights, weight.bytes()));
+    field_of(weights, weight) = view_of(weight, weights.storage.back());
+  }
+  if (config.tied_embeddings) weights.lm_head = weights.embedding;
+  return weights;
+}
+
+WeightFiller::WeightFiller(Device& device, int64_t total, LoadProgress progress)
+    : device_(device), total_(total), progress_(std::move(progress)) {}
+
+std::byte* WeightFiller::host_memory(std::byte* target) {
+  if (device_.kind() == DeviceKind::cpu) return target;
+  if (staging_.empty()) staging_ = device_.allocate(Tier::pinned_host, Purpose::weights, kBatchBytes);
+  return staging_.data();
+}
+
+void WeightFiller::fill(const PlannedWeight& weight, std::byte* target, const Produce& produce) {
+  const int64_t row_bytes = weight.columns * size_of(weight.dtype);
+  const int64_t batch_rows = std::max<int64_t>(1, kBatchBytes / row_bytes);
+  const int64_t piece_rows = std::max<int64_t>(1, kPieceElements / weight.columns);
+  for (int64_t first = 0; first < weight.row_count(); first += batch_rows) {
+    const int64_t rows = std::min(batch_rows, weight.row_count() - first);
+    std::byte* place = target + first * row_bytes;
+    std::byte* host = host_memory(place);
+    device_.threads().for_each(ceil_div(rows, piece_rows), [&](int64_t piece) {
+      const int64_t begin = piece * piece_rows;
+      produce(first + begin, std::min(piece_rows, rows - begin), host + begin * row_bytes);
+    });
+    if (host != place) {
+      device_.copy().copy(place, host, rows * row_bytes);
+      device_.copy().synchronize();
+    }
+    done_ += rows * row_bytes;
+    if (progress_) progress_(static_cast<double>(done_) / static_cast<double>(total_));
+  }
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,71 @@
+// The tensors that a model of given sizes has, where each goes, and how its numbers get there. Loading and
+// random weights both walk this plan.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/weights.h"
+
+namespace shadowkv {
+
+enum class WeightRole : uint8_t {
+  embedding,
+  final_norm,
+  lm_head,
+  attention_norm,
+  wq,
+  wk,
+  wv,
+  wo,
+  mlp_norm,
+  gate,
+  up,
+  down
+};
+
+struct PlannedWeight {
+  WeightRole role = WeightRole::embedding;
+  int64_t layer = -1;           // -1: of no layer
+  std::optional<int64_t> rows;  // nothing: a norm, one vector of `columns`
+  int64_t columns = 0;
+  DType dtype = DType::f32;
+
+  [[nodiscard]] int64_t row_count() const { return rows.value_or(1); }
+  [[nodiscard]] int64_t bytes() const { return row_count() * columns * size_of(dtype); }
+  [[nodiscard]] std::vector<int64_t> shape() const;
+};
+
+// All of them, in the order in which they are used; no lm_head when embeddings are tied. `dtype` is that of
+// the matrices, float32 or bfloat16 (InvalidInput otherwise); norms are float32.
+[[nodiscard]] std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype);
+
+// Memory for the whole plan, content undefined; storage[i] belongs to plan[i]. Throws OutOfMemory with both
+// numbers, before anything is taken, when the device has less room.
+[[nodiscard]] ModelWeights allocate_weights(const ModelConfig& config, const std::vector<PlannedWeight>& plan,
+                                            Device& device);
+
+// Fills planned weights with numbers made on the device's host threads.
+class WeightFiller {
+ public:
+  // Writes rows [first, first + rows) to `out`, which is host memory; called from many threads at once.
+  using Produce = std::function<void(int64_t first, int64_t rows, std::byte* out)>;
+
+  // `total` bytes make a progress of 1.
+  WeightFiller(Device& device, int64_t total, LoadProgress progress);
+
+  void fill(const PlannedWeight& weight, std::byte* target, const Produce& produce);
+
+ private:
+  std::byte* host_memory(std::byte* target);
+
+  Device& device_;
+  int64_t total_;
+  int64_t done_ = 0;
+  LoadProgress progress_;
+  Buffer staging_;  // between host threads and a device whose memory they cannot write
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,61 @@
+// Random weights for measurements: every number is a function of the seed, its tensor and its place alone, so
+// the number of threads changes nothing.
+#include <cmath>
+
+#include "base/check.h"
+#include "model/weights_plan.h"
+
+namespace shadowkv {
+namespace {
+
+// The finaliser of splitmix64: a bijection whose every output bit depends on every input bit.
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+template <typename T>
+void put(std::byte* out, int64_t index, float value) {
+  reinterpret_cast<T*>(out)[index] = T(value);
+}
+
+// Numbers [first, first + count) of the stream `key`, uniform in [-limit, limit).
+template <typename T>
+void draw(uint64_t key, int64_t first, int64_t count, float limit, std::byte* out) {
+  constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
+  const float scale = limit * 0x1p-31f;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t bits = mix(key + static_cast<uint64_t>(first + i) * kStep);
+    put<T>(out, i, static_cast<float>(static_cast<int32_t>(bits >> 32)) * scale);
+  }
+}
+
+}  // namespace
+
+ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device, uint64_t seed) {
+  validate(config);
+  const std::vector<PlannedWeight> plan = plan_weights(config, dtype);
+  ModelWeights weights = allocate_weights(config, plan, device);
+  WeightFiller filler(device, 1, {});
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    const PlannedWeight& weight = plan[i];
+    const uint64_t key = mix(seed + mix(i + 1));
+    // A uniform number in [-a, a) has standard deviation a / sqrt(3); 1 / sqrt(inputs) keeps activations'
+    // size.
+    const auto limit = static_cast<float>(std::sqrt(3.0 / static_cast<double>(weight.columns)));
+    filler.fill(weight, weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
+      const int64_t count = rows * weight.columns;
+      if (!weight.rows) {
+        for (int64_t j = 0; j < count; ++j) put<float>(out, j, 1.0f);
+      } else if (weight.dtype == DType::f32) {
+        draw<float>(key, first * weight.columns, count, limit, out);
+      } else {
+        draw<bf16>(key, first * weight.columns, count, limit, out);
+      }
+    });
+  }
+  return weights;
+}
+
+}  // namespace shadowkv
