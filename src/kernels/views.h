@@ -58,7 +58,7 @@ struct DecodeBatch {
 struct RopeView {
   const float* inv_freq = nullptr;  // [rotary_dim / 2] device
   int64_t rotary_dim = 0;
-  bool interleaved = false;         // pairs (2i, 2i + 1); else (i, i + rotary_dim / 2)
+  bool interleaved = false;  // pairs (2i, 2i + 1); else (i, i + rotary_dim / 2)
 };
 
 // Chunks that have left the local window and may be chosen, the always attended first chunk counted:
@@ -68,9 +68,10 @@ SHADOWKV_HD constexpr int64_t sealed_chunks(int64_t tokens, int64_t chunk, int64
   return left > 1 ? left : 1;
 }
 
-// One layer's slots of every sequence: recently used chunks, keys rotated and ready. A sequence's region holds
-// per layer: keys [kv_heads, slots, chunk, head_dim], values likewise, chunk ids int32 [kv_heads, slots]
-// (-1: empty), stamps int32 [kv_heads, slots] (length of the sequence at the slot's last use).
+// One layer's slots of every sequence: recently used chunks, keys rotated and ready. A sequence's region
+// holds per layer: keys [kv_heads, slots, chunk, head_dim], values likewise, chunk ids int32 [kv_heads,
+// slots] (0: empty, since the first chunk is never chosen), stamps int32 [kv_heads, slots] (length of the
+// sequence at the slot's last use, 0: never). All zeros is an empty region.
 struct SlotView {
   std::byte* const* regions = nullptr;  // [rows]
   const int32_t* counts = nullptr;      // [rows] slots per KV head
@@ -78,7 +79,7 @@ struct SlotView {
   int64_t kv_heads = 0;
   int64_t chunk = 0;
   int64_t head_dim = 0;
-  DType dtype = DType::bf16;            // float32 or bfloat16
+  DType dtype = DType::bf16;  // float32 or bfloat16
 
   SHADOWKV_HD int64_t slot_bytes() const { return chunk * head_dim * size_of(dtype); }
   SHADOWKV_HD int64_t layer_bytes(int64_t slots) const { return kv_heads * slots * (2 * slot_bytes() + 8); }
@@ -99,9 +100,9 @@ struct SlotView {
   }
 };
 
-// One layer's always attended keys and values of every sequence: the first chunk, outlier chunks, and a ring of
-// the latest tokens. A sequence's region holds per layer: keys [kv_heads, capacity, head_dim], values likewise,
-// outlier chunk ids int32 [kv_heads, outliers] (-1: none). Ring row of position p: p % ring_tokens.
+// One layer's always attended keys and values of every sequence: the first chunk, outlier chunks, and a ring
+// of the latest tokens. A sequence's region holds per layer: keys [kv_heads, capacity, head_dim], values
+// likewise, outlier chunk ids int32 [kv_heads, outliers] (-1: none). Ring row of position p: p % ring_tokens.
 struct ResidentView {
   std::byte* const* regions = nullptr;  // [rows]
   const int32_t* outliers = nullptr;    // [rows] outlier chunks per KV head
@@ -109,11 +110,13 @@ struct ResidentView {
   int64_t kv_heads = 0;
   int64_t chunk = 0;
   int64_t local_window = 0;
-  int64_t ring_tokens = 0;              // at least local_window + chunk
+  int64_t ring_tokens = 0;  // at least local_window + chunk
   int64_t head_dim = 0;
-  DType dtype = DType::bf16;            // float32 or bfloat16
+  DType dtype = DType::bf16;  // float32 or bfloat16
 
-  SHADOWKV_HD int64_t capacity(int64_t outlier_chunks) const { return chunk * (1 + outlier_chunks) + ring_tokens; }
+  SHADOWKV_HD int64_t capacity(int64_t outlier_chunks) const {
+    return chunk * (1 + outlier_chunks) + ring_tokens;
+  }
   SHADOWKV_HD int64_t token_bytes() const { return head_dim * size_of(dtype); }
   SHADOWKV_HD int64_t layer_bytes(int64_t outlier_chunks) const {
     // A multiple of 8, so that every layer's numbers stay aligned.

@@ -1,0 +1,103 @@
+// The seam between a model and a way of attending. Attention receives queries, keys and values before
+// rotation and owns everything that happens to them: rotation, storage, index, selection. A model knows no
+// method, a method knows no model.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attention/rope.h"
+#include "base/device.h"
+#include "base/tensor.h"
+#include "shadowkv/attention_config.h"
+
+namespace shadowkv {
+
+using SeqId = int64_t;
+
+// What attention needs to know of a model.
+struct AttentionShape {
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  RopeConfig rope;
+  DType compute = DType::bf16;  // type of stored keys and values that are not quantised
+
+  [[nodiscard]] int64_t kv_width() const { return kv_heads * head_dim; }
+  [[nodiscard]] float scale() const;  // of q . k: 1 / sqrt(head_dim)
+};
+
+// Bytes one sequence holds. either: values, which lie wherever there is room.
+struct Footprint {
+  int64_t device = 0;
+  int64_t pinned_host = 0;
+  int64_t either = 0;
+};
+
+struct SequencePlan {
+  int64_t prompt_tokens = 0;  // that the first prefill will bring
+  int64_t max_tokens = 0;     // most the sequence may ever hold
+};
+
+// One layer's projections of a prefill slice (one sequence) or of a decode step (one token a sequence).
+struct LayerInput {
+  int64_t layer = 0;
+  TensorView hidden;           // [T, hidden] input of the projections
+  TensorView q;                // [T, heads, head_dim] before rotation
+  TensorView k;                // [T, kv_heads, head_dim] before rotation
+  TensorView v;                // [T, kv_heads, head_dim]
+  SeqId sequence = 0;          // prefill: whose tokens these are
+  int64_t first_position = 0;  // prefill: position of the first of them
+};
+
+struct AttentionStatistics {
+  int64_t decode_steps = 0;                  // one a sequence and step
+  int64_t context_tokens = 0;                // tokens held, summed over those
+  double attended_tokens = 0;                // of them attended per layer and KV head, summed over those
+  int64_t chosen_chunks = 0;                 // over layers and KV heads
+  int64_t slot_hits = 0;                     // of them already in the slot cache
+  std::array<int64_t, kTiers> held_bytes{};  // of all live sequences, now
+};
+
+class Attention {
+ public:
+  virtual ~Attention() = default;
+
+  // Of a sequence that holds `tokens` tokens and may grow no further. A promise: what is held stays within
+  // it.
+  [[nodiscard]] virtual Footprint footprint(int64_t tokens) const = 0;
+  virtual void begin(SeqId sequence, const SequencePlan& plan) = 0;
+
+  // Prefill of one layer: exact over the new tokens, called with slices of the prompt in order; then
+  // close_prefill builds what this layer keeps and lets the raw keys go. Layers follow one another.
+  virtual void prefill(const LayerInput& input, TensorView out) = 0;
+  virtual void close_prefill(SeqId sequence, int64_t layer) = 0;
+
+  // Decode: begin_step makes room for one more token of each sequence (all host work of a step), then decode
+  // runs once a layer, row i of the input being sequences[i]'s new token.
+  virtual void begin_step(std::span<const SeqId> sequences) = 0;
+  virtual void decode(const LayerInput& input, TensorView out) = 0;
+
+  virtual void end(SeqId sequence) = 0;  // gives everything back; unknown ids are ignored
+  [[nodiscard]] virtual AttentionStatistics statistics() = 0;
+};
+
+class ExactPrefill;
+
+// Methods built on the same ExactPrefill can share one prefill (shared_prefill.h).
+[[nodiscard]] std::unique_ptr<Attention> make_attention(const AttentionConfig& config,
+                                                        const AttentionShape& shape,
+                                                        std::shared_ptr<ExactPrefill> prefill,
+                                                        Device& device);
+
+// The configuration as it runs on that shape: automatic values filled in, values beyond the whole taken as
+// the whole (each with a line in `notes`). Throws InvalidInput naming field, value and range.
+[[nodiscard]] AttentionConfig resolve(const AttentionConfig& config, const AttentionShape& shape,
+                                      int64_t context, std::vector<std::string>* notes);
+
+}  // namespace shadowkv

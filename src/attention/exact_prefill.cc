@@ -1,0 +1,88 @@
+#include "attention/exact_prefill.h"
+
+#include <numeric>
+
+#include "base/check.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+namespace {
+
+constexpr int64_t kActivationBytes = 4;  // float32 activations
+
+}  // namespace
+
+ExactPrefill::ExactPrefill(const AttentionShape& shape, Device& device) : shape_(shape), device_(device) {
+  const std::vector<float> frequencies = inverse_frequencies(shape.rope);
+  const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(float));
+  inv_freq_ = device.allocate(Tier::device, Purpose::tables, bytes);
+  device.compute().copy(inv_freq_.data(), frequencies.data(), bytes);
+}
+
+int64_t ExactPrefill::workspace_bytes(int64_t prompt_tokens) const {
+  return prompt_tokens * (3 * shape_.kv_width() * kActivationBytes + static_cast<int64_t>(sizeof(int32_t)));
+}
+
+void ExactPrefill::begin(int64_t prompt_tokens) {
+  if (prompt_tokens > capacity_) {
+    workspace_ = Buffer();
+    workspace_ = device_.allocate(Tier::device, Purpose::activations, workspace_bytes(prompt_tokens));
+    capacity_ = prompt_tokens;
+  }
+  std::vector<int32_t> positions(static_cast<std::size_t>(capacity_));
+  std::iota(positions.begin(), positions.end(), 0);
+  std::byte* to = workspace_.data() + 3 * capacity_ * shape_.kv_width() * kActivationBytes;
+  device_.compute().copy(to, positions.data(), capacity_ * static_cast<int64_t>(sizeof(int32_t)));
+  device_.compute().synchronize();  // the host copy dies here
+  tokens_ = 0;
+}
+
+TensorView ExactPrefill::keys_values(int which) const {
+  std::byte* data = workspace_.data() + which * capacity_ * shape_.kv_width() * kActivationBytes;
+  return TensorView(data, DType::f32, {capacity_, shape_.kv_heads, shape_.head_dim});
+}
+
+RawLayer ExactPrefill::layer() const {
+  const std::byte* positions = workspace_.data() + 3 * capacity_ * shape_.kv_width() * kActivationBytes;
+  return {.k_raw = keys_values(0).rows(0, tokens_),
+          .k = keys_values(1).rows(0, tokens_),
+          .v = keys_values(2).rows(0, tokens_),
+          .positions = reinterpret_cast<const int32_t*>(positions)};
+}
+
+void ExactPrefill::run(const LayerInput& input, TensorView out) {
+  Queue& queue = device_.compute();
+  const int64_t count = input.q.shape[0];
+  require(input.first_position + count <= capacity_, "a prefill slice ends at token {}, the prompt has {}",
+          input.first_position + count, capacity_);
+  tokens_ = input.first_position + count;
+  const TensorView k_raw = keys_values(0).rows(input.first_position, count);
+  const TensorView k = keys_values(1).rows(input.first_position, count);
+  queue.copy(k_raw.data, input.k.data, input.k.bytes());
+  queue.copy(keys_values(2).rows(input.first_position, count).data, input.v.data, input.v.bytes());
+
+  if (rotated_q_.bytes() < input.q.bytes()) {
+    rotated_q_ = device_.allocate(Tier::device, Purpose::activations, input.q.bytes());
+  }
+  const TensorView q(rotated_q_.data(), DType::f32, {count, shape_.heads, shape_.head_dim});
+  const RawLayer raw = layer();
+  const TensorView positions(const_cast<int32_t*>(raw.positions + input.first_position), DType::i32, {count});
+  const RopeView rope{inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};
+  rotate(queue, {.x = k_raw, .positions = positions, .rope = rope, .out = k});
+  rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = q});
+  prefill_attention(queue, {.q = q,
+                            .k = raw.k,
+                            .v = raw.v,
+                            .first_position = input.first_position,
+                            .scale = shape_.scale(),
+                            .out = out});
+}
+
+void ExactPrefill::end() {
+  workspace_ = Buffer();
+  rotated_q_ = Buffer();
+  capacity_ = 0;
+  tokens_ = 0;
+}
+
+}  // namespace shadowkv

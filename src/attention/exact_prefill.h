@@ -1,0 +1,49 @@
+// Exact causal attention over a prompt, one layer at a time, and that layer's raw keys and values until the
+// layer is closed: what every method builds its own state from. At most one sequence's layer is held.
+#pragma once
+
+#include "attention/attention.h"
+
+namespace shadowkv {
+
+// A layer's keys and values of positions 0 .. tokens - 1 of one sequence, float32 on the CPU.
+struct RawLayer {
+  TensorView k_raw;                    // [tokens, kv_heads, head_dim] before rotation
+  TensorView k;                        // [tokens, kv_heads, head_dim] rotated
+  TensorView v;                        // [tokens, kv_heads, head_dim]
+  const int32_t* positions = nullptr;  // [tokens] device: 0, 1, ...
+
+  [[nodiscard]] int64_t tokens() const { return k.shape[0]; }
+};
+
+class ExactPrefill {
+ public:
+  ExactPrefill(const AttentionShape& shape, Device& device);
+
+  void begin(int64_t prompt_tokens);
+  // Takes in a slice's keys and values and attends.
+  void run(const LayerInput& input, TensorView out);
+  [[nodiscard]] RawLayer layer() const;  // of the slices run since the layer's first
+  void end();                            // frees the workspace
+
+  // Bytes of a prompt's workspace.
+  [[nodiscard]] int64_t workspace_bytes(int64_t prompt_tokens) const;
+
+  [[nodiscard]] const AttentionShape& shape() const { return shape_; }
+  [[nodiscard]] const float* inv_freq() const { return reinterpret_cast<const float*>(inv_freq_.data()); }
+  [[nodiscard]] Device& device() const { return device_; }
+
+ private:
+  [[nodiscard]] TensorView keys_values(
+      int which) const;  // 0: k_raw, 1: k, 2: v; [capacity_, kv_heads, head_dim]
+
+  AttentionShape shape_;
+  Device& device_;
+  Buffer inv_freq_;   // [rotary_dim / 2] float32
+  Buffer workspace_;  // k_raw, k, v of capacity_ tokens, then positions
+  Buffer rotated_q_;  // of the largest slice
+  int64_t capacity_ = 0;
+  int64_t tokens_ = 0;  // taken in of the current layer
+};
+
+}  // namespace shadowkv

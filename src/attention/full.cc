@@ -1,0 +1,105 @@
+// Exact attention over all keys and values, paged on the device. The baseline every other method is judged
+// by.
+#include "attention/exact_store.h"
+#include "attention/methods.h"
+#include "attention/step.h"
+
+namespace shadowkv {
+namespace {
+
+class FullAttention final : public Attention {
+ public:
+  FullAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device)
+      : prefill_(std::move(prefill)),
+        device_(device),
+        store_(prefill_->shape(), storage_dtype(config.values, prefill_->shape().compute), device),
+        step_(*prefill_, device),
+        row_of_token_(device),
+        lse_(device) {}
+
+  [[nodiscard]] Footprint footprint(int64_t tokens) const override {
+    return {.device = store_.bytes_for(tokens)};
+  }
+
+  void begin(SeqId id, const SequencePlan& /*plan*/) override {
+    sequences_[id] = {.row = rows_.add(id), .tokens = 0};
+  }
+
+  void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
+
+  void close_prefill(SeqId id, int64_t layer) override {
+    Sequence& sequence = sequences_.at(id);
+    const RawLayer raw = prefill_->layer();
+    if (layer == 0) {
+      store_.reserve(sequence.row, raw.tokens());
+      row_of_token_.assign(
+          std::vector<int32_t>(static_cast<std::size_t>(raw.tokens()), static_cast<int32_t>(sequence.row)));
+      sequence.tokens = raw.tokens();
+    }
+    const int32_t* rows = row_of_token_.upload(device_.compute());
+    store_.append(layer, raw.k, raw.v, {.count = raw.tokens(), .rows = rows, .positions = raw.positions});
+  }
+
+  void begin_step(std::span<const SeqId> ids) override {
+    std::vector<int64_t> rows;
+    std::vector<int64_t> tokens;
+    for (const SeqId id : ids) {
+      Sequence& sequence = sequences_.at(id);
+      store_.reserve(sequence.row, sequence.tokens + 1);
+      rows.push_back(sequence.row);
+      tokens.push_back(++sequence.tokens);
+      statistics_.decode_steps += 1;
+      statistics_.context_tokens += sequence.tokens;
+      statistics_.attended_tokens += static_cast<double>(sequence.tokens);
+    }
+    step_.begin(rows, tokens);
+  }
+
+  void decode(const LayerInput& input, TensorView out) override {
+    step_.rotate(input);
+    store_.append(input.layer, step_.k(), input.v, step_.tokens());
+    const TensorView lse = lse_.get(DType::f32, {step_.size(), prefill_->shape().heads});
+    store_.attend(input.layer, step_.q(), step_.batch(), out, lse);
+  }
+
+  void end(SeqId id) override {
+    const auto found = sequences_.find(id);
+    if (found == sequences_.end()) return;
+    store_.release(found->second.row);
+    rows_.remove(id);
+    sequences_.erase(found);
+  }
+
+  [[nodiscard]] AttentionStatistics statistics() override {
+    AttentionStatistics now = statistics_;
+    for (const auto& [id, sequence] : sequences_) {
+      now.held_bytes[0] += store_.held_bytes(sequence.row, Tier::device);
+    }
+    return now;
+  }
+
+ private:
+  struct Sequence {
+    int64_t row = 0;
+    int64_t tokens = 0;
+  };
+
+  std::shared_ptr<ExactPrefill> prefill_;
+  Device& device_;
+  ExactStore store_;
+  Step step_;
+  DeviceArray<int32_t> row_of_token_;  // of the prompt being closed
+  Scratch lse_;
+  RowMap rows_;
+  std::map<SeqId, Sequence> sequences_;
+  AttentionStatistics statistics_;
+};
+
+}  // namespace
+
+std::unique_ptr<Attention> make_full(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill,
+                                     Device& device) {
+  return std::make_unique<FullAttention>(config, std::move(prefill), device);
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,84 @@
+// The paper's index: the mean of each chunk's rotated keys, and chunks that their mean describes badly kept
+// whole (section 4.1). head_dim numbers of the compute type a chunk and KV head.
+#include "attention/shadow_index.h"
+#include "cache/paged_store.h"
+
+namespace shadowkv {
+namespace {
+
+class LandmarkIndex final : public ShadowIndex {
+ public:
+  LandmarkIndex(const AttentionConfig& config, const AttentionShape& shape, Device& device)
+      : config_(config),
+        shape_(shape),
+        device_(device),
+        store_(device, {.block_tokens = block_tokens_for(config.chunk_size) / config.chunk_size,
+                        .token_bytes = shape.layers * shape.kv_width() * size_of(shape.compute),
+                        .purpose = Purpose::index}) {}
+
+  void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
+  void release(int64_t row) override { store_.release(row); }
+  [[nodiscard]] int64_t bytes_for(int64_t tokens) const override {
+    return store_.bytes_for(chunks_of(tokens));
+  }
+  [[nodiscard]] int64_t held_bytes(int64_t row) const override {
+    return store_.held_bytes(row, Tier::device);
+  }
+  [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
+
+  void build(int64_t layer, int64_t row, const RawLayer& raw, const TokenBatch& /*tokens*/,
+             TensorView min_cosine) override {
+    if (raw.tokens() < config_.chunk_size) return;  // no whole chunk yet; append makes the first
+    chunk_means(device_.compute(), {.k = raw.k,
+                                    .chunk = config_.chunk_size,
+                                    .row = row,
+                                    .first_chunk = 0,
+                                    .means = view(layer),
+                                    .min_cosine = min_cosine});
+  }
+
+  void append(int64_t layer, const TensorView& /*k*/, const DecodeBatch& batch, const TokenBatch& /*tokens*/,
+              const ResidentView& resident) override {
+    update_means(device_.compute(), {.batch = batch, .resident = resident, .means = view(layer)});
+  }
+
+  void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) override {
+    landmark_scores(device_.compute(), {.q = q,
+                                        .batch = batch,
+                                        .means = view(layer),
+                                        .kv_heads = shape_.kv_heads,
+                                        .chunk = config_.chunk_size,
+                                        .local_window = config_.local_window,
+                                        .scale = shape_.scale(),
+                                        .scores = scores});
+  }
+
+ private:
+  [[nodiscard]] int64_t chunks_of(int64_t tokens) const {
+    return (tokens + config_.chunk_size - 1) / config_.chunk_size;
+  }
+
+  // A block holds, per layer: means [kv_heads, chunks, head_dim].
+  [[nodiscard]] PagedView view(int64_t layer) {
+    PagedView means = store_.view(device_.compute(), 0, false);
+    means.dtype = shape_.compute;
+    means.token_bytes = shape_.head_dim * size_of(shape_.compute);
+    means.head_offset = store_.config().block_tokens * means.token_bytes;
+    means.offset = layer * shape_.kv_heads * means.head_offset;
+    return means;
+  }
+
+  AttentionConfig config_;
+  AttentionShape shape_;
+  Device& device_;
+  PagedStore store_;
+};
+
+}  // namespace
+
+std::unique_ptr<ShadowIndex> make_landmarks(const AttentionConfig& config, const AttentionShape& shape,
+                                            Device& device) {
+  return std::make_unique<LandmarkIndex>(config, shape, device);
+}
+
+}  // namespace shadowkv

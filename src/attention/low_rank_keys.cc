@@ -1,0 +1,68 @@
+#include "attention/low_rank_keys.h"
+
+#include "attention/methods.h"
+#include "attention/shadow_index.h"
+
+namespace shadowkv {
+namespace {
+
+int64_t row_bytes(int64_t rank, DType type) {
+  return rank * size_of(type) + (type == DType::i8 ? size_of(DType::bf16) : 0);
+}
+
+}  // namespace
+
+LowRankKeys::LowRankKeys(const AttentionConfig& config, const AttentionShape& shape, Segments& segments,
+                         Device& device)
+    : shape_(shape),
+      segments_(segments),
+      device_(device),
+      rank_(config.rank),
+      chunk_(config.chunk_size),
+      type_(storage_dtype(config.factors, shape.compute)),
+      store_(device, {.block_tokens = block_tokens_for(config.chunk_size),
+                      .token_bytes = shape.layers * row_bytes(config.rank, type_),
+                      .purpose = Purpose::factors}) {}
+
+// A block holds, per layer: factors [tokens, rank], then with int8 their scales [tokens].
+QuantizedView LowRankKeys::factors(int64_t layer) {
+  const int64_t block = store_.config().block_tokens;
+  QuantizedView view;
+  view.data = store_.view(device_.compute(), 0, false);
+  view.data.dtype = type_;
+  view.data.token_bytes = rank_ * size_of(type_);
+  view.data.offset = layer * block * row_bytes(rank_, type_);
+  view.scales = view.data;
+  view.scales.dtype = DType::bf16;
+  view.scales.token_bytes = size_of(DType::bf16);
+  view.scales.offset = view.data.offset + block * view.data.token_bytes;
+  return view;
+}
+
+void LowRankKeys::append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens) {
+  Queue& queue = device_.compute();
+  project_keys(queue, {.x = k_raw,
+                       .tokens = tokens,
+                       .mean = segments_.mean(queue, layer),
+                       .basis = segments_.basis(queue, layer),
+                       .rank = rank_,
+                       .factors = factors(layer)});
+}
+
+void LowRankKeys::rebuild(int64_t layer, const DecodeBatch& batch, const RopeView& rope, TensorView chunks,
+                          TensorView slots, TensorView out) {
+  Queue& queue = device_.compute();
+  rebuild_keys(queue, {.batch = batch,
+                       .chunks = chunks,
+                       .slots = slots,
+                       .factors = factors(layer),
+                       .mean = segments_.mean(queue, layer),
+                       .basis = segments_.basis(queue, layer),
+                       .rank = rank_,
+                       .rope = rope,
+                       .out = out,
+                       .chunk = chunk_,
+                       .head_dim = shape_.head_dim});
+}
+
+}  // namespace shadowkv

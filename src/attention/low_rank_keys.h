@@ -1,0 +1,39 @@
+// Keys as low-rank factors of their form before rotation: every token's row of left factors, against its
+// segment's mean and basis. Section 4.1 of the paper, with the mean taken out first.
+#pragma once
+
+#include "attention/attention.h"
+#include "attention/segments.h"
+#include "cache/paged_store.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+
+class LowRankKeys {
+ public:
+  LowRankKeys(const AttentionConfig& config, const AttentionShape& shape, Segments& segments, Device& device);
+
+  void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
+  void release(int64_t row) { store_.release(row); }
+  [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
+  [[nodiscard]] int64_t held_bytes(int64_t row) const { return store_.held_bytes(row, Tier::device); }
+
+  // Projects keys before rotation, [T, kv_heads, head_dim], onto their segments' bases.
+  void append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);
+  // Rotated keys of chunks [B, kv_heads, M] that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
+  void rebuild(int64_t layer, const DecodeBatch& batch, const RopeView& rope, TensorView chunks,
+               TensorView slots, TensorView out);
+
+ private:
+  [[nodiscard]] QuantizedView factors(int64_t layer);
+
+  AttentionShape shape_;
+  Segments& segments_;
+  Device& device_;
+  int64_t rank_;
+  int64_t chunk_;
+  DType type_;
+  PagedStore store_;
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,125 @@
+#include "attention/segments.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+namespace {
+
+constexpr int64_t kWholeSequence = int64_t{1} << 40;
+
+}  // namespace
+
+Segments::Segments(const AttentionShape& shape, const AttentionConfig& config, Device& device)
+    : shape_(shape),
+      device_(device),
+      rank_(config.rank),
+      segment_tokens_(config.segment_tokens > 0
+                          ? config.segment_tokens / config.chunk_size * config.chunk_size
+                          : kWholeSequence / config.chunk_size * config.chunk_size),
+      min_tokens_(config.segment_min_tokens),
+      table_(device) {}
+
+// Per layer: mean [W], basis [R, W], centre [W], all float32.
+int64_t Segments::layer_bytes() const {
+  return (rank_ + 2) * shape_.kv_width() * size_of(DType::f32);
+}
+
+std::vector<Segments::Range> Segments::split(int64_t prompt_tokens) const {
+  std::vector<Range> ranges;
+  for (int64_t first = 0; first < prompt_tokens; first += segment_tokens_) {
+    const int64_t end = std::min(prompt_tokens, first + segment_tokens_);
+    if (first == 0 || end - first >= min_tokens_) ranges.push_back({first, end});
+  }
+  return ranges;
+}
+
+int64_t Segments::bytes_for(int64_t prompt_tokens) const {
+  return static_cast<int64_t>(split(prompt_tokens).size()) * shape_.layers * layer_bytes();
+}
+
+void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
+  const auto index = static_cast<std::size_t>(row);
+  if (index >= rows_.size()) rows_.resize(index + 1);
+  Row& entry = rows_[index];
+  entry = Row();
+  entry.fitted = split(prompt_tokens);
+  for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
+    entry.buffers.push_back(device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes()));
+  }
+  const int64_t segments = ceil_div(std::max(prompt_tokens, max_tokens), segment_tokens_);
+  const bool wider = segments > stride_;
+  stride_ = std::max(stride_, segments);
+  if (table_.size() < static_cast<int64_t>(rows_.size()) * stride_) {
+    table_.resize(static_cast<int64_t>(rows_.size()) * stride_);
+  }
+  for (std::size_t r = wider ? 0 : index; r < (wider ? rows_.size() : index + 1); ++r) {
+    std::size_t own = 0;
+    for (int64_t s = 0; s < stride_ && !rows_[r].buffers.empty(); ++s) {
+      while (own + 1 < rows_[r].fitted.size() && rows_[r].fitted[own + 1].first <= s * segment_tokens_) ++own;
+      table_.set(static_cast<int64_t>(r) * stride_ + s, rows_[r].buffers[own].data());
+    }
+  }
+}
+
+void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer) {
+  Queue& queue = device_.compute();
+  const int64_t width = shape_.kv_width();
+  const Row& entry = rows_[static_cast<std::size_t>(row)];
+  for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
+    const Range range = entry.fitted[i];
+    const int64_t count = range.end - range.first;
+    const TensorView before = raw.k_raw.rows(range.first, count).reshaped({count, width});
+    const TensorView rotated = raw.k.rows(range.first, count).reshaped({count, width});
+    auto* part = reinterpret_cast<float*>(entry.buffers[i].data() + layer * layer_bytes());
+    const TensorView mean(part, DType::f32, {width});
+    const TensorView basis(part + width, DType::f32, {rank_, width});
+    const TensorView centre(part + width + rank_ * width, DType::f32, {width});
+    column_mean(queue, {.x = before, .mean = mean});
+    fit_basis(queue, {.x = before, .mean = mean, .basis = basis});
+    column_mean(queue, {.x = rotated, .mean = centre});
+  }
+}
+
+void Segments::release(int64_t row) {
+  if (row < static_cast<int64_t>(rows_.size())) rows_[static_cast<std::size_t>(row)] = Row();
+}
+
+int64_t Segments::held_bytes(int64_t row) const {
+  int64_t sum = 0;
+  if (row < static_cast<int64_t>(rows_.size())) {
+    for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) sum += buffer.bytes();
+  }
+  return sum;
+}
+
+const std::vector<Segments::Range>& Segments::fitted(int64_t row) const {
+  return rows_[static_cast<std::size_t>(row)].fitted;
+}
+
+PagedView Segments::view(Queue& queue, int64_t layer, int64_t offset) {
+  PagedView view;
+  view.table = table_.upload(queue);
+  view.seq_stride = stride_;
+  view.block_tokens = segment_tokens_;
+  view.offset = layer * layer_bytes() + offset * size_of(DType::f32);
+  view.dtype = DType::f32;
+  return view;
+}
+
+PagedView Segments::mean(Queue& queue, int64_t layer) {
+  return view(queue, layer, 0);
+}
+PagedView Segments::basis(Queue& queue, int64_t layer) {
+  return view(queue, layer, shape_.kv_width());
+}
+
+PagedView Segments::centre(Queue& queue, int64_t layer) {
+  PagedView centre = view(queue, layer, (1 + rank_) * shape_.kv_width());
+  centre.head_offset = shape_.head_dim * size_of(DType::f32);
+  return centre;
+}
+
+}  // namespace shadowkv

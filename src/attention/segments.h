@@ -1,0 +1,62 @@
+// Segments: absolute ranges of tokens that share what describes their keys, per layer: the mean and the basis
+// of the keys before rotation, and the centre of the rotated keys that the sketch is taken around. Fixed by
+// the first write into the range and never changed; a range that a prompt brings too few tokens into, and
+// every range that generation enters, inherits the one before by address.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "attention/attention.h"
+#include "attention/exact_prefill.h"
+#include "cache/device_array.h"
+#include "kernels/views.h"
+
+namespace shadowkv {
+
+class Segments {
+ public:
+  // tokens: of a segment, 0 for one a prompt; multiples of chunk are made of it.
+  Segments(const AttentionShape& shape, const AttentionConfig& config, Device& device);
+
+  // Decides which segments of a prompt have bases of their own and makes room for them.
+  void begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens);
+  // Fits mean, basis and centre of one layer.
+  void fit(int64_t row, const RawLayer& raw, int64_t layer);
+  void release(int64_t row);
+
+  [[nodiscard]] int64_t tokens() const { return segment_tokens_; }
+  [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const;
+  [[nodiscard]] int64_t held_bytes(int64_t row) const;
+  // Token ranges [first, end) of the row's segments that a prompt fitted, in order.
+  struct Range {
+    int64_t first = 0;
+    int64_t end = 0;
+  };
+  [[nodiscard]] const std::vector<Range>& fitted(int64_t row) const;
+
+  [[nodiscard]] PagedView mean(Queue& queue, int64_t layer);
+  [[nodiscard]] PagedView basis(Queue& queue, int64_t layer);
+  [[nodiscard]] PagedView centre(Queue& queue, int64_t layer);
+
+ private:
+  struct Row {
+    std::vector<Range> fitted;
+    std::vector<Buffer> buffers;  // one a fitted range, all layers
+  };
+
+  [[nodiscard]] std::vector<Range> split(int64_t prompt_tokens) const;
+  [[nodiscard]] int64_t layer_bytes() const;
+  [[nodiscard]] PagedView view(Queue& queue, int64_t layer, int64_t offset);
+
+  AttentionShape shape_;
+  Device& device_;
+  int64_t rank_;
+  int64_t segment_tokens_;
+  int64_t min_tokens_;
+  std::vector<Row> rows_;
+  int64_t stride_ = 0;             // segments a row of the table has room for
+  DeviceArray<std::byte*> table_;  // [rows, stride_]
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,48 @@
+// What says which chunks a query needs. One interface, two kinds: sketch.cc (sign bits of every key) and
+// landmarks.cc (mean of every chunk's keys).
+#pragma once
+
+#include <memory>
+
+#include "attention/attention.h"
+#include "attention/exact_prefill.h"
+#include "attention/segments.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+
+class ShadowIndex {
+ public:
+  virtual ~ShadowIndex() = default;
+
+  virtual void reserve(int64_t row, int64_t tokens) = 0;
+  virtual void release(int64_t row) = 0;
+  [[nodiscard]] virtual int64_t bytes_for(int64_t tokens) const = 0;
+  [[nodiscard]] virtual int64_t held_bytes(int64_t row) const = 0;
+
+  // Takes in one layer of a prompt of sequence `row`, whose segments are fitted. tokens: one entry a prompt
+  // token. min_cosine [kv_heads, whole chunks] float32, or empty: receives how well each chunk is described
+  // (less is worse), when the index wants outliers.
+  virtual void build(int64_t layer, int64_t row, const RawLayer& raw, const TokenBatch& tokens,
+                     TensorView min_cosine) = 0;
+  // Takes in the new token of each sequence of a step: k [B, kv_heads, head_dim] rotated, already in the
+  // ring.
+  virtual void append(int64_t layer, const TensorView& k, const DecodeBatch& batch, const TokenBatch& tokens,
+                      const ResidentView& resident) = 0;
+  // scores [B, heads, C] of every chunk open to selection, -infinity elsewhere; as sketch_scores in
+  // kernels.h.
+  virtual void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) = 0;
+  // Whether chunks that it describes badly are to be kept whole.
+  [[nodiscard]] virtual bool wants_outliers() const = 0;
+};
+
+[[nodiscard]] std::unique_ptr<ShadowIndex> make_sketch(const AttentionConfig& config,
+                                                       const AttentionShape& shape, Segments& segments,
+                                                       Device& device);
+[[nodiscard]] std::unique_ptr<ShadowIndex> make_landmarks(const AttentionConfig& config,
+                                                          const AttentionShape& shape, Device& device);
+
+// Tokens a block of the device stores: 512, or the nearest multiple of the chunk below.
+[[nodiscard]] int64_t block_tokens_for(int64_t chunk);
+
+}  // namespace shadowkv

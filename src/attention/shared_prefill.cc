@@ -1,0 +1,58 @@
+#include "attention/shared_prefill.h"
+
+#include "base/check.h"
+
+namespace shadowkv {
+
+SharedPrefill::SharedPrefill(std::shared_ptr<ExactPrefill> prefill,
+                             std::vector<std::unique_ptr<Attention>> methods)
+    : prefill_(std::move(prefill)), methods_(std::move(methods)) {
+  require(!methods_.empty(), "no attention method was given; name at least one");
+}
+
+void SharedPrefill::select(int64_t method) {
+  require(method >= 0 && method < static_cast<int64_t>(methods_.size()),
+          "method {} was asked for, there are {}", method, methods_.size());
+  selected_ = static_cast<std::size_t>(method);
+}
+
+Footprint SharedPrefill::footprint(int64_t tokens) const {
+  Footprint sum;
+  for (const auto& method : methods_) {
+    const Footprint part = method->footprint(tokens);
+    sum.device += part.device;
+    sum.pinned_host += part.pinned_host;
+    sum.either += part.either;
+  }
+  return sum;
+}
+
+void SharedPrefill::begin(SeqId sequence, const SequencePlan& plan) {
+  for (const auto& method : methods_) method->begin(sequence, plan);
+}
+
+void SharedPrefill::prefill(const LayerInput& input, TensorView out) {
+  prefill_->run(input, out);
+}
+
+void SharedPrefill::close_prefill(SeqId sequence, int64_t layer) {
+  for (const auto& method : methods_) method->close_prefill(sequence, layer);
+}
+
+void SharedPrefill::begin_step(std::span<const SeqId> sequences) {
+  methods_[selected_]->begin_step(sequences);
+}
+
+void SharedPrefill::decode(const LayerInput& input, TensorView out) {
+  methods_[selected_]->decode(input, out);
+}
+
+void SharedPrefill::end(SeqId sequence) {
+  for (const auto& method : methods_) method->end(sequence);
+}
+
+AttentionStatistics SharedPrefill::statistics() {
+  return methods_[selected_]->statistics();
+}
+
+}  // namespace shadowkv

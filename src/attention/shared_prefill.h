@@ -1,0 +1,36 @@
+// Several methods behind one exact prefill: the prompt is attended once, every method closes each layer from
+// the same raw keys, and decode goes to one of them at a time. Comparisons run on this.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "attention/attention.h"
+#include "attention/exact_prefill.h"
+
+namespace shadowkv {
+
+class SharedPrefill final : public Attention {
+ public:
+  SharedPrefill(std::shared_ptr<ExactPrefill> prefill, std::vector<std::unique_ptr<Attention>> methods);
+
+  // Which method the next steps go to.
+  void select(int64_t method);
+  [[nodiscard]] Attention& method(int64_t i) { return *methods_.at(static_cast<std::size_t>(i)); }
+
+  [[nodiscard]] Footprint footprint(int64_t tokens) const override;  // of all methods together
+  void begin(SeqId sequence, const SequencePlan& plan) override;
+  void prefill(const LayerInput& input, TensorView out) override;
+  void close_prefill(SeqId sequence, int64_t layer) override;
+  void begin_step(std::span<const SeqId> sequences) override;
+  void decode(const LayerInput& input, TensorView out) override;
+  void end(SeqId sequence) override;
+  [[nodiscard]] AttentionStatistics statistics() override;  // of the selected method
+
+ private:
+  std::shared_ptr<ExactPrefill> prefill_;
+  std::vector<std::unique_ptr<Attention>> methods_;
+  std::size_t selected_ = 0;
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,88 @@
+// The sketch index: one or two bits of every centred, rotated key number and a scale a token. design: d *
+// bits / 8
+// + 2 bytes a token and KV head; scored by log-sum-exp over each chunk's tokens.
+#include "attention/shadow_index.h"
+#include "cache/paged_store.h"
+#include "kernels/sketch_math.h"
+
+namespace shadowkv {
+namespace {
+
+class SketchIndex final : public ShadowIndex {
+ public:
+  SketchIndex(const AttentionConfig& config, const AttentionShape& shape, Segments& segments, Device& device)
+      : config_(config),
+        shape_(shape),
+        segments_(segments),
+        device_(device),
+        token_bytes_(sketch_token_bytes(shape.head_dim, config.sketch_bits)),
+        store_(device, {.block_tokens = block_tokens_for(config.chunk_size),
+                        .token_bytes = shape.layers * shape.kv_heads * (token_bytes_ + size_of(DType::bf16)),
+                        .purpose = Purpose::index}) {}
+
+  void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, tokens); }
+  void release(int64_t row) override { store_.release(row); }
+  [[nodiscard]] int64_t bytes_for(int64_t tokens) const override { return store_.bytes_for(tokens); }
+  [[nodiscard]] int64_t held_bytes(int64_t row) const override {
+    return store_.held_bytes(row, Tier::device);
+  }
+  [[nodiscard]] bool wants_outliers() const override { return false; }
+
+  void build(int64_t layer, int64_t /*row*/, const RawLayer& raw, const TokenBatch& tokens,
+             TensorView /*min_cosine*/) override {
+    sketch_encode(device_.compute(), {.k = raw.k, .tokens = tokens, .sketch = view(layer)});
+  }
+
+  void append(int64_t layer, const TensorView& k, const DecodeBatch& /*batch*/, const TokenBatch& tokens,
+              const ResidentView& /*resident*/) override {
+    sketch_encode(device_.compute(), {.k = k, .tokens = tokens, .sketch = view(layer)});
+  }
+
+  void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) override {
+    sketch_scores(device_.compute(), {.q = q,
+                                      .batch = batch,
+                                      .sketch = view(layer),
+                                      .kv_heads = shape_.kv_heads,
+                                      .chunk = config_.chunk_size,
+                                      .local_window = config_.local_window,
+                                      .scale = shape_.scale(),
+                                      .scores = scores});
+  }
+
+ private:
+  // A block holds, per layer: words [kv_heads, tokens], then scales [kv_heads, tokens].
+  [[nodiscard]] SketchView view(int64_t layer) {
+    const int64_t block = store_.config().block_tokens;
+    const int64_t layer_bytes = block * shape_.kv_heads * (token_bytes_ + size_of(DType::bf16));
+    SketchView view;
+    view.bits = config_.sketch_bits;
+    view.centre = segments_.centre(device_.compute(), layer);
+    view.words = store_.view(device_.compute(), 0, false);
+    view.words.dtype = DType::u8;
+    view.words.token_bytes = token_bytes_;
+    view.words.head_offset = block * token_bytes_;
+    view.words.offset = layer * layer_bytes;
+    view.scales = view.words;
+    view.scales.dtype = DType::bf16;
+    view.scales.token_bytes = size_of(DType::bf16);
+    view.scales.head_offset = block * size_of(DType::bf16);
+    view.scales.offset = layer * layer_bytes + shape_.kv_heads * view.words.head_offset;
+    return view;
+  }
+
+  AttentionConfig config_;
+  AttentionShape shape_;
+  Segments& segments_;
+  Device& device_;
+  int64_t token_bytes_;
+  PagedStore store_;
+};
+
+}  // namespace
+
+std::unique_ptr<ShadowIndex> make_sketch(const AttentionConfig& config, const AttentionShape& shape,
+                                         Segments& segments, Device& device) {
+  return std::make_unique<SketchIndex>(config, shape, segments, device);
+}
+
+}  // namespace shadowkv

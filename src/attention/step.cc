@@ -1,0 +1,77 @@
+#include "attention/step.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace shadowkv {
+
+int64_t RowMap::add(SeqId id) {
+  require(!rows_.contains(id), "sequence {} has begun already; end it first", id);
+  int64_t row = 0;
+  const auto taken = [&](int64_t r) {
+    return std::any_of(rows_.begin(), rows_.end(), [r](const auto& entry) { return entry.second == r; });
+  };
+  while (taken(row)) ++row;
+  rows_[id] = row;
+  return row;
+}
+
+int64_t RowMap::at(SeqId id) const {
+  const auto found = rows_.find(id);
+  require(found != rows_.end(), "sequence {} is unknown; begin it first", id);
+  return found->second;
+}
+
+TensorView Scratch::get(DType dtype, std::initializer_list<int64_t> shape) {
+  TensorView view(nullptr, dtype, shape);
+  if (view.bytes() > memory_.bytes()) {
+    memory_ = Buffer();
+    memory_ = device_->allocate(Tier::device, Purpose::activations, view.bytes());
+  }
+  view.data = memory_.data();
+  return view;
+}
+
+Step::Step(const ExactPrefill& prefill, Device& device)
+    : shape_(prefill.shape()),
+      device_(device),
+      inv_freq_(prefill.inv_freq()),
+      rows_(device),
+      lengths_(device),
+      positions_(device),
+      q_scratch_(device),
+      k_scratch_(device) {}
+
+void Step::begin(std::span<const int64_t> rows, std::span<const int64_t> tokens) {
+  std::vector<int32_t> row_ids;
+  std::vector<int32_t> lengths;
+  std::vector<int32_t> positions;
+  int64_t longest = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    row_ids.push_back(static_cast<int32_t>(rows[i]));
+    lengths.push_back(static_cast<int32_t>(tokens[i]));
+    positions.push_back(static_cast<int32_t>(tokens[i] - 1));
+    longest = std::max(longest, tokens[i]);
+  }
+  rows_.assign(std::move(row_ids));
+  lengths_.assign(std::move(lengths));
+  positions_.assign(std::move(positions));
+  Queue& queue = device_.compute();
+  const auto size = static_cast<int64_t>(rows.size());
+  const int32_t* row_table = rows_.upload(queue);
+  batch_ = {.size = size, .rows = row_table, .tokens = lengths_.upload(queue), .max_tokens = longest};
+  tokens_ = {.count = size, .rows = row_table, .positions = positions_.upload(queue)};
+}
+
+void Step::rotate(const LayerInput& input) {
+  q_ = q_scratch_.get(input.q.dtype, {size(), shape_.heads, shape_.head_dim});
+  k_ = k_scratch_.get(input.k.dtype, {size(), shape_.kv_heads, shape_.head_dim});
+  const RopeView rope{inv_freq_, shape_.rope.rotary_dim, shape_.rope.interleaved};
+  const TensorView positions(const_cast<int32_t*>(tokens_.positions), DType::i32, {size()});
+  Queue& queue = device_.compute();
+  shadowkv::rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = q_});
+  shadowkv::rotate(queue, {.x = input.k, .positions = positions, .rope = rope, .out = k_});
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,66 @@
+// Bookkeeping that every method shares: which table row a sequence has, and the device tables and rotated
+// projections of one decode step.
+#pragma once
+
+#include <map>
+#include <span>
+#include <vector>
+
+#include "attention/attention.h"
+#include "attention/exact_prefill.h"
+#include "cache/device_array.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+
+// Sequence ids to the rows of device tables; rows are reused, lowest first.
+class RowMap {
+ public:
+  int64_t add(SeqId id);                     // throws InvalidInput when the id is taken
+  [[nodiscard]] int64_t at(SeqId id) const;  // throws InvalidInput when it is unknown
+  [[nodiscard]] bool contains(SeqId id) const { return rows_.contains(id); }
+  void remove(SeqId id) { rows_.erase(id); }
+
+ private:
+  std::map<SeqId, int64_t> rows_;
+};
+
+// Grows to the largest size asked for and never shrinks.
+class Scratch {
+ public:
+  explicit Scratch(Device& device) : device_(&device) {}
+  [[nodiscard]] TensorView get(DType dtype, std::initializer_list<int64_t> shape);
+
+ private:
+  Device* device_;
+  Buffer memory_;
+};
+
+// The sequences of a decode step.
+class Step {
+ public:
+  Step(const ExactPrefill& prefill, Device& device);
+
+  // rows[i] will hold tokens[i] tokens when this step's is in.
+  void begin(std::span<const int64_t> rows, std::span<const int64_t> tokens);
+  // Rotates one layer's queries and keys into scratch.
+  void rotate(const LayerInput& input);
+
+  [[nodiscard]] int64_t size() const { return batch_.size; }
+  [[nodiscard]] const DecodeBatch& batch() const { return batch_; }
+  [[nodiscard]] const TokenBatch& tokens() const { return tokens_; }  // the new token of each
+  [[nodiscard]] const TensorView& q() const { return q_; }            // [B, heads, head_dim] rotated
+  [[nodiscard]] const TensorView& k() const { return k_; }            // [B, kv_heads, head_dim] rotated
+
+ private:
+  AttentionShape shape_;
+  Device& device_;
+  const float* inv_freq_;
+  DeviceArray<int32_t> rows_, lengths_, positions_;
+  DecodeBatch batch_;
+  TokenBatch tokens_;
+  Scratch q_scratch_, k_scratch_;
+  TensorView q_, k_;
+};
+
+}  // namespace shadowkv

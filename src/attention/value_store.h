@@ -1,0 +1,37 @@
+// Values of all tokens, by layer and KV head in runs of 4,096 tokens, each run on the device while there is
+// room or in pinned host memory; with int8 their scales stay on the device.
+#pragma once
+
+#include <optional>
+
+#include "attention/attention.h"
+#include "cache/paged_store.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+
+class ValueStore {
+ public:
+  ValueStore(const AttentionConfig& config, const AttentionShape& shape, Device& device);
+
+  void reserve(int64_t row, int64_t tokens);
+  void release(int64_t row);
+  [[nodiscard]] int64_t run_bytes_for(int64_t tokens) const { return runs_.bytes_for(tokens); }
+  [[nodiscard]] int64_t scale_bytes_for(int64_t tokens) const {
+    return scales_ ? scales_->bytes_for(tokens) : 0;
+  }
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
+
+  // v [T, kv_heads, head_dim].
+  void append(int64_t layer, const TensorView& v, const TokenBatch& tokens);
+  [[nodiscard]] QuantizedView view(Queue& queue, int64_t layer);
+
+ private:
+  AttentionShape shape_;
+  Device& device_;
+  DType type_;
+  PagedStore runs_;
+  std::optional<PagedStore> scales_;  // with int8
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,66 @@
+// Blocks of tokens of many sequences, found through one table of block addresses (PagedView). A block covers
+// a fixed number of tokens of one list of one sequence; a store has one list a sequence (a block then holds
+// all layers and heads) or one for every layer and KV head (values, whose runs lie by head). Blocks are
+// allocated as a sequence grows, in either memory tier, and reference-counted, so that sequences can share
+// them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/device.h"
+#include "cache/device_array.h"
+#include "kernels/views.h"
+
+namespace shadowkv {
+
+struct PagedStoreConfig {
+  int64_t block_tokens = 0;
+  int64_t token_bytes = 0;  // bytes a token takes in one list
+  int64_t lists = 1;        // block lists a sequence has
+  int64_t growth_tokens =
+      0;  // a list's last block may be shorter, in steps of this; 0: blocks are always whole
+  Purpose purpose = Purpose::keys_values;
+  bool prefer_device = true;  // false: host tier only; true with spill_to_host: device while it has room
+  bool spill_to_host = false;
+};
+
+class PagedStore {
+ public:
+  PagedStore(Device& device, const PagedStoreConfig& config);
+
+  // Makes room for `tokens` tokens of sequence row `row`. Throws OutOfMemory and then holds what it held
+  // before.
+  void reserve(int64_t row, int64_t tokens);
+  void release(int64_t row);
+
+  [[nodiscard]] const PagedStoreConfig& config() const { return config_; }
+  [[nodiscard]] int64_t bytes_for(int64_t tokens) const;  // what reserve(row, tokens) holds for an empty row
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
+  [[nodiscard]] int64_t capacity_tokens(int64_t row) const;  // tokens there is room for
+
+  // A view of the blocks of list `first_list` onward (head h reads list first_list + h when by_head), up to
+  // date in the queue's order; offset, head_offset, token_bytes and dtype are the caller's.
+  [[nodiscard]] PagedView view(Queue& queue, int64_t first_list, bool by_head);
+
+ private:
+  using Block = std::shared_ptr<Buffer>;
+  struct Row {
+    std::vector<std::vector<Block>> lists;  // [lists][blocks]
+    int64_t capacity = 0;                   // tokens
+  };
+
+  [[nodiscard]] int64_t capacity_for(int64_t tokens) const;
+  [[nodiscard]] Block allocate(int64_t bytes);
+  void grow_list(std::vector<Block>& list, int64_t capacity);
+  void write_table(int64_t row);
+  void fit_table(int64_t rows, int64_t blocks);
+
+  Device& device_;
+  PagedStoreConfig config_;
+  std::vector<Row> rows_;
+  int64_t blocks_per_list_ = 0;    // stride of the table
+  DeviceArray<std::byte*> table_;  // [rows, lists, blocks_per_list_]
+};
+
+}  // namespace shadowkv

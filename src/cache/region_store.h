@@ -1,0 +1,47 @@
+// One contiguous device region a sequence, found through a table of addresses: slots and resident keys.
+#pragma once
+
+#include <vector>
+
+#include "base/device.h"
+#include "cache/device_array.h"
+
+namespace shadowkv {
+
+class RegionStore {
+ public:
+  RegionStore(Device& device, Purpose purpose)
+      : device_(device), purpose_(purpose), table_(device), counts_(device) {}
+
+  // A zeroed region of that size for a row; `count` is what its entry of counts() says.
+  void allocate(int64_t row, int64_t bytes, int64_t count) {
+    const auto index = static_cast<std::size_t>(row);
+    if (index >= regions_.size()) regions_.resize(index + 1);
+    if (row >= table_.size()) {
+      table_.resize(row + 1);
+      counts_.resize(row + 1);
+    }
+    regions_[index] = Buffer();
+    regions_[index] = device_.allocate(Tier::device, purpose_, bytes);
+    device_.compute().fill_zero(regions_[index].data(), bytes);
+    table_.set(row, regions_[index].data());
+    counts_.set(row, static_cast<int32_t>(count));
+  }
+  void release(int64_t row) {
+    if (row < static_cast<int64_t>(regions_.size())) regions_[static_cast<std::size_t>(row)] = Buffer();
+  }
+  [[nodiscard]] int64_t held_bytes(int64_t row) const {
+    return row < static_cast<int64_t>(regions_.size()) ? regions_[static_cast<std::size_t>(row)].bytes() : 0;
+  }
+  [[nodiscard]] std::byte* const* regions(Queue& queue) { return table_.upload(queue); }
+  [[nodiscard]] const int32_t* counts(Queue& queue) { return counts_.upload(queue); }
+
+ private:
+  Device& device_;
+  Purpose purpose_;
+  std::vector<Buffer> regions_;
+  DeviceArray<std::byte*> table_;
+  DeviceArray<int32_t> counts_;
+};
+
+}  // namespace shadowkv
