@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/cpu/storage.h"
+#include "kernels/twins.h"
+
+namespace shadowkv::cpu {
+namespace {
+
+constexpr int64_t kGroup = 4;        // tokens that share each read of the basis
+constexpr int64_t kCandidates = 16;  // candidates of one piece of work
+
+// One token to rebuild.
+struct Token {
+  int64_t row;
+  int64_t position;
+  std::byte* out;
+};
+
+// x = cos and y = sin of position * inv_freq, in float64 throughout (angles reach millions).
+SHADOWKV_INLINE void turn_of(int64_t position, const RopeView& rope, float* cosines, float* sines) {
+  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+  constexpr double kHalfPiHigh = 1.57079632673412561417e+00, kHalfPiLow = 6.07710050650619224932e-11;
+  const double place = static_cast<double>(position);
+  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
+    const double angle = place * static_cast<double>(rope.inv_freq[i]);
+    const double shifted = angle * 0.63661977236758134308 + kRound;
+    const int64_t quadrant = std::bit_cast<int64_t>(shifted);
+    const double n = shifted - kRound;
+    const double r = (angle - n * kHalfPiHigh) - n * kHalfPiLow;
+    const double z = r * r;
+    double s = -7.6471637318198164759e-13 * z + 1.6059043836821614599e-10;
+    s = s * z - 2.5052108385441718775e-08;
+    s = s * z + 2.7557319223985890653e-06;
+    s = s * z - 1.9841269841269841270e-04;
+    s = s * z + 8.3333333333333333333e-03;
+    s = s * z - 1.6666666666666666667e-01;
+    s = s * z * r + r;
+    double c = 4.7794773323873852974e-14 * z - 1.1470745597729724714e-11;
+    c = c * z + 2.0876756987868098979e-09;
+    c = c * z - 2.7557319223985890653e-07;
+    c = c * z + 2.4801587301587301587e-05;
+    c = c * z - 1.3888888888888888889e-03;
+    c = c * z + 4.1666666666666666667e-02;
+    c = c * z - 0.5;
+    c = c * z + 1.0;
+    const double swapped_c = (quadrant & 1) != 0 ? s : c, swapped_s = (quadrant & 1) != 0 ? c : s;
+    cosines[i] = static_cast<float>(((quadrant + 1) & 2) != 0 ? -swapped_c : swapped_c);
+    sines[i] = static_cast<float>((quadrant & 2) != 0 ? -swapped_s : swapped_s);
+  }
+}
+
+SHADOWKV_INLINE void turn(const float* cosines, const float* sines, const RopeView& rope, float* x) {
+  const int64_t half = rope.rotary_dim / 2;
+  const int64_t step = rope.interleaved ? 2 : 1, apart = rope.interleaved ? 1 : half;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i * step], b = x[i * step + apart];
+    x[i * step] = a * cosines[i] - b * sines[i];
+    x[i * step + apart] = b * cosines[i] + a * sines[i];
+  }
+}
+
+// out[t][column ..] = mean + factors[t] . basis for kGroup tokens and 16 * kVectors columns.
+template <int kVectors>
+SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const float* basis, int64_t width,
+                                     const float* mean, float* out, int64_t out_stride) {
+  Lanes sums[kGroup][kVectors], b[kVectors];
+  for (int v = 0; v < kVectors; ++v) load(mean + v * kLanes, b[v]);
+  for (int64_t t = 0; t < kGroup; ++t) {
+    for (int v = 0; v < kVectors; ++v) sums[t][v] = b[v];
+  }
+  for (int64_t r = 0; r < rank; ++r) {
+    for (int v = 0; v < kVectors; ++v) load(basis + r * width + v * kLanes, b[v]);
+    for (int64_t t = 0; t < kGroup; ++t) {
+      for (int v = 0; v < kVectors; ++v) sums[t][v] += b[v] * factors[t * rank + r];
+    }
+  }
+  for (int64_t t = 0; t < kGroup; ++t) {
+    for (int v = 0; v < kVectors; ++v) store(sums[t][v], out + t * out_stride + v * kLanes);
+  }
+}
+
+SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const float* basis, int64_t width,
+                                  const float* mean, int64_t head_dim, float* out) {
+  int64_t column = 0;
+  for (; column + 4 * kLanes <= head_dim; column += 4 * kLanes) {
+    rebuild_columns<4>(factors, rank, basis + column, width, mean + column, out + column, head_dim);
+  }
+  for (; column + kLanes <= head_dim; column += kLanes) {
+    rebuild_columns<1>(factors, rank, basis + column, width, mean + column, out + column, head_dim);
+  }
+  for (; column < head_dim; ++column) {
+    for (int64_t t = 0; t < kGroup; ++t) {
+      float sum = mean[column];
+      for (int64_t r = 0; r < rank; ++r) sum += basis[r * width + column] * factors[t * rank + r];
+      out[t * head_dim + column] = sum;
+    }
+  }
+}
+
+// Working memory of one piece of work.
+struct Scratch {
+  std::vector<float> factors, keys, cosines, sines;
+
+  explicit Scratch(const RebuildKeysParams& p)
+      : factors(static_cast<std::size_t>(kGroup * p.rank)),
+        keys(static_cast<std::size_t>(kGroup * p.head_dim)),
+        cosines(static_cast<std::size_t>(p.rope.rotary_dim / 2 + 1)),
+        sines(cosines.size()) {}
+};
+
+// Rebuilds `count` <= kGroup tokens of one segment for KV head g.
+SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* tokens, int64_t count, int64_t g,
+                                   Scratch& scratch) {
+  const int64_t width = p.chunks.shape[1] * p.head_dim;
+  for (int64_t t = 0; t < count; ++t) {
+    read_quantized(p.factors, tokens[t].row, 0, tokens[t].position, p.rank,
+                   scratch.factors.data() + t * p.rank);
+  }
+  const auto* mean = reinterpret_cast<const float*>(p.mean.at(tokens[0].row, 0, tokens[0].position));
+  const auto* basis = reinterpret_cast<const float*>(p.basis.at(tokens[0].row, 0, tokens[0].position));
+  rebuild_head(scratch.factors.data(), p.rank, basis + g * p.head_dim, width, mean + g * p.head_dim,
+               p.head_dim, scratch.keys.data());
+  for (int64_t t = 0; t < count; ++t) {
+    float* key = scratch.keys.data() + t * p.head_dim;
+    turn_of(tokens[t].position, p.rope, scratch.cosines.data(), scratch.sines.data());
+    turn(scratch.cosines.data(), scratch.sines.data(), p.rope, key);
+    write_row(key, p.head_dim, p.out.dtype, tokens[t].out);
+  }
+}
+
+// Tokens of candidates [first, last) of sequence b and KV head g that are to be rebuilt.
+std::vector<Token> tokens_to_rebuild(const RebuildKeysParams& p, int64_t b, int64_t g, int64_t first,
+                                     int64_t last) {
+  const int64_t heads = p.chunks.shape[1], candidates = p.chunks.shape[2];
+  const int64_t base = (b * heads + g) * candidates;
+  const int64_t token_bytes = p.head_dim * size_of(p.out.dtype);
+  std::vector<Token> tokens;
+  tokens.reserve(static_cast<std::size_t>((last - first) * p.chunk));
+  for (int64_t i = base + first; i < base + last; ++i) {
+    const int64_t chunk = p.chunks.as<int32_t>()[i];
+    if (chunk < 0 || (!p.slots.empty() && p.slots.as<int32_t>()[i] >= 0)) continue;
+    for (int64_t t = 0; t < p.chunk; ++t) {
+      tokens.push_back({p.batch.rows[b], chunk * p.chunk + t, p.out.data + (i * p.chunk + t) * token_bytes});
+    }
+  }
+  return tokens;
+}
+
+bool same_segment(const RebuildKeysParams& p, const Token& a, const Token& b) {
+  return p.mean.at(a.row, 0, a.position) == p.mean.at(b.row, 0, b.position) &&
+         p.basis.at(a.row, 0, a.position) == p.basis.at(b.row, 0, b.position);
+}
+
+}  // namespace
+
+void rebuild_keys(Queue& queue, const RebuildKeysParams& p) {
+  const int64_t heads = p.chunks.shape[1], candidates = p.chunks.shape[2];
+  const int64_t pieces = ceil_div(candidates, kCandidates);
+  const int64_t cost = kCandidates * p.chunk * p.rank * p.head_dim / 32;
+  for_pieces(queue, p.batch.size * heads * pieces, cost, [&](int64_t i) {
+    const int64_t b = i / pieces / heads, g = i / pieces % heads, first = i % pieces * kCandidates;
+    const std::vector<Token> tokens =
+        tokens_to_rebuild(p, b, g, first, std::min(first + kCandidates, candidates));
+    if (tokens.empty()) return;
+    Scratch scratch(p);
+    const auto end = static_cast<int64_t>(tokens.size());
+    for (int64_t t = 0; t < end;) {
+      const Token* group = tokens.data() + t;
+      int64_t count = 1;
+      while (count < kGroup && t + count < end && same_segment(p, group[0], group[count])) ++count;
+      run_best([&]() SHADOWKV_LAMBDA_INLINE { rebuild_group(p, group, count, g, scratch); });
+      t += count;
+    }
+  });
+}
+
+}  // namespace shadowkv::cpu

@@ -1,0 +1,266 @@
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/cpu/scores.h"
+#include "kernels/cpu/storage.h"
+#include "kernels/sketch_math.h"
+#include "kernels/twins.h"
+
+namespace shadowkv::cpu {
+namespace {
+
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+// y = H S x, in place (sketch_math.h).
+void turn(float* x, int64_t head_dim) {
+  for (int64_t i = 0; i < head_dim; ++i) x[i] *= sketch_sign(i);
+  for (int64_t first = 0; first < head_dim;) {
+    const int64_t size = hadamard_block(first, head_dim);
+    float* y = x + first;
+    for (int64_t half = 1; half < size; half *= 2) {
+      for (int64_t i = 0; i < size; i += 2 * half) {
+        for (int64_t j = i; j < i + half; ++j) {
+          const float a = y[j], b = y[j + half];
+          y[j] = a + b;
+          y[j + half] = a - b;
+        }
+      }
+    }
+    const float norm = 1.0f / std::sqrt(static_cast<float>(size));
+    for (int64_t i = 0; i < size; ++i) y[i] *= norm;
+    first += size;
+  }
+}
+
+// ---- encoding ---------------------------------------------------------------------------------------------
+
+uint32_t code_of(float y, float root_mean_square, int64_t bits) {
+  const uint32_t positive = y >= 0.0f ? 1u : 0u;
+  if (bits == 1) return positive;
+  const bool inner = std::fabs(y) < root_mean_square;
+  return positive != 0 ? (inner ? 2u : 3u) : (inner ? 1u : 0u);
+}
+
+// Packs the codes of one turned key into `words` (all planes) and returns its scale.
+float encode(const float* y, int64_t head_dim, int64_t bits, uint32_t* words) {
+  const int64_t plane = sketch_plane_words(head_dim);
+  float squares = 0.0f;
+  for (int64_t i = 0; i < head_dim; ++i) squares += y[i] * y[i];
+  const float root_mean_square = std::sqrt(squares / static_cast<float>(head_dim));
+  std::fill(words, words + plane * bits, 0u);
+  float along = 0.0f;
+  for (int64_t i = 0; i < head_dim; ++i) {
+    const uint32_t code = code_of(y[i], root_mean_square, bits);
+    const int32_t level = 2 * static_cast<int32_t>(code) - ((1 << bits) - 1);
+    along += y[i] * static_cast<float>(level);
+    for (int64_t b = 0; b < bits; ++b) words[b * plane + i / 32] |= ((code >> b) & 1u) << (i % 32);
+  }
+  return along > 0.0f ? squares / along : 0.0f;
+}
+
+// ---- scoring ----------------------------------------------------------------------------------------------
+
+constexpr int64_t kTileTokens = 16;     // tokens whose words are counted side by side
+constexpr int64_t kPieceTokens = 1024;  // tokens of one piece of work, about
+
+// One query head: rounded numbers as bit planes, word by word of a token's sketch.
+struct Query {
+  std::vector<uint32_t> planes;  // [kQueryBits][plane words]
+  float delta = 0.0f;            // size of one step
+  int32_t sum = 0;               // of all rounded numbers
+};
+
+Query round_query(const float* q, int64_t head_dim) {
+  std::vector<float> turned(q, q + head_dim);
+  turn(turned.data(), head_dim);
+  float largest = 0.0f;
+  for (const float x : turned) largest = std::max(largest, std::fabs(x));
+  const int64_t plane = sketch_plane_words(head_dim);
+  Query query{std::vector<uint32_t>(static_cast<std::size_t>(kQueryBits * plane)), largest / kQueryMax, 0};
+  if (query.delta == 0.0f) return query;
+  for (int64_t i = 0; i < head_dim; ++i) {
+    const float steps = std::nearbyint(turned[static_cast<std::size_t>(i)] / query.delta);
+    const auto number = static_cast<int32_t>(std::clamp(steps, -kQueryMax, kQueryMax));
+    query.sum += number;
+    for (int64_t b = 0; b < kQueryBits; ++b) {
+      query.planes[static_cast<std::size_t>(b * plane + i / 32)] |=
+          ((static_cast<uint32_t>(number) >> b) & 1u) << (i % 32);
+    }
+  }
+  return query;
+}
+
+// words[w * 16 + t] = word w of token t, for `count` <= 16 tokens; the rest are zeros.
+SHADOWKV_INLINE void transpose_words(const std::byte* from, int64_t token_bytes, int64_t words, int64_t count,
+                                     uint32_t* to) {
+  for (int64_t t = 0; t < count; ++t) {
+    const auto* token = reinterpret_cast<const uint32_t*>(from + t * token_bytes);
+    for (int64_t w = 0; w < words; ++w) to[w * kTileTokens + t] = token[w];
+  }
+  for (int64_t t = count; t < kTileTokens; ++t) {
+    for (int64_t w = 0; w < words; ++w) to[w * kTileTokens + t] = 0;
+  }
+}
+
+// sums[t] += 2^p * (sum of the query's numbers at the set bits of the token's plane p), p = `shift`.
+SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uint32_t* query, int shift,
+                                 int32_t* sums) {
+  alignas(64) int32_t counts[kQueryBits][kTileTokens] = {};
+  for (int64_t w = 0; w < plane; ++w) {
+    for (int b = 0; b < kQueryBits; ++b) {
+      const uint32_t mask = query[b * plane + w];
+      for (int64_t t = 0; t < kTileTokens; ++t) {
+        counts[b][t] += __builtin_popcount(words[w * kTileTokens + t] & mask);
+      }
+    }
+  }
+  for (int64_t t = 0; t < kTileTokens; ++t) {
+    const int32_t low =
+        counts[0][t] + 2 * counts[1][t] + 4 * counts[2][t] + 8 * counts[3][t] + 16 * counts[4][t];
+    sums[t] += (low - 32 * counts[5][t]) << shift;
+  }
+}
+
+// A stretch of one sequence's tokens whose words, scales and centre each lie in one block.
+struct Stretch {
+  int64_t row, head, first, count;
+};
+
+// What one piece of work needs besides the parameters: its query heads, and where estimates go.
+struct Piece {
+  const SketchScoresParams& p;
+  const Query* queries;  // of the KV head's query heads
+  const float* q;        // likewise, [heads, D]
+  int64_t heads;
+  std::vector<float> estimates;  // [heads][stride]
+  int64_t stride;
+};
+
+SHADOWKV_INLINE void estimate_stretch(const Stretch& s, int64_t at, Piece& piece) {
+  const SketchView& sketch = piece.p.sketch;
+  const int64_t head_dim = piece.p.q.shape[2], plane = sketch_plane_words(head_dim), bits = sketch.bits;
+  const std::byte* words = sketch.words.at(s.row, s.head, s.first);
+  const std::byte* scales = sketch.scales.at(s.row, s.head, s.first);
+  const auto* centre = reinterpret_cast<const float*>(sketch.centre.at(s.row, s.head, s.first));
+  std::vector<uint32_t> tile(static_cast<std::size_t>(plane * bits * kTileTokens));
+  std::vector<float> base(static_cast<std::size_t>(piece.heads));
+  for (int64_t h = 0; h < piece.heads; ++h) {
+    base[static_cast<std::size_t>(h)] = piece.p.scale * dot(piece.q + h * head_dim, centre, head_dim);
+  }
+  for (int64_t t = 0; t < s.count; t += kTileTokens) {
+    const int64_t count = std::min(kTileTokens, s.count - t);
+    transpose_words(words + t * sketch.words.token_bytes, sketch.words.token_bytes, plane * bits, count,
+                    tile.data());
+    alignas(64) float token_scales[kTileTokens] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const std::byte* scale = scales + (t + i) * sketch.scales.token_bytes;
+      token_scales[i] = static_cast<float>(*reinterpret_cast<const bf16*>(scale));
+    }
+    for (int64_t h = 0; h < piece.heads; ++h) {
+      const Query& query = piece.queries[h];
+      alignas(64) int32_t sums[kTileTokens] = {};
+      for (int64_t b = 0; b < bits; ++b) {
+        count_plane(tile.data() + b * plane * kTileTokens, plane, query.planes.data(), static_cast<int>(b),
+                    sums);
+      }
+      const float step = piece.p.scale * query.delta, start = base[static_cast<std::size_t>(h)];
+      const int32_t lowest = ((1 << bits) - 1) * query.sum;
+      alignas(64) float estimates[kTileTokens];
+      for (int64_t i = 0; i < kTileTokens; ++i) {
+        estimates[i] = start + step * token_scales[i] * static_cast<float>(2 * sums[i] - lowest);
+      }
+      float* out = piece.estimates.data() + h * piece.stride + at + t;
+      for (int64_t i = 0; i < count; ++i) out[i] = estimates[i];
+    }
+  }
+}
+
+// Tokens from `token` to the nearest block end of any of the sketch's parts.
+int64_t left_in_blocks(const SketchView& sketch, int64_t token) {
+  const auto left = [token](const PagedView& view) { return view.block_tokens - token % view.block_tokens; };
+  return std::min({left(sketch.words), left(sketch.scales), left(sketch.centre)});
+}
+
+// Scores chunks [first, last) of sequence b and KV head g, all open.
+void score_chunks(const SketchScoresParams& p, const Query* queries, int64_t b, int64_t g, int64_t first,
+                  int64_t last) {
+  const int64_t heads = p.q.shape[1], group = heads / p.kv_heads, all = p.scores.shape[2];
+  const int64_t head = b * heads + g * group, tokens = (last - first) * p.chunk;
+  Piece piece{p,
+              queries + head,
+              p.q.as<float>() + head * p.q.shape[2],
+              group,
+              std::vector<float>(static_cast<std::size_t>(group * tokens)),
+              tokens};
+  std::vector<float> sums(static_cast<std::size_t>(last - first));
+  run_best([&]() SHADOWKV_LAMBDA_INLINE {
+    for (int64_t at = 0; at < tokens;) {
+      const int64_t token = first * p.chunk + at;
+      const int64_t count = std::min(tokens - at, left_in_blocks(p.sketch, token));
+      estimate_stretch({p.batch.rows[b], g, token, count}, at, piece);
+      at += count;
+    }
+    for (int64_t h = 0; h < group; ++h) {
+      chunk_log_sum_exp(piece.estimates.data() + h * tokens, last - first, p.chunk, sums.data(),
+                        p.scores.as<float>() + (head + h) * all + first);
+    }
+  });
+}
+
+}  // namespace
+
+void sketch_encode(Queue& queue, const SketchEncodeParams& p) {
+  constexpr int64_t kPiece = 64;  // tokens
+  const int64_t heads = p.k.shape[1], head_dim = p.k.shape[2], tokens = p.tokens.count;
+  const int64_t words = sketch_token_bytes(head_dim, p.sketch.bits) / 4;
+  for_pieces(queue, ceil_div(tokens, kPiece), kPiece * heads * head_dim * 4, [&](int64_t piece) {
+    std::vector<float> key(static_cast<std::size_t>(head_dim));
+    std::vector<uint32_t> packed(static_cast<std::size_t>(words));
+    for (int64_t i = piece * kPiece * heads; i < std::min(tokens, (piece + 1) * kPiece) * heads; ++i) {
+      const int64_t t = i / heads, g = i % heads, row = p.tokens.rows[t], position = p.tokens.positions[t];
+      const float* k = p.k.as<float>() + i * head_dim;
+      const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, position));
+      for (int64_t d = 0; d < head_dim; ++d) key[static_cast<std::size_t>(d)] = k[d] - centre[d];
+      turn(key.data(), head_dim);
+      const float scale = encode(key.data(), head_dim, p.sketch.bits, packed.data());
+      std::memcpy(p.sketch.words.at(row, g, position), packed.data(), packed.size() * 4);
+      *reinterpret_cast<bf16*>(p.sketch.scales.at(row, g, position)) = bf16(scale);
+    }
+  });
+}
+
+void sketch_scores(Queue& queue, const SketchScoresParams& p) {
+  const int64_t sequences = p.batch.size, heads = p.q.shape[1], head_dim = p.q.shape[2],
+                all = p.scores.shape[2];
+  const int64_t piece_chunks = std::max<int64_t>(1, kPieceTokens / p.chunk);
+  int64_t most = 1;
+  for (int64_t b = 0; b < sequences; ++b) {
+    const int64_t sealed = sealed_chunks(p.batch.tokens[b], p.chunk, p.local_window);
+    require(sealed <= all || sealed == 1,
+            "sketch_scores: sequence {} has {} sealed chunks, but scores are {}", b, sealed,
+            p.scores.describe());
+    most = std::max(most, sealed);
+    for (int64_t h = 0; h < heads; ++h) {
+      float* scores = p.scores.as<float>() + (b * heads + h) * all;
+      std::fill(scores, scores + std::min<int64_t>(1, all), kNone);
+      std::fill(scores + std::min(sealed, all), scores + all, kNone);
+    }
+  }
+  std::vector<Query> queries(static_cast<std::size_t>(sequences * heads));
+  for_pieces(queue, sequences * heads, head_dim * 16, [&](int64_t i) {
+    queries[static_cast<std::size_t>(i)] = round_query(p.q.as<float>() + i * head_dim, head_dim);
+  });
+  const int64_t pieces = ceil_div(most, piece_chunks);
+  const int64_t cost = kPieceTokens * heads / p.kv_heads * (2 + head_dim * p.sketch.bits / 64);
+  for_pieces(queue, sequences * p.kv_heads * pieces, cost, [&](int64_t i) {
+    const int64_t b = i / pieces / p.kv_heads, g = i / pieces % p.kv_heads;
+    const int64_t sealed = sealed_chunks(p.batch.tokens[b], p.chunk, p.local_window);
+    const int64_t first = std::max<int64_t>(1, i % pieces * piece_chunks);
+    const int64_t last = std::min(sealed, (i % pieces + 1) * piece_chunks);
+    if (first < last) score_chunks(p, queries.data(), b, g, first, last);
+  });
+}
+
+}  // namespace shadowkv::cpu

@@ -1,0 +1,216 @@
+#include <algorithm>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/cpu/storage.h"
+#include "kernels/twins.h"
+
+namespace shadowkv::cpu {
+namespace {
+
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+// Tokens whose keys lie side by side, and their values likewise.
+struct Run {
+  const std::byte* keys;
+  const std::byte* values;
+  int64_t tokens;
+};
+
+// The query heads of one KV head and where their results go.
+struct Heads {
+  const float* q;  // [heads, D]
+  int64_t heads;
+  int64_t head_dim;
+  float scale;
+  float* out;  // [heads, D]
+  float* lse;  // [heads]
+};
+
+// weights[h * tokens + t] = scale * q[h] . key[t]
+SHADOWKV_INLINE void score_runs(const std::vector<Run>& runs, DType dtype, const Heads& heads, int64_t tokens,
+                                float* scratch, float* weights) {
+  const int64_t n = heads.head_dim, bytes = n * size_of(dtype);
+  int64_t at = 0;
+  for (const Run& run : runs) {
+    for (int64_t t = 0; t < run.tokens; ++t, ++at) {
+      const float* key = reinterpret_cast<const float*>(run.keys + t * bytes);
+      if (dtype != DType::f32) {
+        read_row(run.keys + t * bytes, dtype, n, scratch);
+        key = scratch;
+      }
+      for (int64_t h = 0; h < heads.heads; ++h)
+        weights[h * tokens + at] = heads.scale * dot(heads.q + h * n, key, n);
+    }
+  }
+}
+
+// Scores to weights exp(score - largest), and the log-sum-exp.
+SHADOWKV_INLINE float soften(float* weights, int64_t tokens) {
+  const float largest = max_of(weights, tokens);
+  for (int64_t t = 0; t < tokens; ++t) weights[t] -= largest;
+  const float sum = exp_sum(weights, tokens);
+  const float inverse = 1.0f / sum;
+  for (int64_t t = 0; t < tokens; ++t) weights[t] *= inverse;
+  return largest + std::log(sum);
+}
+
+SHADOWKV_INLINE void add_scaled(const float* x, float factor, int64_t n, float* to) {
+  Lanes v, sum;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    load(x + i, v);
+    load(to + i, sum);
+    sum += v * factor;
+    store(sum, to + i);
+  }
+  for (; i < n; ++i) to[i] += x[i] * factor;
+}
+
+SHADOWKV_INLINE void add_values(const std::vector<Run>& runs, DType dtype, const Heads& heads, int64_t tokens,
+                                float* scratch, const float* weights) {
+  const int64_t n = heads.head_dim, bytes = n * size_of(dtype);
+  int64_t at = 0;
+  for (const Run& run : runs) {
+    for (int64_t t = 0; t < run.tokens; ++t, ++at) {
+      const float* value = reinterpret_cast<const float*>(run.values + t * bytes);
+      if (dtype != DType::f32) {
+        read_row(run.values + t * bytes, dtype, n, scratch);
+        value = scratch;
+      }
+      for (int64_t h = 0; h < heads.heads; ++h)
+        add_scaled(value, weights[h * tokens + at], n, heads.out + h * n);
+    }
+  }
+}
+
+// Attention of one KV head's query heads over all tokens of `runs`.
+void attend(const std::vector<Run>& runs, DType dtype, const Heads& heads) {
+  int64_t tokens = 0;
+  for (const Run& run : runs) tokens += run.tokens;
+  std::fill(heads.out, heads.out + heads.heads * heads.head_dim, 0.0f);
+  std::fill(heads.lse, heads.lse + heads.heads, kNone);
+  if (tokens == 0) return;
+  std::vector<float> weights(static_cast<std::size_t>(heads.heads * tokens));
+  std::vector<float> scratch(static_cast<std::size_t>(heads.head_dim));
+  run_best([&]() SHADOWKV_LAMBDA_INLINE {
+    score_runs(runs, dtype, heads, tokens, scratch.data(), weights.data());
+    for (int64_t h = 0; h < heads.heads; ++h) heads.lse[h] = soften(weights.data() + h * tokens, tokens);
+    add_values(runs, dtype, heads, tokens, scratch.data(), weights.data());
+  });
+}
+
+template <typename Params>
+Heads heads_of(const Params& p, int64_t b, int64_t g, int64_t kv_heads) {
+  const int64_t heads = p.q.shape[1], group = heads / kv_heads, n = p.q.shape[2],
+                first = b * heads + g * group;
+  return {p.q.template as<float>() + first * n, group, n, p.scale, p.out.template as<float>() + first * n,
+          p.lse.template as<float>() + first};
+}
+
+Run resident_run(const ResidentView& resident, int64_t row, int64_t head, int64_t entry, int64_t tokens) {
+  return {resident.keys(row, head, entry), resident.values(row, head, entry), tokens};
+}
+
+// First chunk, outlier chunks, and what the ring holds of positions from the first unsealed one on.
+std::vector<Run> resident_runs(const ResidentView& resident, int64_t row, int64_t head, int64_t tokens) {
+  const int64_t chunk = resident.chunk, outliers = resident.outliers[row];
+  std::vector<Run> runs{resident_run(resident, row, head, 0, std::min(tokens, chunk))};
+  const int32_t* ids = resident.outlier_chunks(row, head);
+  for (int64_t i = 0; i < outliers; ++i) {
+    if (ids[i] >= 0) runs.push_back(resident_run(resident, row, head, chunk * (1 + i), chunk));
+  }
+  for (int64_t p = sealed_chunks(tokens, chunk, resident.local_window) * chunk; p < tokens;) {
+    const int64_t count = std::min(tokens - p, resident.ring_tokens - p % resident.ring_tokens);
+    runs.push_back(resident_run(resident, row, head, resident.ring_entry(row, p), count));
+    p += count;
+  }
+  return runs;
+}
+
+}  // namespace
+
+void store_resident(Queue& queue, const StoreResidentParams& p) {
+  const ResidentView& resident = p.resident;
+  const int64_t heads = resident.kv_heads, n = resident.head_dim;
+  for_pieces(queue, p.tokens.count, heads * n / 4, [&](int64_t t) {
+    const int64_t row = p.tokens.rows[t], position = p.tokens.positions[t];
+    const int64_t entry = position < resident.chunk ? position : resident.ring_entry(row, position);
+    for (int64_t g = 0; g < heads; ++g) {
+      const int64_t from = (t * heads + g) * n;
+      write_row(p.k.as<float>() + from, n, resident.dtype, resident.keys(row, g, entry));
+      write_row(p.v.as<float>() + from, n, resident.dtype, resident.values(row, g, entry));
+    }
+  });
+}
+
+void store_outliers(Queue& queue, const StoreOutliersParams& p) {
+  const ResidentView& resident = p.resident;
+  const int64_t heads = resident.kv_heads, n = resident.head_dim, count = p.chunks.shape[2],
+                chunk = resident.chunk;
+  require(p.first_entry + count <= resident.outliers[p.row],
+          "store_outliers: entries [{}, {}) were asked for, but sequence row {} has room for {}",
+          p.first_entry, p.first_entry + count, p.row, resident.outliers[p.row]);
+  for (int64_t i = 0; i < heads * count; ++i) {
+    const int64_t id = p.chunks.as<int32_t>()[i];
+    require(id < 0 || (id + 1) * chunk <= p.k.shape[0], "store_outliers: chunk {} was asked for, but k is {}",
+            id, p.k.describe());
+  }
+  for_pieces(queue, heads * count, chunk * n / 4, [&](int64_t i) {
+    const int64_t g = i / count, entry = p.first_entry + i % count;
+    const int32_t id = p.chunks.as<int32_t>()[i];
+    resident.outlier_chunks(p.row, g)[entry] = id < 0 ? -1 : id;
+    for (int64_t t = 0; id >= 0 && t < chunk; ++t) {
+      const int64_t from = ((id * chunk + t) * heads + g) * n, to = chunk * (1 + entry) + t;
+      write_row(p.k.as<float>() + from, n, resident.dtype, resident.keys(p.row, g, to));
+      write_row(p.v.as<float>() + from, n, resident.dtype, resident.values(p.row, g, to));
+    }
+  });
+}
+
+void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
+  const int64_t kv_heads = p.resident.kv_heads;
+  const int64_t cost = p.resident.ring_tokens * (p.q.shape[1] / kv_heads) * p.q.shape[2] / 8;
+  for_pieces(queue, p.batch.size * kv_heads, cost, [&](int64_t i) {
+    const int64_t b = i / kv_heads, g = i % kv_heads;
+    attend(resident_runs(p.resident, p.batch.rows[b], g, p.batch.tokens[b]), p.resident.dtype,
+           heads_of(p, b, g, kv_heads));
+  });
+}
+
+void slot_attention(Queue& queue, const SlotAttentionParams& p) {
+  const SlotView& slots = p.slots;
+  const int64_t kv_heads = slots.kv_heads, entries = p.assigned.shape[2];
+  const int64_t cost = entries * slots.chunk * (p.q.shape[1] / kv_heads) * slots.head_dim / 8;
+  for_pieces(queue, p.batch.size * kv_heads, cost, [&](int64_t i) {
+    const int64_t b = i / kv_heads, g = i % kv_heads, row = p.batch.rows[b];
+    std::vector<Run> runs;
+    runs.reserve(static_cast<std::size_t>(entries));
+    for (int64_t e = 0; e < entries; ++e) {
+      const int64_t slot = p.assigned.as<int32_t>()[i * entries + e];
+      if (slot >= 0) runs.push_back({slots.keys(row, g, slot), slots.values(row, g, slot), slots.chunk});
+    }
+    attend(runs, slots.dtype, heads_of(p, b, g, kv_heads));
+  });
+}
+
+void merge_attention(Queue& queue, const MergeAttentionParams& p) {
+  const int64_t n = p.a.shape[2];
+  for_pieces(queue, p.a.shape[0] * p.a.shape[1], n / 4 + 20, [&](int64_t i) {
+    const float lse_a = p.lse_a.as<float>()[i], lse_b = p.lse_b.as<float>()[i];
+    const float* a = p.a.as<float>() + i * n;
+    const float* b = p.b.as<float>() + i * n;
+    float* out = p.out.as<float>() + i * n;
+    if (lse_b == kNone || lse_a == kNone) {
+      const float* only = lse_b == kNone ? a : b;
+      if (only != out) std::memmove(out, only, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    }
+    // Shares of both parts, from their difference alone.
+    const float share_b = 1.0f / (1.0f + std::exp(lse_a - lse_b)),
+                share_a = 1.0f / (1.0f + std::exp(lse_b - lse_a));
+    for (int64_t d = 0; d < n; ++d) out[d] = a[d] * share_a + b[d] * share_b;
+  });
+}
+
+}  // namespace shadowkv::cpu

@@ -1,0 +1,68 @@
+#include "kernels/sparse_checks.h"
+#include "kernels/twins.h"
+
+namespace shadowkv {
+
+void column_mean(Queue& queue, const ColumnMeanParams& params) {
+  check_shape("column_mean", "x", params.x, {{"tokens"}, {"width"}});
+  check_activation("column_mean", "x", params.x, queue);
+  require(params.x.shape[0] > 0, "column_mean: x is {}, expected at least one token", params.x.describe());
+  check_shape("column_mean", "mean", params.mean, {{"width", params.x.shape[1]}});
+  check_dtype("column_mean", "mean", params.mean, DType::f32);
+  SHADOWKV_DISPATCH(column_mean, queue, params);
+}
+
+void fit_basis(Queue& queue, const FitBasisParams& params) {
+  check_shape("fit_basis", "x", params.x, {{"tokens"}, {"width"}});
+  check_activation("fit_basis", "x", params.x, queue);
+  const int64_t width = params.x.shape[1];
+  check_shape("fit_basis", "mean", params.mean, {{"width", width}});
+  check_dtype("fit_basis", "mean", params.mean, DType::f32);
+  check_shape("fit_basis", "basis", params.basis, {{"rank"}, {"width", width}});
+  check_dtype("fit_basis", "basis", params.basis, DType::f32);
+  require(params.basis.shape[0] > 0 && params.basis.shape[0] <= width,
+          "fit_basis: rank {} was asked for, expected 1 to the width of {}", params.basis.shape[0], width);
+  SHADOWKV_DISPATCH(fit_basis, queue, params);
+}
+
+void project_keys(Queue& queue, const ProjectKeysParams& params) {
+  check_shape("project_keys", "x", params.x, {{"tokens", params.tokens.count}, {"kv_heads"}, {"head_dim"}});
+  check_activation("project_keys", "x", params.x, queue);
+  require(params.rank > 0 && params.rank <= params.x.row_elements(),
+          "project_keys: rank {} was asked for, expected 1 to the width of {}", params.rank,
+          params.x.describe());
+  check_quantized("project_keys", "factors", params.factors);
+  if (params.tokens.count == 0) return;
+  SHADOWKV_DISPATCH(project_keys, queue, params);
+}
+
+void rebuild_keys(Queue& queue, const RebuildKeysParams& params) {
+  check_shape("rebuild_keys", "chunks", params.chunks,
+              {{"sequences", params.batch.size}, {"kv_heads"}, {"candidates"}});
+  check_dtype("rebuild_keys", "chunks", params.chunks, DType::i32);
+  const int64_t heads = params.chunks.shape[1], candidates = params.chunks.shape[2];
+  if (!params.slots.empty()) {
+    check_shape("rebuild_keys", "slots", params.slots,
+                {{"sequences", params.batch.size}, {"kv_heads", heads}, {"candidates", candidates}});
+    check_dtype("rebuild_keys", "slots", params.slots, DType::i32);
+  }
+  check_shape("rebuild_keys", "out", params.out,
+              {{"sequences", params.batch.size},
+               {"kv_heads", heads},
+               {"candidates", candidates},
+               {"chunk * head_dim", params.chunk * params.head_dim}});
+  check_number_dtype("rebuild_keys", "out", params.out.dtype);
+  check_quantized("rebuild_keys", "factors", params.factors);
+  const int64_t turned = params.rope.rotary_dim;
+  require(params.chunk > 0 && params.rank > 0 && params.rank <= heads * params.head_dim,
+          "rebuild_keys: chunks of {} tokens at rank {} were asked for, expected at least 1 and at most the "
+          "width",
+          params.chunk, params.rank);
+  require(turned >= 0 && turned % 2 == 0 && turned <= params.head_dim,
+          "rebuild_keys: {} of {} numbers turn, expected an even number of at most all", turned,
+          params.head_dim);
+  if (params.batch.size == 0) return;
+  SHADOWKV_DISPATCH(rebuild_keys, queue, params);
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,106 @@
+#include "kernels/sparse_checks.h"
+#include "kernels/twins.h"
+
+namespace shadowkv {
+namespace {
+
+void check_ids(std::string_view op, std::string_view name, const TensorView& ids, int64_t sequences,
+               int64_t heads, int64_t count) {
+  check_shape(op, name, ids, {{"sequences", sequences}, {"kv_heads", heads}, {"entries", count}});
+  check_dtype(op, name, ids, DType::i32);
+}
+
+}  // namespace
+
+void rank_groups(Queue& queue, const RankGroupsParams& params) {
+  check_shape("rank_groups", "scores", params.scores, {{"sequences"}, {"heads"}, {"entries"}});
+  check_dtype("rank_groups", "scores", params.scores, DType::f32);
+  check_shape("rank_groups", "ranking", params.ranking,
+              {{"sequences", params.scores.shape[0]}, {"kv_heads"}, {"entries", params.scores.shape[2]}});
+  check_dtype("rank_groups", "ranking", params.ranking, DType::f32);
+  if (params.scores.elements() == 0) return;
+  check_groups("rank_groups", params.scores.shape[1], params.ranking.shape[1]);
+  SHADOWKV_DISPATCH(rank_groups, queue, params);
+}
+
+void top_k(Queue& queue, const TopKParams& params) {
+  check_shape("top_k", "ranking", params.ranking, {{"sequences"}, {"kv_heads"}, {"entries"}});
+  check_dtype("top_k", "ranking", params.ranking, DType::f32);
+  check_shape("top_k", "chosen", params.chosen,
+              {{"sequences", params.ranking.shape[0]}, {"kv_heads", params.ranking.shape[1]}, {"chosen"}});
+  check_dtype("top_k", "chosen", params.chosen, DType::i32);
+  if (params.chosen.elements() == 0) return;
+  SHADOWKV_DISPATCH(top_k, queue, params);
+}
+
+void find_slots(Queue& queue, const FindSlotsParams& params) {
+  check_ids("find_slots", "chunks", params.chunks, params.batch.size, params.slots.kv_heads, -1);
+  check_ids("find_slots", "found", params.found, params.batch.size, params.slots.kv_heads,
+            params.chunks.shape[2]);
+  if (params.found.elements() == 0) return;
+  SHADOWKV_DISPATCH(find_slots, queue, params);
+}
+
+void candidate_scores(Queue& queue, const CandidateScoresParams& params) {
+  const SlotView& slots = params.slots;
+  check_shape("candidate_scores", "q", params.q,
+              {{"sequences", params.batch.size}, {"heads"}, {"head_dim", slots.head_dim}});
+  check_activation("candidate_scores", "q", params.q, queue);
+  check_groups("candidate_scores", params.q.shape[1], slots.kv_heads);
+  check_ids("candidate_scores", "chunks", params.chunks, params.batch.size, slots.kv_heads, -1);
+  const int64_t candidates = params.chunks.shape[2];
+  check_ids("candidate_scores", "found", params.found, params.batch.size, slots.kv_heads, candidates);
+  check_shape("candidate_scores", "rebuilt", params.rebuilt,
+              {{"sequences", params.batch.size},
+               {"kv_heads", slots.kv_heads},
+               {"candidates", candidates},
+               {"chunk * head_dim", slots.chunk * slots.head_dim}});
+  check_number_dtype("candidate_scores", "rebuilt", params.rebuilt.dtype);
+  check_shape("candidate_scores", "scores", params.scores,
+              {{"sequences", params.batch.size}, {"heads", params.q.shape[1]}, {"candidates", candidates}});
+  check_dtype("candidate_scores", "scores", params.scores, DType::f32);
+  check_number_dtype("candidate_scores", "slots", slots.dtype);
+  if (params.scores.elements() == 0) return;
+  SHADOWKV_DISPATCH(candidate_scores, queue, params);
+}
+
+void assign_slots(Queue& queue, const AssignSlotsParams& params) {
+  const int64_t sequences = params.batch.size, heads = params.slots.kv_heads;
+  check_ids("assign_slots", "chunks", params.chunks, sequences, heads, -1);
+  check_ids("assign_slots", "found", params.found, sequences, heads, params.chunks.shape[2]);
+  if (!params.picked.empty()) check_ids("assign_slots", "picked", params.picked, sequences, heads, -1);
+  const int64_t entries = params.picked.empty() ? params.chunks.shape[2] : params.picked.shape[2];
+  check_ids("assign_slots", "assigned", params.assigned, sequences, heads, entries);
+  check_ids("assign_slots", "source", params.source, sequences, heads, entries);
+  require(params.counters != nullptr, "assign_slots: counters are missing, expected two of int64");
+  if (params.assigned.elements() == 0) return;
+  SHADOWKV_DISPATCH(assign_slots, queue, params);
+}
+
+void fill_keys(Queue& queue, const FillKeysParams& params) {
+  const int64_t sequences = params.batch.size, heads = params.slots.kv_heads;
+  check_ids("fill_keys", "assigned", params.assigned, sequences, heads, -1);
+  check_ids("fill_keys", "source", params.source, sequences, heads, params.assigned.shape[2]);
+  check_shape("fill_keys", "rebuilt", params.rebuilt,
+              {{"sequences", sequences},
+               {"kv_heads", heads},
+               {"candidates"},
+               {"chunk * head_dim", params.slots.chunk * params.slots.head_dim}});
+  check_dtype("fill_keys", "rebuilt", params.rebuilt, params.slots.dtype);
+  if (params.assigned.elements() == 0) return;
+  SHADOWKV_DISPATCH(fill_keys, queue, params);
+}
+
+void gather_values(Queue& queue, const GatherValuesParams& params) {
+  const int64_t sequences = params.batch.size, heads = params.slots.kv_heads;
+  check_ids("gather_values", "chunks", params.chunks, sequences, heads, -1);
+  check_ids("gather_values", "assigned", params.assigned, sequences, heads, -1);
+  check_ids("gather_values", "source", params.source, sequences, heads, params.assigned.shape[2]);
+  check_quantized("gather_values", "values", params.values);
+  check_number_dtype("gather_values", "slots", params.slots.dtype);
+  check_whole_chunks("gather_values", "the values", params.values.data, params.slots.chunk);
+  if (params.assigned.elements() == 0) return;
+  SHADOWKV_DISPATCH(gather_values, queue, params);
+}
+
+}  // namespace shadowkv
