@@ -16,13 +16,14 @@ SHADOWKV_HD inline float quantize_scale(float max_abs) {
     float number;
     uint32_t bits;
   } rounded{exact};
-  rounded.bits = (rounded.bits + 0xffffu) & 0xffff0000u;  // round up, so that max_abs / scale stays within 127
+  rounded.bits =
+      (rounded.bits + 0xffffu) & 0xffff0000u;  // round up, so that max_abs / scale stays within 127
   return rounded.number;
 }
 
 SHADOWKV_HD inline int8_t quantize_code(float number, float inverse_scale) {
   const float code = nearbyintf(number * inverse_scale);
-  return static_cast<int8_t>(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code);
+  return static_cast<int8_t>(code > 127.0f ? 127.0f : code >= -127.0f ? code : -127.0f);  // NaN: -127
 }
 
 }  // namespace shadowkv

@@ -5,8 +5,8 @@
 
 namespace shadowkv::cpu {
 
-// Writes x [n] as token `token` of head `head` of sequence row `row`, rounded or quantised to the view's type.
-// A row of int8 whose largest number is 0 or too small for a scale becomes all zeros.
+// Writes x [n] as token `token` of head `head` of sequence row `row`, rounded or quantised to the view's
+// type. A row of int8 whose largest number is 0 or too small for a scale becomes all zeros.
 void store_row(const QuantizedView& to, int64_t row, int64_t head, int64_t token, const float* x, int64_t n);
 
 // Reads it back into out [n].

@@ -1,8 +1,8 @@
 // Vector loops of the CPU twins, compiled once per instruction set and chosen when the program starts.
 //
 // Every instruction set works on 16 lanes and in the same order, so a number's bits depend on its own inputs
-// alone: never on how many rows, outputs or keys stand beside it in the call. (AVX2 and AVX-512 even agree with
-// each other to the bit; the portable set multiplies and adds in two roundings.)
+// alone: never on how many rows, outputs or keys stand beside it in the call. (AVX2 and AVX-512 even agree
+// with each other to the bit; the portable set multiplies and adds in two roundings.)
 #pragma once
 
 #include <cstddef>
@@ -23,8 +23,8 @@ struct RowsView {
   DType dtype = DType::f32;
 };
 
-// Dot products of every row of x with every row of w: out[r][o] = (out[r][o] +) sum over k of x[r][k] * w[o][k].
-// Strides of x and out are in floats.
+// Dot products of every row of x with every row of w: out[r][o] = (out[r][o] +) sum over k of x[r][k] *
+// w[o][k]. Strides of x and out are in floats.
 struct DotBlock {
   const float* x;
   int64_t x_stride;
@@ -37,8 +37,8 @@ struct DotBlock {
   bool add;
 };
 
-// c[r][n] = (c[r][n] +) sum over k, one after the other, of a[r][k] * b[k][n]. b and c have rows of whole vectors:
-// columns is a multiple of kLanes. Strides are in floats.
+// c[r][n] = (c[r][n] +) sum over k, one after the other, of a[r][k] * b[k][n]. b and c have rows of whole
+// vectors: columns is a multiple of kLanes. Strides are in floats.
 struct OuterBlock {
   const float* a;
   int64_t a_stride;
@@ -67,8 +67,10 @@ struct VectorOps {
   void (*scale)(float alpha, float* y, int64_t n);                 // y *= alpha
   float (*max)(const float* x, int64_t n);                         // -infinity when n is 0
   float (*max_abs)(const float* x, int64_t n);                     // 0 when n is 0
-  float (*exp_sum)(const float* x, float shift, float* out, int64_t n);  // out = exp(x - shift); returns the sum
-  void (*widen)(const std::byte* from, DType dtype, float scale, float* out, int64_t n);  // out = scale * from
+  float (*exp_sum)(const float* x, float shift, float* out,
+                   int64_t n);  // out = exp(x - shift); returns the sum
+  void (*widen)(const std::byte* from, DType dtype, float scale, float* out,
+                int64_t n);                                  // out = scale * from
   void (*round_bf16)(const float* x, bf16* out, int64_t n);  // to nearest, ties to even
   void (*rms_norm)(const float* x, const float* weight, float eps, float* out, int64_t n);
   void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);
@@ -76,8 +78,10 @@ struct VectorOps {
   // ---- blocks ----
   void (*dot_block)(const DotBlock& block);
   void (*outer_block)(const OuterBlock& block);
-  // out[i][r] = x[r][i] for i < n and r < rows; rows in [rows, out_stride) of out become 0. Strides in floats.
-  void (*transpose)(const float* x, int64_t x_stride, int64_t rows, int64_t n, float* out, int64_t out_stride);
+  // out[i][r] = x[r][i] for i < n and r < rows; rows in [rows, out_stride) of out become 0. Strides in
+  // floats.
+  void (*transpose)(const float* x, int64_t x_stride, int64_t rows, int64_t n, float* out,
+                    int64_t out_stride);
   // scores become exp(score - new max); returns the factor that earlier sums shrink by.
   float (*softmax_step)(float* scores, int64_t n, RunningSoftmax* running);
 };

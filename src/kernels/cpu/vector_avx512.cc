@@ -1,0 +1,10 @@
+#include "kernels/cpu/vector_loops.h"
+#include "kernels/cpu/vector_sets.h"
+
+namespace shadowkv::cpu {
+
+const VectorOps* avx512_ops() {
+  return &kVectorOps;
+}
+
+}  // namespace shadowkv::cpu

@@ -1,0 +1,60 @@
+#include "kernels/operands.h"
+#include "kernels/twins.h"
+
+namespace shadowkv {
+
+void embed(Queue& queue, const EmbedParams& params) {
+  const char* op = "embed";
+  check_tensor(op, "ids", params.ids, DType::i32, {{"tokens"}});
+  check_shape(op, "table", params.table, {{"vocabulary"}, {"hidden"}});
+  check_dtype(op, "table", params.table.dtype, {DType::f32, DType::bf16});
+  check_activation(op, queue, "out", params.out,
+                   {{"tokens", params.ids.shape[0]}, {"hidden", params.table.shape[1]}});
+  SHADOWKV_DISPATCH(embed, queue, params);
+}
+
+void rms_norm(Queue& queue, const RmsNormParams& params) {
+  const char* op = "rms_norm";
+  check_activation(op, queue, "x", params.x, {{"tokens"}, {"hidden"}});
+  const Extent hidden{"hidden", params.x.shape[1]};
+  require(hidden.size >= 1, "{}: x is {}, hidden must be at least 1", op, params.x.describe());
+  check_tensor(op, "weight", params.weight, DType::f32, {hidden});
+  check_activation(op, queue, "out", params.out, {{"tokens", params.x.shape[0]}, hidden});
+  SHADOWKV_DISPATCH(rms_norm, queue, params);
+}
+
+void matmul(Queue& queue, const MatmulParams& params) {
+  const char* op = "matmul";
+  check_activation(op, queue, "x", params.x, {{"tokens"}, {"in"}});
+  check_shape(op, "weight", params.weight, {{"out"}, {"in", params.x.shape[1]}});
+  check_dtype(op, "weight", params.weight.dtype, {DType::f32, DType::bf16});
+  const Extent outputs{"out", params.weight.shape[0]};
+  if (!params.bias.empty()) check_tensor(op, "bias", params.bias, DType::f32, {outputs});
+  check_activation(op, queue, "out", params.out, {{"tokens", params.x.shape[0]}, outputs});
+  SHADOWKV_DISPATCH(matmul, queue, params);
+}
+
+void silu_mul(Queue& queue, const SiluMulParams& params) {
+  const char* op = "silu_mul";
+  check_activation(op, queue, "gate", params.gate, {{"tokens"}, {"inner"}});
+  const Extent tokens{"tokens", params.gate.shape[0]};
+  const Extent inner{"inner", params.gate.shape[1]};
+  check_activation(op, queue, "up", params.up, {tokens, inner});
+  check_activation(op, queue, "out", params.out, {tokens, inner});
+  SHADOWKV_DISPATCH(silu_mul, queue, params);
+}
+
+void rotate(Queue& queue, const RotateParams& params) {
+  const char* op = "rotate";
+  check_activation(op, queue, "x", params.x, {{"tokens"}, {"heads"}, {"head_dim"}});
+  const auto& shape = params.x.shape;
+  check_tensor(op, "positions", params.positions, DType::i32, {{"tokens", shape[0]}});
+  const int64_t rotary_dim = params.rope.rotary_dim;
+  require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= shape[2],
+          "{}: rotary_dim is {}, expected an even number up to head_dim {}", op, rotary_dim, shape[2]);
+  check_activation(op, queue, "out", params.out,
+                   {{"tokens", shape[0]}, {"heads", shape[1]}, {"head_dim", shape[2]}});
+  SHADOWKV_DISPATCH(rotate, queue, params);
+}
+
+}  // namespace shadowkv
