@@ -103,8 +103,8 @@ class Cursor {
   uint64_t read_count(uint64_t least, std::string_view what) {
     const auto count = read<uint64_t>(what);
     require(count <= left() / least,
-            "{} is truncated or damaged: it claims {} of {} and has {} bytes left for them", path_, what,
-            count, left());
+            "{} is truncated or damaged: the file of {} bytes claims {} {} and has {} bytes left", path_,
+            bytes_.size(), count, what, left());
     return count;
   }
 
@@ -168,7 +168,7 @@ std::vector<T> read_elements(uint64_t count, Read read) {
 Value read_array(Cursor& in, std::string_view what) {
   const ValueType type = read_value_type(in, what);
   require(type != ValueType::array, "{}: {} is an array of arrays, which is not supported", in.path(), what);
-  const uint64_t count = in.read_count(least_bytes(type), what);
+  const uint64_t count = in.read_count(least_bytes(type), fmt::format("elements of {}", what));
   require(count <= kLongestArray, "{}: {} has {} elements, at most {} are supported", in.path(), what, count,
           kLongestArray);
   switch (type) {

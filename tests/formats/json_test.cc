@@ -1,0 +1,55 @@
+#include "formats/json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "formats/refusal.h"
+#include "formats/temporary_file.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string refusal_of_text(std::string_view text, const JsonLimits& limits = {}) {
+  return refusal_of([&] { (void)parse_json(text, "config.json", limits); });
+}
+
+TEST(Json, AFileReadsAsItsValue) {
+  const TemporaryFolder folder;
+  const nlohmann::json json = read_json_file(folder.write("a.json", R"({"a": [1, "b"]})"));
+  EXPECT_EQ(json["a"][1], "b");
+}
+
+TEST(Json, AMistakeIsNamedWithFileLineAndColumn) {
+  EXPECT_THAT(refusal_of_text("{\n  \"a\": 1,\n  oops\n}"), HasSubstr("config.json: line 3, column 3"));
+}
+
+TEST(Json, WhatIsNotOneWholeValueIsRefused) {
+  for (const char* text : {"", " ", "{", "[1,", "{} {}", "nul", "\"\xff\"", "1e999", "{\"a\":1,}"}) {
+    EXPECT_NE(refusal_of_text(text), "") << text;
+  }
+}
+
+TEST(Json, DepthIsBoundedButBracketsInStringsDoNotCount) {
+  EXPECT_EQ(refusal_of_text("[[1]]", {.depth = 2}), "");
+  EXPECT_THAT(refusal_of_text("[[\n[1]]]", {.depth = 2}), HasSubstr("line 2, column 1"));
+  EXPECT_EQ(refusal_of_text(R"(["[[[[\"[[["])", {.depth = 1}), "");
+  EXPECT_NE(refusal_of_text(std::string(1'000'000, '[')), "");
+}
+
+TEST(Json, SizeIsBounded) {
+  EXPECT_THAT(refusal_of_text("[1,2,3]", {.bytes = 6}), HasSubstr("at most 6 B"));
+}
+
+TEST(Json, ARepeatedKeyIsRefusedWhereKeysMustBeUnique) {
+  const char* text = R"({"a": {"b": 1, "b": 2}})";
+  EXPECT_EQ(refusal_of_text(text), "");
+  EXPECT_THAT(refusal_of_text(text, {.unique_keys = true}), HasSubstr("\"b\" appears twice"));
+  EXPECT_EQ(refusal_of_text(R"({"a": {"a": 1}, "b": {"a": 2}})", {.unique_keys = true}), "");
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
