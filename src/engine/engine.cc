@@ -1,0 +1,260 @@
+// The public Engine: a model, its tokenizer and a device, and generation on top of a session.
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "engine/session.h"
+#include "formats/gguf.h"
+#include "model/weights.h"
+#include "shadowkv/shadowkv.h"
+#include "tokenizer/chat_template.h"
+#include "tokenizer/tokenizer.h"
+
+namespace shadowkv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+DType compute_dtype(std::string_view name) {
+  require(name == "float32" || name == "bfloat16", "dtype = \"{}\" is unknown; known: bfloat16, float32",
+          name);
+  return name == "float32" ? DType::f32 : DType::bf16;
+}
+
+void check_source(const EngineOptions& options) {
+  require(options.model.empty() != options.shape.empty(),
+          "{}; give a model file or folder, or the name of a shape",
+          options.model.empty() ? "no model was named" : "both a model and a shape were named");
+}
+
+ModelConfig read_config(const EngineOptions& options) {
+  check_source(options);
+  if (!options.shape.empty()) return config_from_shape_name(options.shape);
+  if (std::filesystem::is_directory(options.model)) return config_from_hf_folder(options.model);
+  return config_from_gguf(GgufFile(options.model));
+}
+
+std::shared_ptr<const Tokenizer> find_tokenizer(const EngineOptions& options) {
+  if (!options.tokenizer.empty()) return Tokenizer::open(options.tokenizer);
+  if (options.model.empty()) return nullptr;
+  if (!std::filesystem::is_directory(options.model)) return Tokenizer::open(options.model);
+  return std::filesystem::exists(options.model / "tokenizer.json") ? Tokenizer::open(options.model) : nullptr;
+}
+
+ModelInfo info_of(const ModelConfig& config, bool has_tokenizer) {
+  return {.name = config.name,
+          .architecture = config.architecture,
+          .layers = config.layers,
+          .hidden = config.hidden,
+          .heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .inner = config.inner,
+          .vocab_size = config.vocab_size,
+          .context = config.context,
+          .parameters = config.parameters(),
+          .has_tokenizer = has_tokenizer};
+}
+
+SequenceFootprint footprint_of(const ModelConfig& model, DType compute, const AttentionConfig& config,
+                               int64_t tokens) {
+  require(tokens >= 1, "the footprint of {} tokens was asked for; it must be at least 1", tokens);
+  const std::unique_ptr<Device> device = make_cpu_device({.threads = 1});
+  const AttentionShape shape = attention_shape(model, compute);
+  const auto prefill = std::make_shared<ExactPrefill>(shape, *device);
+  const AttentionConfig resolved = resolve(config, shape, std::max(tokens, model.context), nullptr);
+  const Footprint bytes = make_attention(resolved, shape, prefill, *device)->footprint(tokens);
+  return {.device = bytes.device, .host = bytes.pinned_host, .either = bytes.either};
+}
+
+ResolvedAttention resolve_for(const ModelConfig& model, DType compute, const AttentionConfig& config) {
+  ResolvedAttention resolved;
+  resolved.config = resolve(config, attention_shape(model, compute), model.context, &resolved.notes);
+  return resolved;
+}
+
+class LoadedEngine final : public Engine {
+ public:
+  LoadedEngine(const EngineOptions& options, const Progress& progress)
+      : compute_(compute_dtype(options.dtype)),
+        device_(make_cpu_device({.threads = options.threads,
+                                 .device_bytes = options.device_bytes,
+                                 .pinned_bytes = options.host_bytes})) {
+    check_source(options);
+    require(options.threads >= 0, "threads = {} is out of range; it must be 0 (one per core) or more",
+            options.threads);
+    tokenizer_ = find_tokenizer(options);
+    if (options.shape.empty()) {
+      loaded_ = load_model(options.model, compute_, *device_, progress);
+    } else {
+      loaded_.config = config_from_shape_name(options.shape);
+      loaded_.weights = random_weights(loaded_.config, compute_, *device_, options.seed);
+    }
+    check_vocabulary();
+    info_ = info_of(loaded_.config, tokenizer_ != nullptr);
+    transformer_ = std::make_unique<Transformer>(loaded_.config, loaded_.weights, *device_);
+  }
+
+  [[nodiscard]] const ModelInfo& model() const override { return info_; }
+  [[nodiscard]] bool is_eos(int32_t id) const override {
+    const auto& ends = loaded_.config.eos_tokens;
+    return std::find(ends.begin(), ends.end(), id) != ends.end();
+  }
+
+  [[nodiscard]] std::vector<int32_t> tokenize(std::string_view text) const override {
+    return tokenizer().encode(text);
+  }
+  [[nodiscard]] std::string detokenize(std::span<const int32_t> ids, bool skip_special) const override {
+    return tokenizer().decode(ids, skip_special);
+  }
+  [[nodiscard]] std::string chat_prompt(std::string_view user_message) const override {
+    require(tokenizer().id_of("<|im_start|>") >= 0,
+            "the model \"{}\" has no ChatML tokens; write its chat format into the prompt yourself",
+            info_.name);
+    const ChatMessage message{.role = "user", .content = std::string(user_message)};
+    return format_chatml({&message, 1}, kSmolLm2System);
+  }
+  [[nodiscard]] std::function<std::string(int32_t)> streaming_detokenizer() const override {
+    (void)tokenizer();  // refuses a model without one
+    return [stream = StreamingDetokenizer(tokenizer_, true)](int32_t id) mutable {
+      return id < 0 ? stream.finish() : stream.add(id);
+    };
+  }
+
+  GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override;
+  [[nodiscard]] std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) override {
+    return std::make_unique<ModelSession>(loaded_.config, compute_, *transformer_, *device_, methods);
+  }
+  [[nodiscard]] ResolvedAttention resolve(const AttentionConfig& config) const override {
+    return resolve_for(loaded_.config, compute_, config);
+  }
+  [[nodiscard]] SequenceFootprint footprint(const AttentionConfig& config, int64_t tokens) const override {
+    return footprint_of(loaded_.config, compute_, config, tokens);
+  }
+  [[nodiscard]] EngineMemory memory() const override;
+
+ private:
+  [[nodiscard]] const Tokenizer& tokenizer() const {
+    require(tokenizer_ != nullptr, "the model \"{}\" came without a tokenizer; name one with --tokenizer",
+            info_.name);
+    return *tokenizer_;
+  }
+  void check_vocabulary() const {
+    require(!tokenizer_ || tokenizer_->vocab_size() <= loaded_.config.vocab_size,
+            "the tokenizer has {} tokens, the model only {}; they do not belong together",
+            tokenizer_ ? tokenizer_->vocab_size() : 0, loaded_.config.vocab_size);
+  }
+  [[nodiscard]] std::vector<int32_t> prompt_ids(const GenerateRequest& request) const;
+
+  DType compute_;
+  std::unique_ptr<Device> device_;
+  LoadedModel loaded_;
+  std::shared_ptr<const Tokenizer> tokenizer_;  // may be null
+  ModelInfo info_;
+  std::unique_ptr<Transformer> transformer_;
+};
+
+std::vector<int32_t> LoadedEngine::prompt_ids(const GenerateRequest& request) const {
+  std::vector<int32_t> ids = request.prompt_ids.empty() ? std::vector<int32_t>() : request.prompt_ids;
+  if (ids.empty() && !request.prompt.empty()) ids = tokenize(request.prompt);
+  require(!ids.empty(), "the prompt is empty; give at least one token");
+  require(static_cast<int64_t>(ids.size()) < info_.context,
+          "the prompt has {} tokens, the model's context is {} with room for an answer; shorten it",
+          ids.size(), info_.context);
+  return ids;
+}
+
+GenerateResult LoadedEngine::generate(const GenerateRequest& request, const TokenCallback& on_token) {
+  require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
+          request.max_new_tokens);
+  Sampler sampler(request.sampling);
+  const std::vector<int32_t> ids = prompt_ids(request);
+  GenerateResult result;
+  result.prompt_tokens = static_cast<int64_t>(ids.size());
+  const int64_t room = info_.context - result.prompt_tokens;
+  const int64_t wanted = std::min(request.max_new_tokens, room);
+  const std::unique_ptr<Session> session = open({&request.attention, 1});
+  const SequenceId sequence = session->add(result.prompt_tokens + wanted);
+
+  const Clock::time_point start = Clock::now();
+  std::vector<float> logits = session->prefill(sequence, ids, request.prefill_progress);
+  std::optional<StreamingDetokenizer> stream;
+  if (tokenizer_) stream.emplace(tokenizer_, true);
+  const auto deliver = [&](const TokenEvent& event) {
+    result.text += event.text;
+    return !on_token || on_token(event);
+  };
+  Clock::time_point first = start;
+  while (true) {
+    const int32_t id = sampler.pick(logits);
+    if (result.ids.empty()) {
+      result.ttft_s = seconds_since(start);
+      first = Clock::now();
+    }
+    if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+    result.ids.push_back(id);
+    const bool ends = !request.ignore_eos && is_eos(id);
+    const bool goes_on = deliver({.id = id, .text = stream && !ends ? stream->add(id) : ""});
+    result.finish = ends ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
+    if (ends || !goes_on || static_cast<int64_t>(result.ids.size()) == wanted) break;
+    const SequenceToken next{.sequence = sequence, .token = id};
+    logits = session->decode(0, {&next, 1});
+  }
+  result.decode_s = seconds_since(first);
+  const std::string rest = stream ? stream->finish() : "";
+  if (!rest.empty() && result.finish != FinishReason::cancelled)
+    deliver({.id = result.ids.back(), .text = rest});
+  result.statistics = session->statistics(0);
+  return result;
+}
+
+EngineMemory LoadedEngine::memory() const {
+  const MemoryUse use = device_->memory();
+  EngineMemory memory;
+  for (int tier = 0; tier < kTiers; ++tier) {
+    const auto t = static_cast<std::size_t>(tier);
+    memory.held[t] = use.held(static_cast<Tier>(tier));
+    memory.peak[t] = use.peak[t];
+    memory.budget[t] = use.budget[t];
+  }
+  for (int purpose = 0; purpose < kPurposes; ++purpose) {
+    const auto p = static_cast<Purpose>(purpose);
+    memory.by_purpose.emplace_back(
+        name_of(p), std::array<int64_t, 2>{use.of(Tier::device, p), use.of(Tier::pinned_host, p)});
+  }
+  return memory;
+}
+
+}  // namespace
+
+std::string_view version() {
+  return SHADOWKV_VERSION;
+}
+
+std::string_view name_of(FinishReason reason) {
+  constexpr std::string_view kNames[] = {"stop", "length", "cancelled"};
+  return kNames[static_cast<int>(reason)];
+}
+
+ModelInfo read_model_info(const EngineOptions& options) {
+  const ModelConfig config = read_config(options);
+  return info_of(config, find_tokenizer(options) != nullptr);
+}
+
+SequenceFootprint footprint(const EngineOptions& options, const AttentionConfig& config, int64_t tokens) {
+  return footprint_of(read_config(options), compute_dtype(options.dtype), config, tokens);
+}
+
+ResolvedAttention resolve(const EngineOptions& options, const AttentionConfig& config) {
+  return resolve_for(read_config(options), compute_dtype(options.dtype), config);
+}
+
+std::unique_ptr<Engine> Engine::load(const EngineOptions& options, const Progress& progress) {
+  return std::make_unique<LoadedEngine>(options, progress);
+}
+
+}  // namespace shadowkv

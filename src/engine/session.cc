@@ -1,0 +1,139 @@
+#include "engine/session.h"
+
+#include <set>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace shadowkv {
+namespace {
+
+// Queries of one prefill unit: large enough for matrices to run at full rate, small enough that activations
+// of a slice stay in cache and progress is smooth.
+constexpr int64_t kSliceTokens = 512;
+
+}  // namespace
+
+AttentionShape attention_shape(const ModelConfig& config, DType compute) {
+  return {.layers = config.layers,
+          .heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .rope = config.rope,
+          .compute = compute};
+}
+
+ModelSession::ModelSession(const ModelConfig& model, DType compute, Transformer& transformer, Device& device,
+                           std::span<const AttentionConfig> methods)
+    : model_(model),
+      transformer_(transformer),
+      device_(device),
+      prefill_(std::make_shared<ExactPrefill>(attention_shape(model, compute), device)),
+      methods_(static_cast<int64_t>(methods.size())) {
+  std::vector<std::unique_ptr<Attention>> made;
+  for (const AttentionConfig& config : methods) {
+    const AttentionConfig resolved = shadowkv::resolve(config, prefill_->shape(), model.context, nullptr);
+    made.push_back(make_attention(resolved, prefill_->shape(), prefill_, device));
+  }
+  attention_ = std::make_unique<SharedPrefill>(prefill_, std::move(made));
+}
+
+ModelSession::~ModelSession() = default;
+
+ModelSession::Sequence& ModelSession::at(SequenceId id) {
+  const auto found = sequences_.find(id);
+  require(found != sequences_.end(), "sequence {} is unknown; add it first", id);
+  return found->second;
+}
+
+SequenceId ModelSession::add(int64_t max_tokens) {
+  require(
+      max_tokens >= 1 && max_tokens <= model_.context,
+      "a sequence of {} tokens was asked for, the model's context is {}; shorten the prompt or the answer",
+      max_tokens, model_.context);
+  sequences_[next_id_] = {.max_tokens = max_tokens, .tokens = {}};
+  return next_id_++;
+}
+
+// Refuses before any work what cannot fit: state of the whole sequence, the prompt's workspace and
+// activations.
+void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
+  const Footprint state = attention_->footprint(max_tokens);
+  const int64_t working =
+      prefill_->workspace_bytes(prompt_tokens) + transformer_.prefill_bytes(prompt_tokens, kSliceTokens);
+  const int64_t device_free = device_.free_bytes(Tier::device);
+  const int64_t host_free = device_.free_bytes(Tier::pinned_host);
+  const int64_t device_needed = state.device + working;
+  const int64_t spilled =
+      std::max<int64_t>(0, state.either - std::max<int64_t>(0, device_free - device_needed));
+  const int64_t host_needed = state.pinned_host + spilled;
+  if (device_needed > device_free || host_needed > host_free) {
+    throw OutOfMemory(
+        fmt::format("a sequence of {} tokens needs {} of device and {} of host memory, {} and {} are free; "
+                    "shorten it or raise "
+                    "--device-memory or --host-memory",
+                    max_tokens, format_bytes(device_needed), format_bytes(host_needed),
+                    format_bytes(device_free), format_bytes(host_free)));
+  }
+}
+
+std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
+                                         const Progress& progress) {
+  Sequence& sequence = at(id);
+  const auto count = static_cast<int64_t>(ids.size());
+  require(count > 0, "the prompt is empty; give at least one token");
+  require(sequence.tokens.empty(), "sequence {} has read its prompt already", id);
+  require(count <= sequence.max_tokens, "a prompt of {} tokens was given to a sequence of at most {}", count,
+          sequence.max_tokens);
+  check_room(count, sequence.max_tokens);
+  try {
+    prefill_->begin(count);
+    attention_->begin(id, {.prompt_tokens = count, .max_tokens = sequence.max_tokens});
+    std::vector<float> logits = transformer_.prefill(*attention_, id, ids, kSliceTokens, progress);
+    prefill_->end();
+    sequence.tokens.assign(static_cast<std::size_t>(methods_), count);
+    return logits;
+  } catch (...) {
+    attention_->end(id);
+    prefill_->end();
+    throw;
+  }
+}
+
+std::vector<float> ModelSession::decode(int64_t method, std::span<const SequenceToken> batch) {
+  attention_->select(method);
+  std::vector<SeqId> ids;
+  std::vector<int32_t> tokens;
+  std::set<SequenceId> seen;
+  for (const SequenceToken& entry : batch) {
+    const Sequence& sequence = at(entry.sequence);
+    require(seen.insert(entry.sequence).second, "sequence {} stands twice in one step", entry.sequence);
+    require(!sequence.tokens.empty(), "sequence {} has no prompt yet; prefill it first", entry.sequence);
+    const int64_t held = sequence.tokens[static_cast<std::size_t>(method)];
+    require(held < sequence.max_tokens, "sequence {} holds {} tokens, all it was added for", entry.sequence,
+            held);
+    ids.push_back(entry.sequence);
+    tokens.push_back(entry.token);
+  }
+  std::vector<float> logits = transformer_.decode(*attention_, ids, tokens);
+  for (const SeqId id : ids) ++sequences_.at(id).tokens[static_cast<std::size_t>(method)];
+  return logits;
+}
+
+void ModelSession::remove(SequenceId id) {
+  attention_->end(id);
+  sequences_.erase(id);
+}
+
+SessionStatistics ModelSession::statistics(int64_t method) const {
+  attention_->select(method);
+  const AttentionStatistics from = attention_->statistics();
+  return {.held_bytes = {from.held_bytes[0], from.held_bytes[1]},
+          .decode_steps = from.decode_steps,
+          .context_tokens = from.context_tokens,
+          .attended_tokens = from.attended_tokens,
+          .chosen_chunks = from.chosen_chunks,
+          .slot_hits = from.slot_hits};
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,52 @@
+// Sequences in flight under one or more methods, over a model in memory.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "attention/exact_prefill.h"
+#include "attention/shared_prefill.h"
+#include "base/device.h"
+#include "model/config.h"
+#include "model/transformer.h"
+#include "shadowkv/shadowkv.h"
+
+namespace shadowkv {
+
+[[nodiscard]] AttentionShape attention_shape(const ModelConfig& config, DType compute);
+
+// model, transformer and device must outlive the session.
+class ModelSession final : public Session {
+ public:
+  ModelSession(const ModelConfig& model, DType compute, Transformer& transformer, Device& device,
+               std::span<const AttentionConfig> methods);
+  ~ModelSession() override;
+
+  SequenceId add(int64_t max_tokens) override;
+  std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
+                             const Progress& progress) override;
+  std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) override;
+  void remove(SequenceId sequence) override;
+  [[nodiscard]] SessionStatistics statistics(int64_t method) const override;
+
+ private:
+  struct Sequence {
+    int64_t max_tokens = 0;
+    std::vector<int64_t> tokens;  // held under each method; empty before the prefill
+  };
+
+  void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
+  [[nodiscard]] Sequence& at(SequenceId id);
+
+  const ModelConfig& model_;
+  Transformer& transformer_;
+  Device& device_;
+  std::shared_ptr<ExactPrefill> prefill_;
+  std::unique_ptr<SharedPrefill> attention_;
+  int64_t methods_;
+  std::map<SequenceId, Sequence> sequences_;
+  SequenceId next_id_ = 0;
+};
+
+}  // namespace shadowkv

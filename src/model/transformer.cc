@@ -1,0 +1,168 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "kernels/kernels.h"
+
+namespace shadowkv {
+
+// Views over one buffer; all float32.
+struct Transformer::Slice {
+  TensorView normed;  // [rows, hidden]
+  TensorView q;       // [rows, heads, head_dim]
+  TensorView k;       // [rows, kv_heads, head_dim]
+  TensorView v;       // [rows, kv_heads, head_dim]
+  TensorView mixed;   // [rows, heads, head_dim] what attention returns
+  TensorView gate;    // [rows, inner]
+  TensorView up;      // [rows, inner]
+};
+
+Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights, Device& device)
+    : config_(config), weights_(weights), device_(device) {}
+
+int64_t Transformer::slice_bytes(int64_t rows) const {
+  const int64_t numbers =
+      config_.hidden + 2 * config_.heads * config_.head_dim + 2 * config_.kv_width() + 2 * config_.inner;
+  return rows * numbers * size_of(DType::f32);
+}
+
+int64_t Transformer::prefill_bytes(int64_t tokens, int64_t slice_tokens) const {
+  return tokens * config_.hidden * size_of(DType::f32) + slice_bytes(std::min(tokens, slice_tokens));
+}
+
+Transformer::Slice Transformer::slice_of(const Buffer& memory, int64_t rows) const {
+  std::byte* next = memory.data();
+  const auto take = [&](std::initializer_list<int64_t> shape) {
+    const TensorView view(next, DType::f32, shape);
+    next += view.bytes();
+    return view;
+  };
+  Slice slice;
+  slice.normed = take({rows, config_.hidden});
+  slice.q = take({rows, config_.heads, config_.head_dim});
+  slice.k = take({rows, config_.kv_heads, config_.head_dim});
+  slice.v = take({rows, config_.kv_heads, config_.head_dim});
+  slice.mixed = take({rows, config_.heads, config_.head_dim});
+  slice.gate = take({rows, config_.inner});
+  slice.up = take({rows, config_.inner});
+  return slice;
+}
+
+void Transformer::embed_ids(std::span<const int32_t> ids, TensorView hidden) {
+  const auto count = static_cast<int64_t>(ids.size());
+  for (const int32_t id : ids) {
+    require(id >= 0 && id < config_.vocab_size, "token id {} is outside the vocabulary of {}", id,
+            config_.vocab_size);
+  }
+  const Buffer on_device = device_.allocate(Tier::device, Purpose::activations, count * 4);
+  device_.compute().copy(on_device.data(), ids.data(), count * 4);
+  const TensorView ids_view(on_device.data(), DType::i32, {count});
+  embed(device_.compute(), {.table = weights_.embedding, .ids = ids_view, .out = hidden});
+  device_.compute().synchronize();
+}
+
+// hidden -> normed -> q, k, v, none of them rotated.
+void Transformer::attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
+  Queue& queue = device_.compute();
+  const int64_t rows = hidden.shape[0];
+  const auto project = [&](const TensorView& weight, const TensorView& out) {
+    matmul(queue,
+           {.x = slice.normed, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
+  };
+  rms_norm(queue,
+           {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
+  project(weights.wq, slice.q);
+  project(weights.wk, slice.k);
+  project(weights.wv, slice.v);
+}
+
+// What follows attention: output projection and gated MLP, each added to the residual stream.
+void Transformer::finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
+  Queue& queue = device_.compute();
+  const int64_t rows = hidden.shape[0];
+  const TensorView mixed = slice.mixed.reshaped({rows, config_.heads * config_.head_dim});
+  matmul(queue, {.x = mixed, .weight = weights.wo, .bias = {}, .out = hidden, .accumulate = true});
+  rms_norm(queue, {.x = hidden, .weight = weights.mlp_norm, .eps = config_.rms_eps, .out = slice.normed});
+  matmul(queue, {.x = slice.normed, .weight = weights.gate, .bias = {}, .out = slice.gate});
+  matmul(queue, {.x = slice.normed, .weight = weights.up, .bias = {}, .out = slice.up});
+  silu_mul(queue, {.gate = slice.gate, .up = slice.up, .out = slice.gate});
+  matmul(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden, .accumulate = true});
+}
+
+std::vector<float> Transformer::logits(const TensorView& hidden) {
+  Queue& queue = device_.compute();
+  const int64_t rows = hidden.shape[0];
+  const Buffer memory = device_.allocate(Tier::device, Purpose::activations,
+                                         rows * (config_.hidden + config_.vocab_size) * size_of(DType::f32));
+  auto* floats = reinterpret_cast<float*>(memory.data());
+  const TensorView normed(floats, DType::f32, {rows, config_.hidden});
+  const TensorView out(floats + rows * config_.hidden, DType::f32, {rows, config_.vocab_size});
+  rms_norm(queue, {.x = hidden, .weight = weights_.final_norm, .eps = config_.rms_eps, .out = normed});
+  matmul(queue, {.x = normed, .weight = weights_.lm_head, .bias = {}, .out = out});
+  std::vector<float> host(static_cast<std::size_t>(out.elements()));
+  queue.copy(host.data(), out.data, out.bytes());
+  queue.synchronize();
+  return host;
+}
+
+std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, std::span<const int32_t> ids,
+                                        int64_t slice_tokens, const StepProgress& progress) {
+  const auto count = static_cast<int64_t>(ids.size());
+  require(count > 0, "the prompt is empty; give at least one token");
+  const Buffer memory =
+      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(DType::f32));
+  const Buffer scratch =
+      device_.allocate(Tier::device, Purpose::activations, slice_bytes(std::min(count, slice_tokens)));
+  const TensorView hidden(memory.data(), DType::f32, {count, config_.hidden});
+  embed_ids(ids, hidden);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
+    for (int64_t first = 0; first < count; first += slice_tokens) {
+      const int64_t rows = std::min(slice_tokens, count - first);
+      const Slice slice = slice_of(scratch, rows);
+      const TensorView part = hidden.rows(first, rows);
+      attention_input(weights, part, slice);
+      attention.prefill({.layer = layer,
+                         .hidden = slice.normed,
+                         .q = slice.q,
+                         .k = slice.k,
+                         .v = slice.v,
+                         .sequence = sequence,
+                         .first_position = first},
+                        slice.mixed);
+      finish_layer(weights, part, slice);
+      if (progress) {
+        const double layers_done =
+            static_cast<double>(layer) + static_cast<double>(first + rows) / static_cast<double>(count);
+        progress(layers_done / static_cast<double>(config_.layers));
+      }
+    }
+    attention.close_prefill(sequence, layer);
+  }
+  return logits(hidden.rows(count - 1, 1));
+}
+
+std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
+                                       std::span<const int32_t> ids) {
+  require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
+          sequences.size(), ids.size());
+  const auto count = static_cast<int64_t>(ids.size());
+  const Buffer memory =
+      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(DType::f32));
+  const Buffer scratch = device_.allocate(Tier::device, Purpose::activations, slice_bytes(count));
+  const TensorView hidden(memory.data(), DType::f32, {count, config_.hidden});
+  const Slice slice = slice_of(scratch, count);
+  embed_ids(ids, hidden);
+  attention.begin_step(sequences);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
+    attention_input(weights, hidden, slice);
+    attention.decode({.layer = layer, .hidden = slice.normed, .q = slice.q, .k = slice.k, .v = slice.v},
+                     slice.mixed);
+    finish_layer(weights, hidden, slice);
+  }
+  return logits(hidden);
+}
+
+}  // namespace shadowkv
