@@ -25,7 +25,7 @@ install_packages() {
   for package in "$@"; do is_installed "$package" || missing+=("$package"); done
   ((${#missing[@]})) || return 0
   if ((EUID != 0)); then
-    command -v sudo >/dev/null || fail "as root, run: apt-get install ${missing[*]}"
+    command -v sudo >/dev/null || fail "packages are missing and there is no sudo; as root: apt-get install ${missing[*]}"
     as_root=(sudo)
   fi
   echo "installing ${missing[*]}"
