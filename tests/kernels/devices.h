@@ -26,7 +26,9 @@ inline std::vector<TestDevice> test_devices() {
   return {{"cpu", [] { return make_cpu_device({.threads = 2}); }, DType::f32}};
 }
 
-inline std::string name_of_device(const ::testing::TestParamInfo<TestDevice>& info) { return info.param.name; }
+inline std::string name_of_device(const ::testing::TestParamInfo<TestDevice>& info) {
+  return info.param.name;
+}
 
 // Owned numbers on a device.
 struct Array {

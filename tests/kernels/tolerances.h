@@ -24,13 +24,13 @@ struct OpTolerance {
 };
 
 // bfloat16 keeps 8 bits: one rounding is at most 2^-9 of the number, 0.002; rows below allow two.
-inline constexpr OpTolerance kExact{{0, 0}, {0, 0}};                        // copies
-inline constexpr OpTolerance kRmsNorm{{1e-6, 1e-5}, {1e-3, 8e-3}};          // float32 sum of a row
-inline constexpr OpTolerance kMatmul{{1e-4, 1e-5}, {1e-2, 8e-3}};           // float32 sum of up to 2,000 products
-inline constexpr OpTolerance kSiluMul{{1e-6, 2e-6}, {1e-3, 8e-3}};          // one exp of about 1 ulp
-inline constexpr OpTolerance kRotate{{1e-6, 1e-6}, {1e-2, 8e-3}};           // float64 angles; float32 on a GPU
-inline constexpr OpTolerance kAttention{{1e-5, 1e-5}, {8e-3, 8e-3}};        // float32 scores up to about 10
-inline constexpr OpTolerance kLogSumExp{{2e-5, 1e-6}, {2e-3, 1e-3}};        // always float32
+inline constexpr OpTolerance kExact{{0, 0}, {0, 0}};                  // copies
+inline constexpr OpTolerance kRmsNorm{{1e-6, 1e-5}, {1e-3, 8e-3}};    // float32 sum of a row
+inline constexpr OpTolerance kMatmul{{1e-4, 1e-5}, {1e-2, 8e-3}};     // float32 sum of up to 2,000 products
+inline constexpr OpTolerance kSiluMul{{1e-6, 2e-6}, {1e-3, 8e-3}};    // one exp of about 1 ulp
+inline constexpr OpTolerance kRotate{{1e-6, 1e-6}, {1e-2, 8e-3}};     // float64 angles; float32 on a GPU
+inline constexpr OpTolerance kAttention{{1e-5, 1e-5}, {8e-3, 8e-3}};  // float32 scores up to about 10
+inline constexpr OpTolerance kLogSumExp{{2e-5, 1e-6}, {2e-3, 1e-3}};  // always float32
 
 // Every number of `found` within tolerance of `expected`, which must be as many.
 inline void expect_near(const std::vector<float>& found, const std::vector<double>& expected,

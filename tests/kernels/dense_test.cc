@@ -1,0 +1,382 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/devices.h"
+#include "kernels/kernels.h"
+#include "kernels/tolerances.h"
+#include "shadowkv/error.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+class Dense : public ::testing::TestWithParam<TestDevice> {
+ protected:
+  std::unique_ptr<Device> device_ = GetParam().make();
+  DType activations_ = GetParam().activations;
+
+  Array upload_activations(const std::vector<float>& numbers, const std::vector<int64_t>& shape) {
+    return upload_as(*device_, activations_, numbers, shape);
+  }
+  Array output(const std::vector<int64_t>& shape) { return allocate(*device_, activations_, shape); }
+  std::vector<float> numbers_of(const Array& array) { return download_floats(*device_, array.view); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Devices, Dense, ::testing::ValuesIn(test_devices()), name_of_device);
+
+std::vector<float> rows_of(const std::vector<float>& x, int64_t first, int64_t count, int64_t width) {
+  return {x.begin() + first * width, x.begin() + (first + count) * width};
+}
+
+// ---- embed ------------------------------------------------------------------------------------------------
+
+TEST_P(Dense, EmbedCopiesTheRowOfEachId) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const int64_t vocabulary = 40, hidden = 24;
+    const auto table = random_numbers(vocabulary * hidden, 1, DType::bf16);
+    const std::vector<int32_t> ids = {0, 39, 7, 7, 21};
+    const Array on_device = upload_as(*device_, dtype, table, {vocabulary, hidden});
+    const Array id_array = upload(*device_, ids, {5});
+    const Array out = output({5, hidden});
+    embed(device_->compute(), {on_device.view, id_array.view, out.view});
+    std::vector<double> expected;
+    for (const int32_t id : ids) {
+      for (int64_t i = 0; i < hidden; ++i) expected.push_back(table[id * hidden + i]);
+    }
+    expect_near(numbers_of(out), expected, kExact.of(activations_));
+  }
+}
+
+TEST(EmbedOnCpu, IdsOutsideTheVocabularyAreRefused) {
+  const auto device = make_cpu_device();
+  const Array table = upload(*device, random_numbers(4 * 8, 1), {4, 8});
+  const Array out = allocate(*device, DType::f32, {1, 8});
+  for (const int32_t id : {-1, 4}) {
+    const Array ids = upload<int32_t>(*device, {id}, {1});
+    EXPECT_THAT(
+        [&] {
+          embed(device->compute(), {table.view, ids.view, out.view});
+        },
+        ThrowsMessage<InvalidInput>(HasSubstr("outside the vocabulary of 4")));
+  }
+}
+
+// ---- rms_norm ---------------------------------------------------------------------------------------------
+
+TEST_P(Dense, RmsNormDividesByTheRootMeanSquare) {
+  for (const int64_t hidden : {1, 15, 16, 17, 576}) {
+    const int64_t tokens = 5;
+    const auto x = random_numbers(tokens * hidden, 2, activations_, 3.0f);
+    const auto weight = random_numbers(hidden, 3);
+    const Array x_array = upload_activations(x, {tokens, hidden});
+    const Array weight_array = upload(*device_, weight, {hidden});
+    rms_norm(device_->compute(), {x_array.view, weight_array.view, 1e-5, x_array.view});
+    std::vector<double> expected;
+    for (int64_t t = 0; t < tokens; ++t) {
+      double squares = 0;
+      for (int64_t i = 0; i < hidden; ++i) squares += std::pow(x[t * hidden + i], 2);
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(hidden) + 1e-5);
+      for (int64_t i = 0; i < hidden; ++i) expected.push_back(x[t * hidden + i] * inverse * weight[i]);
+    }
+    expect_near(numbers_of(x_array), expected, kRmsNorm.of(activations_));
+  }
+}
+
+// ---- matmul -----------------------------------------------------------------------------------------------
+
+struct Product {
+  int64_t tokens, inputs, outputs;
+};
+
+std::vector<double> product_of(const std::vector<float>& x, const std::vector<float>& weight, Product size) {
+  std::vector<double> out(static_cast<size_t>(size.tokens * size.outputs));
+  for (int64_t t = 0; t < size.tokens; ++t) {
+    for (int64_t o = 0; o < size.outputs; ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < size.inputs; ++i) {
+        sum += static_cast<double>(x[t * size.inputs + i]) * weight[o * size.inputs + i];
+      }
+      out[t * size.outputs + o] = sum;
+    }
+  }
+  return out;
+}
+
+TEST_P(Dense, MatmulMultipliesByTheTransposedWeight) {
+  const Product sizes[] = {{1, 1, 1},    {1, 576, 192}, {3, 17, 5},     {6, 768, 64},
+                           {8, 769, 33}, {9, 40, 7},    {40, 1551, 30}, {300, 64, 70}};
+  for (const Product& size : sizes) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const auto x = random_numbers(size.tokens * size.inputs, 4, activations_);
+      const auto weight = random_numbers(size.outputs * size.inputs, 5, dtype);
+      const Array x_array = upload_activations(x, {size.tokens, size.inputs});
+      const Array weight_array = upload_as(*device_, dtype, weight, {size.outputs, size.inputs});
+      const Array out = output({size.tokens, size.outputs});
+      matmul(device_->compute(), {x_array.view, weight_array.view, {}, out.view});
+      SCOPED_TRACE(::testing::Message() << size.tokens << " x " << size.inputs << " x " << size.outputs);
+      expect_near(numbers_of(out), product_of(x, weight, size), kMatmul.of(activations_));
+    }
+  }
+}
+
+TEST_P(Dense, MatmulAddsBiasAndWhatWasThere) {
+  const Product size{11, 800, 37};
+  const auto x = random_numbers(size.tokens * size.inputs, 6, activations_);
+  const auto weight = random_numbers(size.outputs * size.inputs, 7);
+  const auto bias = random_numbers(size.outputs, 8);
+  const auto before = random_numbers(size.tokens * size.outputs, 9, activations_);
+  const Array x_array = upload_activations(x, {size.tokens, size.inputs});
+  const Array weight_array = upload(*device_, weight, {size.outputs, size.inputs});
+  const Array bias_array = upload(*device_, bias, {size.outputs});
+  for (const bool with_bias : {false, true}) {
+    for (const bool accumulate : {false, true}) {
+      const Array out = upload_activations(before, {size.tokens, size.outputs});
+      matmul(device_->compute(), {x_array.view, weight_array.view, with_bias ? bias_array.view : TensorView{},
+                                  out.view, accumulate});
+      auto expected = product_of(x, weight, size);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        expected[i] += with_bias ? bias[i % size.outputs] : 0.0f;
+        expected[i] += accumulate ? before[i] : 0.0f;
+      }
+      expect_near(numbers_of(out), expected, kMatmul.of(activations_));
+    }
+  }
+}
+
+TEST(MatmulOnCpu, ARowIsTheSameToTheBitAloneAndInAnyCompany) {
+  const Product size{300, 1000, 61};
+  for (const int threads : {1, 2, 3}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const auto device = make_cpu_device({.threads = threads});
+      const Array x =
+          upload(*device, random_numbers(size.tokens * size.inputs, 10), {size.tokens, size.inputs});
+      const Array weight = upload_as(*device, dtype, random_numbers(size.outputs * size.inputs, 11),
+                                     {size.outputs, size.inputs});
+      const Array out = allocate(*device, DType::f32, {size.tokens, size.outputs});
+      matmul(device->compute(), {x.view, weight.view, {}, out.view});
+      const auto together = download<float>(*device, out.view);
+      for (const auto& [first, count] :
+           {std::pair{0, 1}, {255, 1}, {299, 1}, {5, 3}, {250, 8}, {100, 9}, {3, 40}}) {
+        matmul(device->compute(), {x.view.rows(first, count), weight.view, {}, out.view.rows(0, count)});
+        EXPECT_EQ(download<float>(*device, out.view.rows(0, count)),
+                  rows_of(together, first, count, size.outputs))
+            << "rows " << first << " to " << first + count << ", " << threads << " threads";
+      }
+    }
+  }
+}
+
+// ---- silu_mul ---------------------------------------------------------------------------------------------
+
+TEST_P(Dense, SiluMulGatesEveryNumber) {
+  const int64_t tokens = 3, inner = 37;
+  auto gate = random_numbers(tokens * inner, 12, activations_, 8.0f);
+  gate[0] = -100.0f;
+  gate[1] = 100.0f;
+  gate[2] = 0.0f;
+  const auto up = random_numbers(tokens * inner, 13, activations_);
+  const Array gate_array = upload_activations(gate, {tokens, inner});
+  const Array up_array = upload_activations(up, {tokens, inner});
+  silu_mul(device_->compute(), {gate_array.view, up_array.view, gate_array.view});
+  std::vector<double> expected;
+  for (size_t i = 0; i < gate.size(); ++i) {
+    expected.push_back(gate[i] / (1 + std::exp(-static_cast<double>(gate[i]))) * up[i]);
+  }
+  expect_near(numbers_of(gate_array), expected, kSiluMul.of(activations_));
+}
+
+// ---- rotate -----------------------------------------------------------------------------------------------
+
+struct Rotation {
+  int64_t heads, head_dim, rotary_dim;
+  bool interleaved;
+};
+
+std::vector<double> turned(const std::vector<float>& x, const std::vector<int32_t>& positions,
+                           const std::vector<float>& frequencies, const Rotation& how) {
+  std::vector<double> out(x.begin(), x.end());
+  for (size_t t = 0; t < positions.size(); ++t) {
+    for (int64_t h = 0; h < how.heads; ++h) {
+      const int64_t head = (static_cast<int64_t>(t) * how.heads + h) * how.head_dim;
+      for (int64_t i = 0; i < how.rotary_dim / 2; ++i) {
+        const double angle = positions[t] * static_cast<double>(frequencies[i]);
+        const int64_t a = head + (how.interleaved ? 2 * i : i);
+        const int64_t b = head + (how.interleaved ? 2 * i + 1 : i + how.rotary_dim / 2);
+        out[a] = x[a] * std::cos(angle) - x[b] * std::sin(angle);
+        out[b] = x[b] * std::cos(angle) + x[a] * std::sin(angle);
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<float> rope_frequencies(int64_t rotary_dim) {
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < rotary_dim / 2; ++i) {
+    frequencies.push_back(
+        static_cast<float>(std::pow(1e4, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_dim))));
+  }
+  return frequencies;
+}
+
+TEST_P(Dense, RotateTurnsPairsByPositionAndBackAgain) {
+  const Rotation rotations[] = {
+      {3, 64, 64, false}, {1, 8, 8, true}, {2, 80, 32, false}, {2, 96, 64, true}, {1, 8, 0, false}};
+  const std::vector<int32_t> positions = {0, 1, 77, 131071, 1000000};
+  const int64_t tokens = std::ssize(positions);
+  const Array position_array = upload(*device_, positions, {tokens});
+  for (const Rotation& how : rotations) {
+    const auto x = random_numbers(tokens * how.heads * how.head_dim, 14, activations_);
+    const auto frequencies = rope_frequencies(how.rotary_dim);
+    const Array frequency_array = upload(*device_, frequencies, {how.rotary_dim / 2});
+    const RopeView rope{reinterpret_cast<const float*>(frequency_array.buffer.data()), how.rotary_dim,
+                        how.interleaved};
+    const Array x_array = upload_activations(x, {tokens, how.heads, how.head_dim});
+    rotate(device_->compute(), {x_array.view, position_array.view, rope, false, x_array.view});
+    expect_near(numbers_of(x_array), turned(x, positions, frequencies, how), kRotate.of(activations_));
+    rotate(device_->compute(), {x_array.view, position_array.view, rope, true, x_array.view});
+    expect_near(numbers_of(x_array), {x.begin(), x.end()}, kRotate.of(activations_));
+  }
+}
+
+// ---- wrong shapes -----------------------------------------------------------------------------------------
+
+TEST_P(Dense, WrongShapesAndTypesAreRefusedByName) {
+  Queue& queue = device_->compute();
+  const Array x = output({4, 16});
+  const Array other = output({4, 24});
+  const Array weight = allocate(*device_, DType::f32, {8, 24});
+  const Array codes = allocate(*device_, DType::i8, {8, 16});
+  const Array out = output({4, 8});
+  EXPECT_THAT(
+      [&] {
+        matmul(queue, {x.view, weight.view, {}, out.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("matmul: weight")));
+  EXPECT_THAT(
+      [&] {
+        matmul(queue, {x.view, codes.view, {}, out.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("weight holds int8")));
+  EXPECT_THAT(
+      [&] {
+        silu_mul(queue, {x.view, other.view, x.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("silu_mul: up")));
+  EXPECT_THAT(
+      [&] {
+        rms_norm(queue, {x.view, weight.view, 1e-5, x.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("rms_norm: weight")));
+  EXPECT_THAT(
+      [&] {
+        embed(queue, {weight.view, x.view, other.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("embed: ids")));
+  const Array heads = output({4, 2, 8});
+  const Array positions = upload<int32_t>(*device_, {0, 1, 2, 3}, {4});
+  EXPECT_THAT(
+      [&] {
+        rotate(queue, {heads.view, positions.view, {nullptr, 10, false}, false, heads.view});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("rotary_dim is 10")));
+}
+
+// ---- vector loops -----------------------------------------------------------------------------------------
+
+class VectorSet : public ::testing::TestWithParam<const cpu::VectorOps*> {
+ protected:
+  const cpu::VectorOps& ops_ = *GetParam();
+};
+
+std::vector<const cpu::VectorOps*> vector_sets() {
+  std::vector<const cpu::VectorOps*> sets;
+  for (auto set = cpu::all_vector_ops(); *set != nullptr; ++set) sets.push_back(*set);
+  return sets;
+}
+
+std::string name_of_set(const ::testing::TestParamInfo<const cpu::VectorOps*>& set) {
+  return set.param->name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Machine, VectorSet, ::testing::ValuesIn(vector_sets()), name_of_set);
+
+TEST_P(VectorSet, ExponentialIsWithinTwoUnitsInTheLastPlace) {
+  std::vector<float> x;
+  for (float v = -86.9f; v < 0.0f; v += 0.00137f) x.push_back(v);
+  std::vector<float> e(x.size());
+  const double sum = ops_.exp_sum(x.data(), 0.0f, e.data(), std::ssize(x));
+  double expected_sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double expected = std::exp(static_cast<double>(x[i]));
+    ASSERT_NEAR(e[i] / expected, 1.0, 2 * 1.2e-7) << x[i];
+    expected_sum += expected;
+  }
+  EXPECT_NEAR(sum / expected_sum, 1.0, 1e-6);
+}
+
+TEST_P(VectorSet, ExponentialOfFarNegativeNumbersIsZero) {
+  const std::vector<float> x = {-INFINITY, -1e30f, -200.0f, 0.0f, -90.0f};
+  std::vector<float> e(5);
+  EXPECT_EQ(ops_.exp_sum(x.data(), 0.0f, e.data(), 5), 1.0f);
+  EXPECT_THAT(e, ::testing::ElementsAre(0.0f, 0.0f, 0.0f, 1.0f, 0.0f));
+}
+
+TEST_P(VectorSet, LoopsOfEveryLengthTouchTheirOwnNumbersOnly) {
+  for (int64_t n = 0; n <= 40; ++n) {
+    const auto x = random_numbers(n + 1, 20 + static_cast<uint32_t>(n));
+    const auto before = random_numbers(n + 1, 90);
+    auto y = before;
+    ops_.axpy(2.0f, x.data(), y.data(), n);
+    double dot = 0, most = -INFINITY, most_abs = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      ASSERT_FLOAT_EQ(y[i], 2.0f * x[i] + before[i]);
+      dot += static_cast<double>(x[i]) * before[i];
+      most = std::max<double>(most, x[i]);
+      most_abs = std::max<double>(most_abs, std::abs(x[i]));
+    }
+    EXPECT_EQ(y[n], before[n]);
+    EXPECT_NEAR(ops_.dot(x.data(), before.data(), n), dot, 1e-5);
+    EXPECT_EQ(ops_.max(x.data(), n), most);
+    EXPECT_EQ(ops_.max_abs(x.data(), n), most_abs);
+  }
+}
+
+TEST_P(VectorSet, TransposeTurnsRowsToColumnsAndClearsTheRest) {
+  for (const auto& [rows, n] : {std::pair{1, 1}, {4, 4}, {7, 9}, {13, 64}, {16, 3}}) {
+    const auto x = random_numbers(rows * (n + 2), 30);
+    std::vector<float> out(static_cast<size_t>(n) * 16, -1.0f);
+    ops_.transpose(x.data(), n + 2, rows, n, out.data(), 16);
+    for (int i = 0; i < n; ++i) {
+      for (int r = 0; r < 16; ++r) ASSERT_EQ(out[i * 16 + r], r < rows ? x[r * (n + 2) + i] : 0.0f);
+    }
+  }
+}
+
+TEST_P(VectorSet, BlocksOfEveryShapeMultiply) {
+  for (const int64_t rows : {1, 2, 5, 6, 7, 13}) {
+    for (const int64_t columns : {16, 32, 80, 128}) {
+      const int64_t k = 21;
+      const auto a = random_numbers(rows * k, 40);
+      const auto b = random_numbers(columns * k, 41);
+      auto b_rows = b;  // [k, columns]
+      ops_.transpose(b.data(), k, columns, k, b_rows.data(), columns);
+      std::vector<float> outer(static_cast<size_t>(rows * columns)), dots(outer);
+      ops_.outer_block({a.data(), k, rows, b_rows.data(), columns, k, columns, outer.data(), columns, false});
+      const cpu::RowsView w{reinterpret_cast<const std::byte*>(b.data()), k * 4, DType::f32};
+      ops_.dot_block({a.data(), k, rows, w, columns, k, dots.data(), columns, false});
+      const auto expected = product_of(a, b, {rows, k, columns});
+      expect_near(outer, expected, {1e-5, 0});
+      expect_near(dots, expected, {1e-5, 0});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
