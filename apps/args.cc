@@ -1,0 +1,258 @@
+#include "args.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <type_traits>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/suggest.h"
+
+namespace shadowkv::apps {
+namespace {
+
+template <typename T>
+std::string describe(Range<T> range) {
+  const std::string_view kind = std::is_integral_v<T> ? "a whole number" : "a number";
+  const std::string_view start = range.open ? "above" : "of at least";
+  if (range.most == std::numeric_limits<T>::max()) return fmt::format("{} {} {}", kind, start, range.least);
+  if (range.open) return fmt::format("{} above {} and up to {}", kind, range.least, range.most);
+  return fmt::format("{} from {} to {}", kind, range.least, range.most);
+}
+
+template <typename T>
+T parse_number(std::string_view text, std::string_view option, Range<T> range) {
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  const bool above = range.open ? value > range.least : value >= range.least;
+  require(error == std::errc() && rest == end && above && value <= range.most, "{} is \"{}\"; it must be {}",
+          option, text, describe(range));
+  return value;
+}
+
+CLI::Option* add(CLI::App& app, const OptionText& text, const std::string& shown_default,
+                 const std::function<void(const std::string&)>& read) {
+  CLI::Option* option = app.add_option_function<std::string>(text.flags, read, text.help);
+  const std::string unit = text.unit.empty() ? "" : " " + text.unit;
+  option->option_text(shown_default.empty() ? unit : fmt::format("{} [default: {}]", unit, shown_default));
+  if (!text.group.empty()) option->group(text.group);
+  return option;
+}
+
+std::string flag_of(const OptionText& text) {
+  return text.flags.substr(0, text.flags.find(','));
+}
+
+// Calls use(part) for each part of a list separated by commas or blanks.
+void for_each_part(std::string_view text, const std::function<void(std::string_view)>& use) {
+  constexpr std::string_view kSeparators = ", \t\r\n";
+  std::size_t at = text.find_first_not_of(kSeparators);
+  while (at != std::string_view::npos) {
+    const std::size_t end = std::min(text.find_first_of(kSeparators, at), text.size());
+    use(text.substr(at, end - at));
+    at = text.find_first_not_of(kSeparators, end);
+  }
+}
+
+std::vector<std::string> long_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  }
+  return names;
+}
+
+void refuse_unknown_arguments(const CLI::App& app) {
+  const std::vector<std::string> rest = app.remaining();
+  if (rest.empty()) return;
+  const std::string& first = rest.front();
+  require(first.starts_with("-"), "shadowkv {}: nothing takes the argument \"{}\"; see shadowkv {} --help",
+          app.get_name(), first, app.get_name());
+  const std::string asked = first.substr(std::min(first.find_first_not_of('-'), first.size()));
+  const std::vector<std::string> names = long_names(app);
+  const std::string near(nearest_name(asked.substr(0, asked.find('=')), names));
+  throw InvalidInput(fmt::format("shadowkv {} has no option {}{}; see shadowkv {} --help", app.get_name(),
+                                 first, near.empty() ? "" : fmt::format(", did you mean --{}?", near),
+                                 app.get_name()));
+}
+
+void apply_config_item(CLI::App& app, const std::string& file, const CLI::ConfigItem& item) {
+  if (item.name == "++" || item.name == "--") return;  // marks of a section's begin and end
+  require(item.name != "config" && item.name != "help", "{} sets \"{}\", which belongs on the command line",
+          file, item.name);
+  CLI::Option* option = app.get_option_no_throw("--" + item.name);
+  if (option == nullptr) {
+    throw InvalidInput(fmt::format("{}: {}", file, unknown_name("option", item.name, long_names(app))));
+  }
+  if (option->count() > 0) return;
+  if (option->get_items_expected_max() == 0) {  // a flag: its value is a word
+    require(item.inputs.size() == 1, "{}: {} takes true or false", file, item.name);
+    option->add_result(option->get_flag_value(item.name, item.inputs.front()));
+  } else {
+    option->add_result(fmt::format("{}", fmt::join(item.inputs, ",")));
+  }
+  option->run_callback();
+}
+
+void apply_config_file(CLI::App& app, const std::string& path) {
+  std::ifstream file(path);
+  require(file.is_open(), "cannot read the config file {}; check --config", path);
+  const std::string& command = app.get_name();
+  for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
+    if (item.parents.empty() || item.parents.front() == command) {
+      apply_config_item(app, path, item);
+      continue;
+    }
+    const std::string& section = item.parents.front();
+    const auto commands = app.get_parent()->get_subcommands(
+        [&section](const CLI::App* other) { return other->get_name() == section; });
+    require(!commands.empty(), "{} has a section [{}], but there is no such command", path, section);
+  }
+}
+
+}  // namespace
+
+CLI::Option* add_text(CLI::App& app, const OptionText& text, std::string& target) {
+  return add(app, text, target, [&target](const std::string& value) { target = value; });
+}
+
+CLI::Option* add_path(CLI::App& app, const OptionText& text, std::filesystem::path& target) {
+  return add(app, text, target.string(), [&target, flag = flag_of(text)](const std::string& value) {
+    require(!value.empty(), "{} is empty; give a path", flag);
+    target = value;
+  });
+}
+
+CLI::Option* add_whole(CLI::App& app, const OptionText& text, Range<int64_t> range, int64_t& target) {
+  return add(app, text, fmt::format("{}", target),
+             [&target, range, flag = flag_of(text)](const std::string& value) {
+               target = parse_number(value, flag, range);
+             });
+}
+
+CLI::Option* add_real(CLI::App& app, const OptionText& text, Range<double> range, double& target) {
+  return add(app, text, fmt::format("{}", target),
+             [&target, range, flag = flag_of(text)](const std::string& value) {
+               target = parse_number(value, flag, range);
+             });
+}
+
+CLI::Option* add_bytes(CLI::App& app, const OptionText& text, int64_t& target) {
+  return add(
+      app, text, "half of the machine's memory", [&target, flag = flag_of(text)](const std::string& value) {
+        target = parse_bytes(value, flag);
+        require(target > 0, "{} is \"{}\"; it must be more than 0 bytes, for example 6GiB", flag, value);
+      });
+}
+
+CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target) {
+  CLI::Option* option = app.add_flag(text.flags, target, text.help + " [default: off]");
+  if (!text.group.empty()) option->group(text.group);
+  return option;
+}
+
+int64_t parse_whole(std::string_view text, std::string_view option, Range<int64_t> range) {
+  return parse_number(text, option, range);
+}
+
+std::vector<int32_t> parse_ids(std::string_view text, std::string_view option) {
+  std::vector<int32_t> ids;
+  for_each_part(text, [&](std::string_view part) {
+    ids.push_back(static_cast<int32_t>(parse_whole(part, option, {0, std::numeric_limits<int32_t>::max()})));
+  });
+  return ids;
+}
+
+std::vector<int64_t> parse_wholes(std::string_view text, std::string_view option, Range<int64_t> range) {
+  std::vector<int64_t> numbers;
+  for_each_part(text, [&](std::string_view part) { numbers.push_back(parse_whole(part, option, range)); });
+  require(!numbers.empty(), "{} is empty; give {} or several, separated by commas", option, describe(range));
+  return numbers;
+}
+
+void add_model_options(CLI::App& app, EngineOptions& options) {
+  const std::string group = "Model";
+  add_path(app, {"-m,--model", "PATH", "GGUF file, or Hugging Face folder with one safetensors file", group},
+           options.model);
+  add_text(app,
+           {"--shape", "NAME", "Run a named shape on random weights instead of a model, such as tiny", group},
+           options.shape);
+  add_path(app,
+           {"--tokenizer", "PATH",
+            "tokenizer.json or GGUF file to take the tokenizer from [default: the model's own]", group},
+           options.tokenizer);
+  add(app, {"--dtype", "TYPE", "Type to compute and store in: float32 or bfloat16", group}, options.dtype,
+      [&options](const std::string& value) {
+        require(value == "float32" || value == "bfloat16",
+                "--dtype is \"{}\"; it must be float32 or bfloat16", value);
+        options.dtype = value;
+      });
+  add(app, {"--threads", "COUNT", "Host threads; 0: one per core", group}, "0",
+      [&options](const std::string& value) {
+        options.threads = static_cast<int>(parse_whole(value, "--threads", {0, 4096}));
+      });
+  add_bytes(app, {"--device-memory", "BYTES", "Most memory of the device tier, such as 512M or 6GiB", group},
+            options.device_bytes);
+  add_bytes(app, {"--host-memory", "BYTES", "Most memory of the host tier, such as 512M or 6GiB", group},
+            options.host_bytes);
+  add(app, {"--weights-seed", "NUMBER", "Seed of the random weights of --shape", group}, "1",
+      [&options](const std::string& value) {
+        options.seed = static_cast<uint64_t>(
+            parse_whole(value, "--weights-seed", {0, std::numeric_limits<int64_t>::max()}));
+      });
+}
+
+void check_model_options(const EngineOptions& options) {
+  require(options.model.empty() || options.shape.empty(),
+          "both --model {} and --shape {} are given; choose one", options.model.string(), options.shape);
+  require(!options.model.empty() || !options.shape.empty(),
+          "no model is given; add --model FILE.gguf, or --shape NAME for random weights");
+  for (const std::filesystem::path* path : {&options.model, &options.tokenizer}) {
+    std::error_code ignored;
+    require(path->empty() || std::filesystem::exists(*path, ignored),
+            "there is no file or folder {}; check {}", path->string(),
+            path == &options.model ? "--model" : "--tokenizer");
+  }
+}
+
+void add_sampling_options(CLI::App& app, SamplingParams& params) {
+  const std::string group = "Sampling";
+  add_real(app,
+           {"--temperature", "NUMBER",
+            "Randomness of the choice of tokens, 0 to 100; 0: always the likeliest", group},
+           {0.0, 100.0}, params.temperature);
+  add_whole(app, {"--top-k", "TOKENS", "Choose among so many of the likeliest tokens; 0: all", group},
+            {0, std::numeric_limits<int32_t>::max()}, params.top_k);
+  add_real(app,
+           {"--top-p", "SHARE",
+            "Choose among the likeliest tokens that make up this probability, above 0 and up to 1", group},
+           {0.0, 1.0, true}, params.top_p);
+  add(app, {"--seed", "NUMBER", "Seed of the random choices; same seed, same tokens", group}, "0",
+      [&params](const std::string& value) {
+        params.seed =
+            static_cast<uint64_t>(parse_whole(value, "--seed", {0, std::numeric_limits<int64_t>::max()}));
+      });
+}
+
+CLI::App& add_subcommand(CLI::App& root, const std::string& name, const std::string& help) {
+  CLI::App* app = root.add_subcommand(name, help);
+  app->allow_extras();
+  app->add_option("--config",
+                  "File of options, one \"name = value\" a line, such as max-new-tokens = 64; the "
+                  "command line wins over it")
+      ->option_text(" FILE [default: none]");
+  return *app;
+}
+
+void finish_options(CLI::App& app) {
+  refuse_unknown_arguments(app);
+  const CLI::Option* config = app.get_option("--config");
+  if (config->count() > 0) apply_config_file(app, config->results().back());
+}
+
+}  // namespace shadowkv::apps

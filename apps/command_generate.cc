@@ -1,0 +1,154 @@
+// shadowkv generate: an answer to one prompt.
+#include <fmt/format.h>
+
+#include <iostream>
+#include <memory>
+#include <optional>
+
+#include "answer_stream.h"
+#include "base/check.h"
+#include "commands.h"
+#include "engine_loading.h"
+#include "interrupt.h"
+#include "json_output.h"
+#include "methods.h"
+#include "npy.h"
+#include "output_file.h"
+#include "progress.h"
+#include "prompt.h"
+
+namespace shadowkv::apps {
+namespace {
+
+struct Arguments {
+  EngineOptions engine;
+  PromptArguments prompt;
+  AttentionArguments attention;
+  SamplingParams sampling;
+  int64_t max_new_tokens = 256;
+  bool ignore_eos = false;
+  bool chat = false, raw = false;
+  bool print_ids = false, json = false;
+  std::filesystem::path dump_logits;
+};
+
+void declare(CLI::App& app, Arguments& a) {
+  add_prompt_options(app, a.prompt, true);
+  add_flag(app, {"--chat", "", "Put the text into the model's chat format as a user's message", "Text"},
+           a.chat);
+  add_flag(app, {"--raw", "", "Continue the text as it is, which is what happens without --chat", "Text"},
+           a.raw);
+  add_model_options(app, a.engine);
+  add_attention_options(app, a.attention);
+  add_sampling_options(app, a.sampling);
+  const std::string group = "Answer";
+  add_whole(app, {"-n,--max-new-tokens", "TOKENS", "Most tokens to generate, at least 1", group},
+            {1, kMostTokens}, a.max_new_tokens);
+  add_flag(app, {"--ignore-eos", "", "Go on where the model would end its answer", group}, a.ignore_eos);
+  add_flag(app, {"--print-ids", "", "Print the generated token ids in one line before the text", group},
+           a.print_ids);
+  add_path(app,
+           {"--dump-logits", "FILE",
+            "Write float32 logits [tokens, vocabulary] as .npy; row 0 is the prompt's "
+            "last position [default: none]",
+            group},
+           a.dump_logits);
+  add_flag(app, {"--json", "", "Print one JSON object: text, ids, timings, statistics, settings", group},
+           a.json);
+}
+
+GenerateRequest request_of(const Arguments& a, const Engine& engine, const Prompt& prompt,
+                           const AttentionConfig& attention) {
+  GenerateRequest request;
+  request.prompt = a.chat ? engine.chat_prompt(prompt.text) : prompt.text;
+  request.prompt_ids = prompt.ids;
+  request.attention = attention;
+  request.sampling = a.sampling;
+  request.max_new_tokens = a.max_new_tokens;
+  request.ignore_eos = a.ignore_eos;
+  request.keep_logits = !a.dump_logits.empty();
+  return request;
+}
+
+Json report(const Engine& engine, const GenerateResult& result, const ResolvedAttention& attention,
+            double load_s) {
+  const auto after_first = static_cast<double>(result.ids.empty() ? 0 : result.ids.size() - 1);
+  return {{"model", to_json(engine.model())},
+          {"prompt_tokens", result.prompt_tokens},
+          {"text", result.text},
+          {"ids", result.ids},
+          {"finish", name_of(result.finish)},
+          {"timings",
+           {{"load_s", load_s},
+            {"ttft_s", result.ttft_s},
+            {"decode_s", result.decode_s},
+            {"decode_tokens_per_s", ratio_json(after_first, result.decode_s)}}},
+          {"statistics", to_json(result.statistics)},
+          {"memory", to_json(engine.memory())},
+          {"attention", to_json(attention.config)},
+          {"notes", attention.notes}};
+}
+
+void print_summary(const GenerateResult& result) {
+  if (!stderr_is_terminal()) return;
+  const double after_first = static_cast<double>(result.ids.size()) - 1;
+  std::cerr << fmt::format("[{} prompt tokens, first token after {:.2f} s, {} tokens, {:.1f} tokens/s]\n",
+                           result.prompt_tokens, result.ttft_s, result.ids.size(),
+                           result.decode_s > 0 ? after_first / result.decode_s : 0.0);
+}
+
+// Streams the text unless ids must precede it.
+GenerateResult answer(Engine& engine, GenerateRequest& request, bool quiet) {
+  AnswerStream stream(quiet);
+  ProgressBar bar("reading the prompt");
+  request.prefill_progress = bar.callback();
+  return engine.generate(request, [&](const TokenEvent& event) {
+    bar.clear();
+    stream.print(event.text);
+    check_interrupted();
+    return true;
+  });
+}
+
+void save_logits(OutputFile& file, const GenerateResult& result) {
+  const auto steps = static_cast<int64_t>(result.ids.size());
+  const int64_t columns = steps == 0 ? 0 : static_cast<int64_t>(result.logits.size()) / steps;
+  write_npy(file.stream(), result.logits, steps, columns);
+  file.commit();
+}
+
+void run(const Arguments& a) {
+  require(!(a.chat && a.raw), "both --chat and --raw are given; choose one");
+  check_model_options(a.engine);
+  const AttentionConfig attention = attention_of(a.attention);
+  const Prompt prompt = read_prompt(a.prompt);
+  require(!a.chat || prompt.ids.empty(), "--chat frames text, but --prompt-ids gives ids; drop one of them");
+  (void)Sampler(a.sampling);
+  std::optional<OutputFile> logits_file;
+  if (!a.dump_logits.empty()) logits_file.emplace(a.dump_logits);
+
+  const Stopwatch load_watch;
+  const std::unique_ptr<Engine> engine = load_engine(a.engine);
+  const double load_s = load_watch.seconds();
+  const ResolvedAttention resolved = engine->resolve(attention);
+  print_notes("attention", resolved.notes);
+  GenerateRequest request = request_of(a, *engine, prompt, attention);
+  const GenerateResult result = answer(*engine, request, a.print_ids || a.json);
+  if (logits_file) save_logits(*logits_file, result);
+  if (a.json) return print_json(report(*engine, result, resolved, load_s));
+  if (a.print_ids) std::cout << fmt::format("{}\n", fmt::join(result.ids, " ")) << result.text << "\n";
+  print_summary(result);
+}
+
+}  // namespace
+
+Command add_generate(CLI::App& root) {
+  CLI::App& app = add_subcommand(root, "generate",
+                                 "Answer one prompt. The text is continued as it is; with --chat it "
+                                 "becomes a user's message in the model's chat format.");
+  const auto arguments = std::make_shared<Arguments>();
+  declare(app, *arguments);
+  return {&app, [arguments] { run(*arguments); }};
+}
+
+}  // namespace shadowkv::apps

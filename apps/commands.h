@@ -1,0 +1,18 @@
+// The program's subcommands. Each function declares one and its options.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "args.h"
+
+namespace shadowkv::apps {
+
+[[nodiscard]] Command add_generate(CLI::App& root);
+[[nodiscard]] Command add_compare(CLI::App& root);
+[[nodiscard]] Command add_fidelity(CLI::App& root);
+[[nodiscard]] Command add_tokenize(CLI::App& root);
+[[nodiscard]] Command add_detokenize(CLI::App& root);
+[[nodiscard]] Command add_info(CLI::App& root);
+[[nodiscard]] Command add_bench(CLI::App& root);
+
+}  // namespace shadowkv::apps

@@ -1,0 +1,69 @@
+// The program: picks a subcommand, reads its options, runs it.
+#include <fmt/format.h>
+
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/suggest.h"
+#include "commands.h"
+#include "exit_code.h"
+#include "interrupt.h"
+
+namespace shadowkv::apps {
+namespace {
+
+std::vector<Command> declare_commands(CLI::App& root) {
+  std::vector<Command> commands = {add_generate(root), add_compare(root),    add_fidelity(root),
+                                   add_tokenize(root), add_detokenize(root), add_info(root),
+                                   add_bench(root)};
+  return commands;
+}
+
+[[noreturn]] void refuse_command(const CLI::App& root, const std::vector<Command>& commands) {
+  std::vector<std::string> names;
+  for (const Command& command : commands) names.push_back(command.app->get_name());
+  const std::vector<std::string> rest = root.remaining();
+  if (!rest.empty()) throw InvalidInput(unknown_name("command", rest.front(), names));
+  throw InvalidInput(
+      fmt::format("no command is given; choose {}, or see shadowkv --help", fmt::join(names, ", ")));
+}
+
+void check_stdout() {
+  std::cout.flush();
+  if (!std::cout) throw DeviceFailure("standard output cannot be written; is the disk full?");
+}
+
+int run(int argc, char** argv) {
+  CLI::App root(
+      "Long-context language models on little GPU memory: keys as low-rank factors, values where there is "
+      "room, exact attention over the few chunks that matter.",
+      "shadowkv");
+  root.allow_extras();
+  root.set_version_flag("--version", std::string(version()));
+  root.get_formatter()->column_width(44);
+  const std::vector<Command> commands = declare_commands(root);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return root.exit(asked);
+  }
+  for (const Command& command : commands) {
+    if (!command.app->parsed()) continue;
+    finish_options(*command.app);
+    command.run();
+    check_stdout();
+    return 0;
+  }
+  refuse_command(root, commands);
+}
+
+}  // namespace
+}  // namespace shadowkv::apps
+
+int main(int argc, char** argv) {
+  using namespace shadowkv::apps;
+  install_interrupt_handler();
+  return run_and_report([&] { return run(argc, argv); });
+}
