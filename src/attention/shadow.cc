@@ -56,7 +56,7 @@ class ShadowAttention final : public Attention {
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const TensorView& min_cosine);
   void turn_sparse(Sequence& sequence);
-  [[nodiscard]] TokenBatch tokens_of(const Sequence& sequence, const RawLayer& raw);
+  [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
@@ -216,7 +216,7 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   sequence.sparse = true;
 }
 
-TokenBatch ShadowAttention::tokens_of(const Sequence& sequence, const RawLayer& raw) {
+TokenBatch ShadowAttention::tokens_of(const RawLayer& raw) {
   return {.count = raw.tokens(), .rows = row_of_token_.upload(device_.compute()), .positions = raw.positions};
 }
 
@@ -236,12 +236,12 @@ void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
   if (sequence.sparse) {
     build_layer(sequence, layer, raw);
   } else {
-    exact_.append(layer, raw.k, raw.v, tokens_of(sequence, raw));
+    exact_.append(layer, raw.k, raw.v, tokens_of(raw));
   }
 }
 
 void ShadowAttention::build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
-  const TokenBatch tokens = tokens_of(sequence, raw);
+  const TokenBatch tokens = tokens_of(raw);
   segments_.fit(sequence.row, raw, layer);
   keys_.append(layer, raw.k_raw, tokens);
   values_.append(layer, raw.v, tokens);
