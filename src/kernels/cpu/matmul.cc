@@ -15,7 +15,7 @@ constexpr int64_t kDepth = 768;             // inputs a block; part of the resul
 constexpr int64_t kFewRows = 8;             // up to here weights are not widened ahead
 constexpr int64_t kPanelRows = 256;         // rows of x that stay in the second-level cache: 768 KiB
 constexpr int64_t kPanelOutputs = 32;       // outputs of a widened panel: 96 KiB
-constexpr int64_t kDirectBytes = 32 << 10;  // weights of one unit of work without widening
+constexpr int64_t kDirectBytes = 64 << 10;  // weights of one unit of work without widening
 
 struct Panel {
   int64_t first_row, rows;

@@ -1,6 +1,7 @@
 // One query a sequence over its whole context. The context is cut at fixed positions into parts of kPart
 // tokens that threads share; parts are merged in order, so neither threads nor other sequences change a bit.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -48,7 +49,6 @@ class PartAttention {
                        group_ * head_dim_);
     std::fill_n(part_.sums, group_ * padded_dim_, 0.0f);
     std::fill_n(part_.running, group_, kNothing);
-    std::fill_n(values_.data(), kBlock * padded_dim_, 0.0f);
     for (int64_t token = part_.first; token < part_.end; token += kBlock) {
       attend(token, std::min(kBlock, part_.end - token));
     }
@@ -63,56 +63,65 @@ class PartAttention {
   void attend(int64_t token, int64_t count) {
     for (int64_t i = 0; i < count;) {
       const int64_t run = run_of(params_.keys.data, token + i, count - i);
-      score(token, i, run);
-      i += run;
-    }
-    for (int64_t i = 0; i < count;) {
-      const int64_t run = run_of(params_.values.data, token + i, count - i);
-      widen_values(token, i, run);
+      score(token + i, i, run);
       i += run;
     }
     for (int64_t h = 0; h < group_; ++h) {
       const float shrink = vector_ops().softmax_step(scores_.data() + h * kBlock, count, part_.running + h);
       if (shrink != 1.0f) vector_ops().scale(shrink, part_.sums + h * padded_dim_, padded_dim_);
     }
-    vector_ops().outer_block({.a = scores_.data(),
-                              .a_stride = kBlock,
-                              .rows = group_,
-                              .b = values_.data(),
-                              .b_stride = padded_dim_,
-                              .k = count,
-                              .columns = padded_dim_,
-                              .c = part_.sums,
-                              .c_stride = padded_dim_,
-                              .add = true});
+    for (int64_t i = 0; i < count;) {
+      const int64_t run = run_of(params_.values.data, token + i, count - i);
+      add_values(token + i, i, run);
+      i += run;
+    }
   }
 
+  // Scales of int8 tokens [token, token + run), which lie in one block; nullptr for other types.
+  const float* scales_of(const QuantizedView& view, int64_t token, int64_t run) {
+    if (view.data.dtype != DType::i8) return nullptr;
+    const std::byte* first = view.scales.at(row_, part_.kv_head, token);
+    for (int64_t i = 0; i < run; ++i) {
+      scales_[i] = static_cast<float>(*reinterpret_cast<const bf16*>(first + i * view.scales.token_bytes));
+    }
+    return scales_.data();
+  }
+
+  // Scores of tokens [token, token + run) to columns from i on.
   void score(int64_t token, int64_t i, int64_t run) {
     const PagedView& view = params_.keys.data;
     vector_ops().dot_block({.x = queries_.data(),
                             .x_stride = head_dim_,
                             .rows = group_,
-                            .w = {view.at(row_, part_.kv_head, token + i), view.token_bytes, view.dtype},
+                            .w = {view.at(row_, part_.kv_head, token), view.token_bytes, view.dtype},
                             .outputs = run,
                             .k = head_dim_,
                             .out = scores_.data() + i,
                             .out_stride = kBlock,
                             .add = false});
-    if (view.dtype != DType::i8) return;
-    for (int64_t j = i; j < i + run; ++j) {
-      const float scale = row_scale(params_.keys, row_, part_.kv_head, token + j);
-      for (int64_t h = 0; h < group_; ++h) scores_.data()[h * kBlock + j] *= scale;
+    const float* scales = scales_of(params_.keys, token, run);
+    for (int64_t h = 0; scales != nullptr && h < group_; ++h) {
+      float* scores = scores_.data() + h * kBlock + i;
+      for (int64_t j = 0; j < run; ++j) scores[j] *= scales[j];
     }
   }
 
-  void widen_values(int64_t token, int64_t i, int64_t run) {
+  // Values of tokens [token, token + run) with the weights in columns from i on.
+  void add_values(int64_t token, int64_t i, int64_t run) {
     const PagedView& view = params_.values.data;
-    const std::byte* from = view.at(row_, part_.kv_head, token + i);
-    for (int64_t j = 0; j < run; ++j) {
-      vector_ops().widen(from + j * view.token_bytes, view.dtype,
-                         row_scale(params_.values, row_, part_.kv_head, token + i + j),
-                         values_.data() + (i + j) * padded_dim_, head_dim_);
-    }
+    const RowsView rows{view.at(row_, part_.kv_head, token), view.token_bytes, view.dtype};
+    vector_ops().widen_rows(rows, scales_of(params_.values, token, run), run, head_dim_, values_.data(),
+                            padded_dim_);
+    vector_ops().outer_block({.a = scores_.data() + i,
+                              .a_stride = kBlock,
+                              .rows = group_,
+                              .b = values_.data(),
+                              .b_stride = padded_dim_,
+                              .k = run,
+                              .columns = padded_dim_,
+                              .c = part_.sums,
+                              .c_stride = padded_dim_,
+                              .add = true});
   }
 
   const PagedAttentionParams& params_;
@@ -124,6 +133,7 @@ class PartAttention {
   Scratch queries_;  // [group, head_dim], scaled
   Scratch scores_;   // [group, kBlock]
   Scratch values_;   // [kBlock, padded_dim]
+  std::array<float, kBlock> scales_;
 };
 
 // All parts of a batch, those of one sequence and KV head side by side, and their results.

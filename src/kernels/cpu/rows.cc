@@ -17,7 +17,7 @@ void quantize(const float* x, int64_t n, int8_t* codes, bf16* scale) {
   if (step < std::numeric_limits<float>::min()) step = 0.0f;  // 1 / step must stay finite
   *scale = bf16(step);
   const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
-  for (int64_t i = 0; i < n; ++i) codes[i] = quantize_code(x[i], inverse);
+  vector_ops().quantize(x, inverse, codes, n);
 }
 
 }  // namespace

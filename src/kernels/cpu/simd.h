@@ -72,12 +72,17 @@ struct VectorOps {
   void (*widen)(const std::byte* from, DType dtype, float scale, float* out,
                 int64_t n);                                  // out = scale * from
   void (*round_bf16)(const float* x, bf16* out, int64_t n);  // to nearest, ties to even
+  // Codes of quantize_math.h, which also says what becomes of what is no number.
+  void (*quantize)(const float* x, float inverse_scale, int8_t* codes, int64_t n);
   void (*rms_norm)(const float* x, const float* weight, float eps, float* out, int64_t n);
   void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);
 
   // ---- blocks ----
   void (*dot_block)(const DotBlock& block);
   void (*outer_block)(const OuterBlock& block);
+  // out[r] = scales[r] * row r of from (scales may be nullptr: 1), and zeros up to whole vectors.
+  void (*widen_rows)(const RowsView& from, const float* scales, int64_t rows, int64_t n, float* out,
+                     int64_t out_stride);
   // out[i][r] = x[r][i] for i < n and r < rows; rows in [rows, out_stride) of out become 0. Strides in
   // floats.
   void (*transpose)(const float* x, int64_t x_stride, int64_t rows, int64_t n, float* out,

@@ -115,6 +115,41 @@ void round_bf16(const float* x, bf16* out, int64_t n) {
   }
 }
 
+void quantize(const float* x, float inverse_scale, int8_t* codes, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    const Lanes numbers = count < kLanes ? load(x + i, count) : load(x + i);
+    const Lanes scaled = greater(multiply(numbers, all(inverse_scale)), all(-127.0f));
+    float whole[kLanes];
+    store(whole, nearest(lesser(scaled, all(127.0f))));
+    for (int64_t lane = 0; lane < count; ++lane) codes[i + lane] = static_cast<int8_t>(whole[lane]);
+  }
+}
+
+template <typename T>
+void widen_rows_of(const RowsView& from, const float* scales, int64_t rows, int64_t n, float* out,
+                   int64_t out_stride) {
+  constexpr int64_t kAhead = 16;  // rows
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* row = reinterpret_cast<const T*>(from.data + r * from.stride);
+    const Lanes factor = all(scales != nullptr ? scales[r] : 1.0f);
+    float* to = out + r * out_stride;
+    for_vectors(n, [&](int64_t i) {
+      __builtin_prefetch(from.data + (r + kAhead) * from.stride + i * static_cast<int64_t>(sizeof(T)));
+      store(to + i, multiply(load(row + i), factor));
+    });
+    const int64_t done = whole_lanes(n);
+    if (done < n) store(to + done, multiply(load(row + done, n - done), factor));
+  }
+}
+
+void widen_rows(const RowsView& from, const float* scales, int64_t rows, int64_t n, float* out,
+                int64_t out_stride) {
+  if (from.dtype == DType::f32) return widen_rows_of<float>(from, scales, rows, n, out, out_stride);
+  if (from.dtype == DType::bf16) return widen_rows_of<bf16>(from, scales, rows, n, out, out_stride);
+  widen_rows_of<int8_t>(from, scales, rows, n, out, out_stride);
+}
+
 void rms_norm(const float* x, const float* weight, float eps, float* out, int64_t n) {
   const float mean = dot_row(x, x, n) / static_cast<float>(n);
   const Lanes inverse = all(1.0f / __builtin_sqrtf(mean + eps));
@@ -164,7 +199,11 @@ void dot_tile(const DotBlock& block, int64_t row, const W* w, int64_t w_stride, 
     }
   };
   int64_t i = 0;
+  const bool first_use = row == 0;  // of these weights; the next four rows are fetched meanwhile
   for (; i + kLanes <= block.k; i += kLanes) {
+    if (first_use) {
+      for (int o = 4; o < 8; ++o) __builtin_prefetch(w + o * w_stride + i);
+    }
     const auto whole = [=](const auto* p) { return load(p + i); };
     accumulate(whole, whole);
   }
@@ -310,10 +349,12 @@ constexpr VectorOps kVectorOps = {
     .exp_sum = exp_sum,
     .widen = widen,
     .round_bf16 = round_bf16,
+    .quantize = quantize,
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .dot_block = dot_block,
     .outer_block = outer_block,
+    .widen_rows = widen_rows,
     .transpose = transpose,
     .softmax_step = softmax_step,
 };
