@@ -1,0 +1,204 @@
+#include "model/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "formats/gguf.h"
+#include "formats/refusal.h"
+#include "model/small_model.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ModelConfig from_gguf(const GgufWriter& writer) {
+  const TemporaryFolder folder;
+  return config_from_gguf(GgufFile(folder.write("m.gguf", writer.bytes())));
+}
+
+ModelConfig from_hf(std::string_view config, std::string_view generation = "") {
+  const TemporaryFolder folder;
+  folder.write("config.json", config);
+  if (!generation.empty()) folder.write("generation_config.json", generation);
+  return config_from_hf_folder(folder.path());
+}
+
+std::string gguf_refusal(const GgufWriter& writer) {
+  return refusal_of([&] { (void)from_gguf(writer); });
+}
+std::string hf_refusal(const std::string& more) {
+  return refusal_of([&] { (void)from_hf(small_hf_config(more)); });
+}
+
+void expect_small(const ModelConfig& config) {
+  EXPECT_EQ(config.architecture, "llama");
+  EXPECT_EQ(config.vocab_size, 10);
+  EXPECT_EQ(config.hidden, 16);
+  EXPECT_EQ(config.layers, 2);
+  EXPECT_EQ(config.heads, 4);
+  EXPECT_EQ(config.kv_heads, 2);
+  EXPECT_EQ(config.head_dim, 8);
+  EXPECT_EQ(config.inner, 24);
+  EXPECT_EQ(config.context, 128);
+  EXPECT_FLOAT_EQ(static_cast<float>(config.rms_eps), 1e-5f);
+  EXPECT_EQ(config.rope.theta, 5000.0);
+  EXPECT_EQ(config.rope.rotary_dim, 8);
+  EXPECT_EQ(config.bos_token, 1);
+  EXPECT_THAT(config.eos_tokens, ElementsAre(2));
+  EXPECT_FALSE(config.tied_embeddings);
+}
+
+TEST(Config, AGgufFileAndAFolderOfOneModelSayTheSame) {
+  const ModelConfig gguf = from_gguf(small_gguf());
+  expect_small(gguf);
+  EXPECT_EQ(gguf.name, "Small");
+  EXPECT_TRUE(gguf.rope.interleaved);
+  const ModelConfig hf = from_hf(small_hf_config());
+  expect_small(hf);
+  EXPECT_FALSE(hf.rope.interleaved);
+}
+
+TEST(Config, ParametersCountEveryMatrixOnce) {
+  ModelConfig config = from_hf(small_hf_config());
+  int64_t matrices = 0;
+  for (const SmallTensor& tensor : small_model_tensors()) {
+    if (tensor.shape.size() == 2) matrices += tensor.shape[0] * tensor.shape[1];
+  }
+  EXPECT_EQ(config.parameters(), matrices);
+  config.tied_embeddings = true;
+  EXPECT_EQ(config.parameters(), matrices - 10 * 16);
+}
+
+TEST(Config, WhatAGgufFileLeavesOutFollowsFromTheRest) {
+  const ModelConfig config = from_gguf(small_gguf({{"llama.attention.key_length", -1},
+                                                   {"llama.embedding_length", 32},
+                                                   {"llama.attention.head_count_kv", -1},
+                                                   {"tokenizer.ggml.bos_token_id", -1},
+                                                   {"tokenizer.ggml.eos_token_id", -1}}));
+  EXPECT_EQ(config.head_dim, 8);
+  EXPECT_EQ(config.kv_heads, 4);
+  EXPECT_EQ(config.bos_token, -1);
+  EXPECT_TRUE(config.eos_tokens.empty());
+}
+
+TEST(Config, AGgufFileWithoutOutputMatrixTiesItsEmbeddings) {
+  GgufWriter writer = small_gguf();
+  std::erase_if(writer.tensors, [](const auto& tensor) { return tensor.name == "output.weight"; });
+  EXPECT_TRUE(from_gguf(writer).tied_embeddings);
+}
+
+TEST(Config, TheEndOfATurnEndsAnAnswerToo) {
+  EXPECT_THAT(from_gguf(small_gguf().integer("tokenizer.ggml.eot_token_id", 5)).eos_tokens,
+              ElementsAre(2, 5));
+  EXPECT_THAT(from_gguf(small_gguf().integer("tokenizer.ggml.eot_token_id", 2)).eos_tokens, ElementsAre(2));
+}
+
+TEST(Config, GgufFeaturesThatChangeTheArithmeticAreRefused) {
+  EXPECT_THAT(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "yarn")), HasSubstr("\"yarn\""));
+  EXPECT_EQ(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "none")), "");
+  EXPECT_THAT(gguf_refusal(small_gguf().real("llama.rope.scale_linear", 4.0f)), HasSubstr("scale_linear"));
+  EXPECT_THAT(gguf_refusal(small_gguf().floats("rope_freqs.weight", {4}, {1, 1, 1, 1})),
+              HasSubstr("rope_freqs"));
+  EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.expert_count", 8)), HasSubstr("expert_count"));
+  EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.attention.sliding_window", 64)),
+              HasSubstr("sliding_window"));
+  EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.attention.value_length", 16)),
+              HasSubstr("value_length"));
+}
+
+TEST(Config, AnUnknownArchitectureIsNamedWithTheKnown) {
+  EXPECT_THAT(gguf_refusal(GgufWriter().text("general.architecture", "gpt2")),
+              AllOf(HasSubstr("\"gpt2\""), HasSubstr("supported is: llama")));
+  EXPECT_THAT(hf_refusal(R"(, "model_type": "mamba")"), AllOf(HasSubstr("\"mamba\""), HasSubstr("llama")));
+}
+
+TEST(Config, AMissingGgufKeyIsNamed) {
+  for (const char* key : {"llama.block_count", "llama.context_length", "llama.embedding_length",
+                          "llama.feed_forward_length", "llama.attention.head_count"}) {
+    EXPECT_THAT(gguf_refusal(small_gguf({{key, -1}})), HasSubstr(key));
+  }
+}
+
+TEST(Config, SizesOutsideWhatIsSupportedAreRefused) {
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.attention.key_length", 12}})), HasSubstr("head size is 12"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.attention.key_length", 264}})), HasSubstr("head size is 264"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.attention.head_count_kv", 3}})),
+              HasSubstr("4 query heads and 3 KV"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.attention.head_count_kv", 0}})), HasSubstr("KV heads is 0"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.attention.head_count", 0}})), HasSubstr("must be positive"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.block_count", 0}})), HasSubstr("layers is 0"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.block_count", 4'000'000'000}})), HasSubstr("layers"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"llama.rope.dimension_count", 10}})), HasSubstr("turns 10"));
+  EXPECT_THAT(gguf_refusal(small_gguf({{"tokenizer.ggml.eos_token_id", 10}})), HasSubstr("end token is 10"));
+}
+
+TEST(Config, RopeMayStandInAnObjectOfItsOwn) {
+  const std::string newer =
+      R"(, "rope_theta": null, "rope_parameters": {"rope_type": "default", "rope_theta": 77.0})";
+  EXPECT_EQ(from_hf(small_hf_config(newer)).rope.theta, 77.0);
+  const std::string older = R"(, "rope_theta": 88.0, "rope_scaling": {"type": "default"})";
+  EXPECT_EQ(from_hf(small_hf_config(older)).rope.theta, 88.0);
+  EXPECT_EQ(from_hf(small_hf_config(R"(, "rope_theta": null)")).rope.theta, 10000.0);
+}
+
+TEST(Config, FolderFeaturesThatChangeTheArithmeticAreRefused) {
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "llama3", "factor": 8.0})"),
+              HasSubstr("\"llama3\""));
+  EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"rope_type": "yarn"})"), HasSubstr("\"yarn\""));
+  EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"partial_rotary_factor": 0.5})"),
+              HasSubstr("partial_rotary"));
+  EXPECT_THAT(hf_refusal(R"(, "hidden_act": "gelu")"), HasSubstr("\"gelu\""));
+  EXPECT_THAT(hf_refusal(R"(, "attention_bias": true)"), HasSubstr("attention_bias"));
+  EXPECT_THAT(hf_refusal(R"(, "mlp_bias": true)"), HasSubstr("mlp_bias"));
+  EXPECT_THAT(hf_refusal(R"(, "quantization_config": {})"), HasSubstr("quantization_config"));
+}
+
+TEST(Config, AFieldOfAnotherKindIsNamedWithWhatWasFound) {
+  EXPECT_THAT(hf_refusal(R"(, "hidden_size": "16")"),
+              HasSubstr("hidden_size is \"\\x2216\\x22\", expected an integer"));
+  EXPECT_THAT(hf_refusal(R"(, "hidden_size": 16.5)"), HasSubstr("hidden_size"));
+  EXPECT_THAT(hf_refusal(R"(, "hidden_size": null)"), HasSubstr("has no \"hidden_size\""));
+  EXPECT_THAT(hf_refusal(R"(, "rope_theta": "big")"), HasSubstr("rope_theta"));
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": 7)"), HasSubstr("rope_scaling is not an object"));
+  EXPECT_THAT(hf_refusal(R"(, "eos_token_id": [1, "x"])"), HasSubstr("eos_token_id"));
+  EXPECT_THAT(hf_refusal(R"(, "hidden_size": 18446744073709551615)"), HasSubstr("expected an integer"));
+  EXPECT_THAT(hf_refusal(R"(, "tie_word_embeddings": 1)"), HasSubstr("tie_word_embeddings"));
+  EXPECT_NE(refusal_of([&] { (void)from_hf("[]"); }), "");
+}
+
+TEST(Config, EndTokensMayBeSeveralAndTheGenerationConfigOverrides) {
+  EXPECT_THAT(from_hf(small_hf_config(R"(, "eos_token_id": [2, 4])")).eos_tokens, ElementsAre(2, 4));
+  const ModelConfig config = from_hf(small_hf_config(), R"({"eos_token_id": [7, 8], "bos_token_id": 3})");
+  EXPECT_THAT(config.eos_tokens, ElementsAre(7, 8));
+  EXPECT_EQ(config.bos_token, 3);
+  EXPECT_THAT(from_hf(small_hf_config(), R"({"do_sample": false})").eos_tokens, ElementsAre(2));
+}
+
+TEST(Config, AFolderWithoutConfigIsRefused) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(refusal_of([&] { (void)config_from_hf_folder(folder.path()); }), HasSubstr("config.json"));
+}
+
+TEST(Config, EveryNamedShapeIsValid) {
+  EXPECT_EQ(shape_names().size(), 8u);
+  for (const std::string& name : shape_names()) EXPECT_EQ(config_from_shape_name(name).name, name);
+}
+
+TEST(Config, NamedShapesHaveTheModelsParameters) {
+  EXPECT_NEAR(static_cast<double>(config_from_shape_name("llama-3-8b").parameters()), 8.03e9, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(config_from_shape_name("yi-9b").parameters()), 8.83e9, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(config_from_shape_name("phi-3-mini").parameters()), 3.82e9, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(config_from_shape_name("qwen2-7b").parameters()), 7.62e9, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(config_from_shape_name("smollm2-135m").parameters()), 134.5e6, 0.1e6);
+}
+
+TEST(Config, AnUnknownShapeSuggestsTheNearest) {
+  EXPECT_THAT(refusal_of([] { (void)config_from_shape_name("lama-3-8b"); }),
+              AllOf(HasSubstr("did you mean \"llama-3-8b\"?"), HasSubstr("tiny")));
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

@@ -1,0 +1,86 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "model/weights.h"
+#include "shadowkv/error.h"
+
+namespace shadowkv {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config = config_from_shape_name("tiny");
+  config.layers = 2;
+  config.hidden = 256;
+  config.inner = 512;
+  config.vocab_size = 1000;
+  return config;
+}
+
+std::unique_ptr<Device> make_device(int threads) {
+  return make_cpu_device({.threads = threads, .device_bytes = int64_t{64} << 20, .pinned_bytes = 1 << 20});
+}
+
+bool same(const TensorView& a, const TensorView& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.data, b.data, static_cast<std::size_t>(a.bytes())) == 0;
+}
+
+TEST(RandomWeights, ASeedGivesTheSameWeightsOnAnyNumberOfThreads) {
+  const auto one = make_device(1);
+  const auto three = make_device(3);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const ModelWeights a = random_weights(small_config(), dtype, *one, 5);
+    const ModelWeights b = random_weights(small_config(), dtype, *three, 5);
+    EXPECT_TRUE(same(a.embedding, b.embedding));
+    EXPECT_TRUE(same(a.layers[1].down, b.layers[1].down));
+    EXPECT_TRUE(same(a.lm_head, b.lm_head));
+  }
+}
+
+TEST(RandomWeights, SeedsTensorsAndLayersDiffer) {
+  const auto device = make_device(2);
+  const ModelWeights a = random_weights(small_config(), DType::f32, *device, 5);
+  const ModelWeights b = random_weights(small_config(), DType::f32, *device, 6);
+  EXPECT_FALSE(same(a.embedding, b.embedding));
+  EXPECT_FALSE(same(a.layers[0].gate, a.layers[0].up));
+  EXPECT_FALSE(same(a.layers[0].gate, a.layers[1].gate));
+}
+
+TEST(RandomWeights, Bfloat16WeightsAreTheFloatOnesRounded) {
+  const auto device = make_device(2);
+  const ModelWeights wide = random_weights(small_config(), DType::f32, *device, 5);
+  const ModelWeights narrow = random_weights(small_config(), DType::bf16, *device, 5);
+  for (int64_t i = 0; i < 1000; ++i) {
+    ASSERT_EQ(narrow.layers[0].wq.as<bf16>()[i].bits, bf16(wide.layers[0].wq.as<float>()[i]).bits);
+  }
+}
+
+TEST(RandomWeights, ScalesKeepActivationsTheirSizeAndNormsAreOne) {
+  const auto device = make_device(2);
+  const ModelWeights weights = random_weights(small_config(), DType::f32, *device, 5);
+  for (const TensorView& tensor : {weights.embedding, weights.layers[0].wq, weights.layers[1].down}) {
+    double sum = 0;
+    double squares = 0;
+    for (int64_t i = 0; i < tensor.elements(); ++i) {
+      const double x = tensor.as<float>()[i];
+      sum += x;
+      squares += x * x;
+    }
+    const auto count = static_cast<double>(tensor.elements());
+    const double expected = 1.0 / static_cast<double>(tensor.shape[1]);
+    EXPECT_NEAR(squares / count / expected, 1.0, 0.02) << tensor.describe();
+    EXPECT_LT(std::abs(sum / count), 5 * std::sqrt(expected / count)) << tensor.describe();
+  }
+  for (int64_t i = 0; i < 256; ++i) ASSERT_EQ(weights.final_norm.as<float>()[i], 1.0f);
+}
+
+TEST(RandomWeights, AModelThatDoesNotFitIsRefused) {
+  const auto device = make_device(1);
+  EXPECT_THROW((void)random_weights(config_from_shape_name("llama-3-8b"), DType::bf16, *device, 1),
+               OutOfMemory);
+  EXPECT_EQ(device->memory().held(Tier::device), 0);
+}
+
+}  // namespace
+}  // namespace shadowkv
