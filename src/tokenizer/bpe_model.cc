@@ -1,0 +1,155 @@
+#include "tokenizer/bpe_model.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+
+namespace shadowkv {
+namespace {
+
+// Heap order: the lowest rank first, of equal ranks the leftmost.
+bool comes_later(const BpeModel::Candidate& a, const BpeModel::Candidate& b) {
+  return a.rank != b.rank ? a.rank > b.rank : a.place > b.place;
+}
+
+uint64_t hash_pair(int32_t left, int32_t right) {
+  uint64_t key = (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
+  key = (key ^ (key >> 32)) * 0x9E3779B97F4A7C15U;
+  return key ^ (key >> 29);
+}
+
+size_t table_size(size_t entries) {
+  return std::bit_ceil(2 * entries + 16);
+}
+
+}  // namespace
+
+BpeModel::BpeModel(const TokenizerSpec& spec) : spec_(spec) {
+  byte_ids_.fill(-1);
+  for (size_t id = 0; id < spec.tokens.size(); ++id) {
+    const TokenSpec& token = spec.tokens[id];
+    if (token.kind == TokenKind::model && token.bytes.size() == 1) {
+      byte_ids_[static_cast<unsigned char>(token.bytes[0])] = static_cast<int32_t>(id);
+    }
+  }
+  build_pairs();
+  build_whole_pieces();
+}
+
+void BpeModel::build_pairs() {
+  pairs_.assign(table_size(spec_.merges.size()), PairSlot());
+  for (size_t rank = 0; rank < spec_.merges.size(); ++rank) {
+    const MergeSpec& merge = spec_.merges[rank];
+    pairs_[pair_slot(merge.left, merge.right)] = {merge.left, merge.right, static_cast<int32_t>(rank),
+                                                  merge.merged};
+  }
+}
+
+// A token counts as whole piece where merging its own bytes gives it, so that the short cut changes no
+// result.
+void BpeModel::build_whole_pieces() {
+  whole_.assign(table_size(spec_.tokens.size()), -1);
+  Scratch scratch;
+  std::vector<int32_t> ids;
+  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
+    const TokenSpec& token = spec_.tokens[id];
+    if (token.kind != TokenKind::model || token.bytes.empty()) continue;
+    ids.clear();
+    if (!spec_.ignore_merges) merge(token.bytes, scratch, ids);
+    if (spec_.ignore_merges || (ids.size() == 1 && ids[0] == static_cast<int32_t>(id))) {
+      insert_whole(static_cast<int32_t>(id));
+    }
+  }
+}
+
+void BpeModel::insert_whole(int32_t id) {
+  const std::string_view bytes = spec_.tokens[static_cast<size_t>(id)].bytes;
+  longest_whole_ = std::max(longest_whole_, bytes.size());
+  size_t slot = std::hash<std::string_view>()(bytes) & (whole_.size() - 1);
+  while (whole_[slot] >= 0) slot = (slot + 1) & (whole_.size() - 1);
+  whole_[slot] = id;
+}
+
+int32_t BpeModel::find_whole(std::string_view piece) const {
+  if (piece.size() > longest_whole_) return -1;
+  size_t slot = std::hash<std::string_view>()(piece) & (whole_.size() - 1);
+  while (whole_[slot] >= 0 && spec_.tokens[static_cast<size_t>(whole_[slot])].bytes != piece) {
+    slot = (slot + 1) & (whole_.size() - 1);
+  }
+  return whole_[slot];
+}
+
+// The slot of the pair, or the free one where it would stand.
+size_t BpeModel::pair_slot(int32_t left, int32_t right) const {
+  size_t slot = hash_pair(left, right) & (pairs_.size() - 1);
+  while (pairs_[slot].left >= 0 && (pairs_[slot].left != left || pairs_[slot].right != right)) {
+    slot = (slot + 1) & (pairs_.size() - 1);
+  }
+  return slot;
+}
+
+void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  const int32_t whole = find_whole(piece);
+  if (whole >= 0) {
+    ids.push_back(whole);
+  } else {
+    merge(piece, scratch, ids);
+  }
+}
+
+void BpeModel::fill_symbols(std::string_view piece, Scratch& scratch) const {
+  std::vector<Symbol>& symbols = scratch.symbols;
+  symbols.clear();
+  bool after_unknown = false;
+  for (const char byte : piece) {
+    int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+    const bool unknown = id < 0;
+    if (unknown) {
+      if (spec_.unknown_id < 0 || (after_unknown && spec_.fuse_unknown)) continue;
+      id = spec_.unknown_id;
+    }
+    after_unknown = unknown;
+    const auto place = static_cast<int32_t>(symbols.size());
+    symbols.push_back({id, place - 1, place + 1});
+  }
+  if (!symbols.empty()) symbols.back().next = -1;
+}
+
+void BpeModel::push_candidate(int32_t place, Scratch& scratch) const {
+  if (place < 0) return;
+  const Symbol& left = scratch.symbols[static_cast<size_t>(place)];
+  if (left.next < 0) return;
+  const int32_t right_id = scratch.symbols[static_cast<size_t>(left.next)].id;
+  const PairSlot& pair = pairs_[pair_slot(left.id, right_id)];
+  if (pair.left < 0) return;
+  scratch.heap.push_back({pair.rank, place, left.id, right_id});
+  std::push_heap(scratch.heap.begin(), scratch.heap.end(), comes_later);
+}
+
+void BpeModel::merge(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  fill_symbols(piece, scratch);
+  std::vector<Symbol>& symbols = scratch.symbols;
+  scratch.heap.clear();
+  for (size_t place = 0; place < symbols.size(); ++place)
+    push_candidate(static_cast<int32_t>(place), scratch);
+  while (!scratch.heap.empty()) {
+    std::pop_heap(scratch.heap.begin(), scratch.heap.end(), comes_later);
+    const Candidate top = scratch.heap.back();
+    scratch.heap.pop_back();
+    Symbol& left = symbols[static_cast<size_t>(top.place)];
+    if (left.id != top.left || left.next < 0) continue;
+    Symbol& right = symbols[static_cast<size_t>(left.next)];
+    if (right.id != top.right) continue;
+    left.id = pairs_[pair_slot(top.left, top.right)].merged;
+    left.next = right.next;
+    right.id = -1;
+    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = top.place;
+    push_candidate(left.previous, scratch);
+    push_candidate(top.place, scratch);
+  }
+  for (const Symbol& symbol : symbols) {
+    if (symbol.id >= 0) ids.push_back(symbol.id);
+  }
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,56 @@
+// Byte pair encoding of one piece of text.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/tokenizer_spec.h"
+
+namespace shadowkv {
+
+// Threads share one, each with a Scratch of its own. Keeps views into the spec's tokens, which must outlive
+// it.
+class BpeModel {
+ public:
+  struct Symbol {
+    int32_t id;              // -1: merged into an earlier symbol
+    int32_t previous, next;  // places in the list, -1: none
+  };
+  struct Candidate {
+    int32_t rank, place, left, right;
+  };
+  struct Scratch {
+    std::vector<Symbol> symbols;
+    std::vector<Candidate> heap;
+  };
+
+  explicit BpeModel(const TokenizerSpec& spec);
+
+  // Appends the ids of `piece` (bytes, not empty, under 2 GiB). Bytes that the vocabulary lacks give the
+  // unknown id or nothing.
+  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
+
+ private:
+  struct PairSlot {
+    int32_t left = -1, right = -1, rank = 0, merged = 0;
+  };
+
+  void build_pairs();
+  void build_whole_pieces();
+  [[nodiscard]] size_t pair_slot(int32_t left, int32_t right) const;
+  [[nodiscard]] int32_t find_whole(std::string_view piece) const;
+  void insert_whole(int32_t id);
+  void fill_symbols(std::string_view piece, Scratch& scratch) const;
+  void push_candidate(int32_t place, Scratch& scratch) const;
+  void merge(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
+
+  const TokenizerSpec& spec_;
+  std::array<int32_t, 256> byte_ids_{};  // -1: none
+  std::vector<PairSlot> pairs_;          // open addressing, a power of two
+  std::vector<int32_t> whole_;           // open addressing by bytes; pieces that are one token. -1: free
+  size_t longest_whole_ = 0;
+};
+
+}  // namespace shadowkv

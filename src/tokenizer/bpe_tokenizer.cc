@@ -1,0 +1,135 @@
+#include "tokenizer/bpe_tokenizer.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/check.h"
+#include "tokenizer/normalize.h"
+#include "tokenizer/utf8.h"
+
+namespace shadowkv {
+
+struct BpeTokenizer::Scratch {
+  EncodeOptions options;
+  PreTokenizer::Scratch pre_tokenizer;
+  BpeModel::Scratch model;
+};
+
+BpeTokenizer::BpeTokenizer(TokenizerSpec spec)
+    : spec_(std::move(spec)), pre_tokenizer_(spec_.pre_tokenizers), model_(spec_) {
+  build_finders();
+  build_ids();
+}
+
+void BpeTokenizer::build_finders() {
+  // Special tokens first: of two with the same normalized content the first counts.
+  std::vector<AddedTokenSpec> raw, in_normalized;
+  std::vector<std::string> raw_contents, normalized_contents;
+  for (const bool special : {true, false}) {
+    for (const AddedTokenSpec& token : spec_.added) {
+      if (token.special != special) continue;
+      (token.normalized ? in_normalized : raw).push_back(token);
+      (token.normalized ? normalized_contents : raw_contents)
+          .push_back(token.normalized ? normalized(token.content) : token.content);
+    }
+  }
+  raw_tokens_ = AddedTokenFinder(raw, raw_contents);
+  normalized_tokens_ = AddedTokenFinder(in_normalized, normalized_contents);
+}
+
+void BpeTokenizer::build_ids() {
+  special_.assign(spec_.tokens.size(), false);
+  for (const AddedTokenSpec& token : spec_.added) {
+    special_[static_cast<size_t>(token.id)] = token.special;
+    ids_.emplace(token.content, token.id);
+  }
+  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
+    const TokenSpec& token = spec_.tokens[id];
+    if (token.kind == TokenKind::model) ids_.emplace(token.bytes, static_cast<int32_t>(id));
+  }
+  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
+    const TokenSpec& token = spec_.tokens[id];
+    if (token.kind == TokenKind::added) ids_.emplace(token.bytes, static_cast<int32_t>(id));
+  }
+}
+
+std::string BpeTokenizer::normalized(std::string_view text) const {
+  std::string out(text);
+  for (const UnicodeForm form : spec_.normalizers) out = normalize(out, form);
+  return out;
+}
+
+std::vector<int32_t> BpeTokenizer::encode(std::string_view text, EncodeOptions options) const {
+  require(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()) / 2,
+          "a text of {} bytes is too long to be encoded at once; at most 1 GiB is possible", text.size());
+  const std::optional<int64_t> invalid = find_invalid_utf8(text);
+  require(!invalid, "the text is not valid UTF-8: the byte at offset {} is not part of a character",
+          invalid.value_or(0));
+  Scratch scratch{options, pre_tokenizer_.make_scratch(), {}};
+  std::vector<int32_t> ids;
+  ids.reserve(text.size() / 4 + 16);
+  if (options.add_special) ids = spec_.prefix;
+  for (const auto& segment : raw_tokens_.split(text, options.parse_special)) {
+    if (segment.id >= 0) {
+      ids.push_back(segment.id);
+    } else if (spec_.normalizers.empty()) {
+      encode_text(segment.text, scratch, ids);
+    } else {
+      encode_text(normalized(segment.text), scratch, ids);
+    }
+  }
+  if (options.add_special) ids.insert(ids.end(), spec_.suffix.begin(), spec_.suffix.end());
+  return ids;
+}
+
+// `text` is normalized and holds no token of raw_tokens_.
+void BpeTokenizer::encode_text(std::string_view text, Scratch& scratch, std::vector<int32_t>& ids) const {
+  const PreTokenizer::Sink encode_piece = [&](std::string_view piece) {
+    model_.encode(piece, scratch.model, ids);
+  };
+  for (const auto& segment : normalized_tokens_.split(text, scratch.options.parse_special)) {
+    if (segment.id >= 0) {
+      ids.push_back(segment.id);
+    } else {
+      pre_tokenizer_.split(segment.text, scratch.pre_tokenizer, encode_piece);
+    }
+  }
+}
+
+std::string BpeTokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    require(id >= 0, "{} is not a token id", id);
+    if (has_token(id) && !(skip_special && is_special(id)))
+      bytes += spec_.tokens[static_cast<size_t>(id)].bytes;
+  }
+  if (!find_invalid_utf8(bytes)) return bytes;
+  std::string text;
+  text.reserve(bytes.size());
+  append_lossy_utf8(text, bytes, false);
+  return text;
+}
+
+int64_t BpeTokenizer::vocab_size() const {
+  return static_cast<int64_t>(spec_.tokens.size());
+}
+
+bool BpeTokenizer::has_token(int32_t id) const {
+  return id >= 0 && id < vocab_size() && spec_.tokens[static_cast<size_t>(id)].kind != TokenKind::hole;
+}
+
+std::string_view BpeTokenizer::bytes_of(int32_t id) const {
+  require(has_token(id), "{}: no token has the id {} (ids run below {})", spec_.origin, id, vocab_size());
+  return spec_.tokens[static_cast<size_t>(id)].bytes;
+}
+
+bool BpeTokenizer::is_special(int32_t id) const {
+  return has_token(id) && special_[static_cast<size_t>(id)];
+}
+
+int32_t BpeTokenizer::id_of(std::string_view token) const {
+  const auto found = ids_.find(token);
+  return found == ids_.end() ? -1 : found->second;
+}
+
+}  // namespace shadowkv

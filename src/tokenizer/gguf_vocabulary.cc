@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+
+#include "base/check.h"
+#include "formats/gguf.h"
+#include "formats/quote.h"
+#include "tokenizer/byte_alphabet.h"
+#include "tokenizer/vocabulary_files.h"
+
+namespace shadowkv {
+namespace {
+
+// `tokenizer.ggml.token_type`.
+constexpr int64_t kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5;
+
+constexpr std::string_view kDigit = R"(\p{N})";
+constexpr std::string_view kLlama3Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+    R"(\s+(?!\S)|\s+)";
+constexpr std::string_view kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+    R"(\s+(?!\S)|\s+)";
+// Of files that were converted without knowing their family.
+constexpr std::string_view kDefaultPunctuation = R"([\p{P}\$\+<=>\^~\|]+)";
+constexpr std::string_view kDefaultWords =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))";
+constexpr std::string_view kDefaultNumber = R"(\p{N}+)";
+constexpr std::string_view kDefaultTriple = R"([0-9][0-9][0-9])";
+
+// What a value of `tokenizer.ggml.pre` stands for.
+struct Family {
+  std::string_view name;
+  std::array<std::string_view, 4> patterns;  // one after the other, empty ones last
+  bool nfc = false;
+  bool ignore_merges = false;
+  bool add_bos = false;  // where the file does not say
+};
+
+constexpr Family kFamilies[] = {
+    {"gpt-2", {kGpt2Pattern}},
+    {"gpt2", {kGpt2Pattern}},
+    {"phi-2", {kGpt2Pattern}},
+    {"olmo", {kGpt2Pattern}},
+    {"smollm", {kDigit, kGpt2Pattern}},
+    {"starcoder", {kDigit, kGpt2Pattern}},
+    {"refact", {kDigit, kGpt2Pattern}},
+    {"codeshell", {kDigit, kGpt2Pattern}},
+    {.name = "llama-bpe", .patterns = {kLlama3Pattern}, .ignore_merges = true, .add_bos = true},
+    {.name = "llama3", .patterns = {kLlama3Pattern}, .ignore_merges = true, .add_bos = true},
+    {.name = "llama-v3", .patterns = {kLlama3Pattern}, .ignore_merges = true, .add_bos = true},
+    {"glm4", {kLlama3Pattern}},
+    {"chatglm-bpe", {kLlama3Pattern}},
+    {.name = "qwen2", .patterns = {kQwen2Pattern}, .nfc = true},
+    {"deepseek-r1-qwen", {kQwen2Pattern}},
+    {"default", {kDefaultPunctuation, kDefaultWords, kDefaultNumber, kDefaultTriple}}};
+
+const Family& find_family(const std::string& origin, const std::string& name) {
+  const auto* known = std::find_if(std::begin(kFamilies), std::end(kFamilies),
+                                   [&](const Family& f) { return f.name == name; });
+  if (known != std::end(kFamilies)) return *known;
+  std::string names;
+  for (const Family& family : kFamilies) names += fmt::format("{}{}", names.empty() ? "" : ", ", family.name);
+  throw InvalidInput(fmt::format("{}: the pre-tokenizer {} (tokenizer.ggml.pre) is unknown; known are {}",
+                                 origin, in_quotes(name), names));
+}
+
+void apply_family(const Family& family, TokenizerSpec& spec) {
+  for (const std::string_view pattern : family.patterns) {
+    if (!pattern.empty()) spec.pre_tokenizers.push_back({.pattern = std::string(pattern)});
+  }
+  if (family.nfc) spec.normalizers.push_back(UnicodeForm::nfc);
+  spec.ignore_merges = family.ignore_merges;
+}
+
+using IdsByText = std::unordered_map<std::string_view, int32_t>;
+
+void add_token(int64_t id, const std::string& text, int64_t type, TokenizerSpec& spec) {
+  if (type == kUnused) return;
+  if (type == kNormal) {
+    std::optional<std::string> bytes = alphabet_to_bytes(text);
+    const TokenKind kind = bytes ? TokenKind::model : TokenKind::added;
+    return set_token(spec, id, kind, bytes ? std::move(*bytes) : text);
+  }
+  require(type == kUnknown || type == kControl || type == kUserDefined,
+          "{}: the token {} has the type {} (tokenizer.ggml.token_type), which a byte-level vocabulary does "
+          "not have",
+          spec.origin, id, type);
+  set_token(spec, id, TokenKind::added, text);
+  spec.added.push_back({.id = static_cast<int32_t>(id), .content = text, .special = type != kUserDefined});
+}
+
+IdsByText add_tokens(const GgufFile& file, const std::vector<std::string>& tokens, TokenizerSpec& spec) {
+  const auto types = file.get_or<std::vector<int64_t>>("tokenizer.ggml.token_type",
+                                                       std::vector<int64_t>(tokens.size(), kNormal));
+  require(types.size() == tokens.size(),
+          "{}: tokenizer.ggml.tokens has {} entries, tokenizer.ggml.token_type {}", spec.origin,
+          tokens.size(), types.size());
+  require(static_cast<int64_t>(tokens.size()) <= kMaxVocabulary,
+          "{}: {} tokens are more than the {} supported", spec.origin, tokens.size(), kMaxVocabulary);
+  IdsByText ids;
+  ids.reserve(tokens.size());
+  spec.tokens.resize(tokens.size());
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    add_token(static_cast<int64_t>(id), tokens[id], types[id], spec);
+    if (types[id] == kUnused) continue;
+    const bool is_new = ids.emplace(tokens[id], static_cast<int32_t>(id)).second;
+    require(is_new, "{}: the token {} has two ids, {} and {}", spec.origin, in_quotes(tokens[id]),
+            ids.at(tokens[id]), id);
+  }
+  return ids;
+}
+
+int32_t merge_token(const TokenizerSpec& spec, const IdsByText& ids, const std::string& text, size_t index) {
+  const auto found = ids.find(text);
+  require(found != ids.end(), "{}: merge {} needs the token {}, which the vocabulary lacks", spec.origin,
+          index, in_quotes(text));
+  return found->second;
+}
+
+void add_merges(const std::vector<std::string>& merges, const IdsByText& ids, TokenizerSpec& spec) {
+  spec.merges.reserve(merges.size());
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const size_t space = merges[i].find(' ', 1);
+    require(space != std::string::npos && merges[i].find(' ', space + 1) == std::string::npos,
+            "{}: merge {} ({}) is not two tokens with one space between them", spec.origin, i,
+            in_quotes(merges[i]));
+    const std::string left = merges[i].substr(0, space);
+    const std::string right = merges[i].substr(space + 1);
+    spec.merges.push_back({merge_token(spec, ids, left, i), merge_token(spec, ids, right, i),
+                           merge_token(spec, ids, left + right, i)});
+  }
+}
+
+int32_t token_key(const GgufFile& file, const TokenizerSpec& spec, const char* key) {
+  const auto id = file.get<int64_t>(key);
+  require(id >= 0 && id < static_cast<int64_t>(spec.tokens.size()),
+          "{}: {} is {}, outside of the vocabulary ({})", spec.origin, key, id, spec.tokens.size());
+  return static_cast<int32_t>(id);
+}
+
+}  // namespace
+
+TokenizerSpec read_gguf_vocabulary(const GgufFile& file) {
+  TokenizerSpec spec;
+  spec.origin = file.path().string();
+  const auto model = file.get<std::string>("tokenizer.ggml.model");
+  require(model == "gpt2", "{}: the tokenizer {} (tokenizer.ggml.model) is not supported; only \"gpt2\" is",
+          spec.origin, in_quotes(model));
+  const Family& family = find_family(spec.origin, file.get<std::string>("tokenizer.ggml.pre"));
+  apply_family(family, spec);
+  require(!file.get_or("tokenizer.ggml.add_space_prefix", false),
+          "{}: tokenizer.ggml.add_space_prefix is set, which a byte-level vocabulary does not support",
+          spec.origin);
+  const auto tokens = file.get<std::vector<std::string>>("tokenizer.ggml.tokens");
+  const IdsByText ids = add_tokens(file, tokens, spec);
+  add_merges(file.get<std::vector<std::string>>("tokenizer.ggml.merges"), ids, spec);
+  if (file.get_or("tokenizer.ggml.add_bos_token", family.add_bos)) {
+    spec.prefix.push_back(token_key(file, spec, "tokenizer.ggml.bos_token_id"));
+  }
+  if (file.get_or("tokenizer.ggml.add_eos_token", false)) {
+    spec.suffix.push_back(token_key(file, spec, "tokenizer.ggml.eos_token_id"));
+  }
+  check_spec(spec);
+  return spec;
+}
+
+}  // namespace shadowkv

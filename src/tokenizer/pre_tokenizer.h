@@ -1,0 +1,40 @@
+// Cuts a text into the pieces that merges never cross.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/regex.h"
+#include "tokenizer/tokenizer_spec.h"
+
+namespace shadowkv {
+
+// Threads share one, each with a Scratch of its own.
+class PreTokenizer {
+ public:
+  using Sink = std::function<void(std::string_view piece)>;  // the piece is valid during the call
+  struct Scratch {
+    std::vector<std::optional<Regex::Scratch>> steps;
+  };
+
+  // Throws InvalidInput for a pattern that is not supported.
+  explicit PreTokenizer(std::span<const PreTokenizerStep> steps);
+
+  [[nodiscard]] Scratch make_scratch() const;
+  // Pieces in order of the text, none of them empty. `text` must be valid UTF-8.
+  void split(std::string_view text, Scratch& scratch, const Sink& sink) const;
+
+ private:
+  struct Step {
+    PreTokenizerStep spec;
+    std::optional<Regex> regex;  // of a split
+  };
+  void run(size_t step, std::string_view piece, Scratch& scratch, const Sink& sink) const;
+
+  std::vector<Step> steps_;
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,61 @@
+#include "tokenizer/tokenizer_spec.h"
+
+#include <unordered_set>
+
+#include "base/check.h"
+#include "tokenizer/utf8.h"
+
+namespace shadowkv {
+namespace {
+
+void check_id(const TokenizerSpec& spec, int64_t id, std::string_view role) {
+  const auto size = static_cast<int64_t>(spec.tokens.size());
+  require(id >= 0 && id < size && spec.tokens[static_cast<size_t>(id)].kind != TokenKind::hole,
+          "{}: {} has id {}, which no token of the vocabulary has (ids run below {})", spec.origin, role, id,
+          size);
+}
+
+void check_added(const TokenizerSpec& spec) {
+  std::unordered_set<int32_t> ids;
+  std::unordered_set<std::string_view> contents;
+  for (const AddedTokenSpec& token : spec.added) {
+    require(!token.content.empty(), "{}: the added token with id {} has no content", spec.origin, token.id);
+    require(static_cast<int64_t>(token.content.size()) <= kMaxAddedTokenBytes,
+            "{}: the added token with id {} has {} bytes; at most {} are supported", spec.origin, token.id,
+            token.content.size(), kMaxAddedTokenBytes);
+    require(!find_invalid_utf8(token.content), "{}: the added token with id {} is not valid UTF-8",
+            spec.origin, token.id);
+    check_id(spec, token.id, "an added token");
+    require(ids.insert(token.id).second, "{}: the id {} is listed twice among the added tokens", spec.origin,
+            token.id);
+    require(contents.insert(token.content).second, "{}: the added token '{}' is listed twice", spec.origin,
+            token.content);
+  }
+}
+
+}  // namespace
+
+void set_token(TokenizerSpec& spec, int64_t id, TokenKind kind, std::string bytes) {
+  require(id >= 0 && id < kMaxVocabulary, "{}: the token id {} is out of range (0 to {})", spec.origin, id,
+          kMaxVocabulary - 1);
+  const auto index = static_cast<size_t>(id);
+  if (index >= spec.tokens.size()) spec.tokens.resize(index + 1);
+  require(spec.tokens[index].kind == TokenKind::hole, "{}: two tokens have the id {}", spec.origin, id);
+  spec.tokens[index] = {kind, std::move(bytes)};
+}
+
+void check_spec(const TokenizerSpec& spec) {
+  require(!spec.tokens.empty(), "{}: the vocabulary is empty", spec.origin);
+  check_added(spec);
+  for (const MergeSpec& merge : spec.merges) {
+    for (const int32_t id : {merge.left, merge.right, merge.merged}) check_id(spec, id, "a merge");
+  }
+  if (spec.unknown_id >= 0) check_id(spec, spec.unknown_id, "the unknown token");
+  for (const int32_t id : spec.prefix) check_id(spec, id, "a token put before each text");
+  for (const int32_t id : spec.suffix) check_id(spec, id, "a token put after each text");
+  require(static_cast<int64_t>(spec.pre_tokenizers.size()) <= kMaxPreTokenizerSteps,
+          "{}: the pre-tokenizer has {} steps; at most {} are supported", spec.origin,
+          spec.pre_tokenizers.size(), kMaxPreTokenizerSteps);
+}
+
+}  // namespace shadowkv

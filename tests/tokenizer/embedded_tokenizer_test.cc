@@ -1,0 +1,41 @@
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tokenizer/chat_template.h"
+#include "tokenizer/golden.h"
+
+namespace shadowkv::testing {
+namespace {
+
+class EmbeddedTokenizer : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const char* path = std::getenv("SHADOWKV_TEST_MODEL");
+    if (path == nullptr) GTEST_SKIP() << "SHADOWKV_TEST_MODEL does not name the embedded model's GGUF file.";
+    tokenizer_ = Tokenizer::open(path);
+  }
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+TEST_F(EmbeddedTokenizer, GivesTheIdsOfTheReference) {
+  expect_golden_ids(*tokenizer_, "embedded");
+}
+
+TEST_F(EmbeddedTokenizer, GivesTheTextsOfTheReferenceAtOnceAndAsAStream) {
+  expect_golden_texts(tokenizer_, "embedded");
+}
+
+TEST_F(EmbeddedTokenizer, KnowsItsSpecialTokens) {
+  EXPECT_EQ(tokenizer_->vocab_size(), 49152);
+  EXPECT_EQ(tokenizer_->id_of("<|im_start|>"), 1);
+  EXPECT_EQ(tokenizer_->id_of("<|im_end|>"), 2);
+  EXPECT_TRUE(tokenizer_->is_special(16));
+  EXPECT_FALSE(tokenizer_->is_special(17));
+  const auto ids = tokenizer_->encode(format_chatml({}, ""));
+  EXPECT_EQ(ids.front(), 1);
+  EXPECT_EQ(tokenizer_->decode(ids, true), "assistant\n");
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
