@@ -38,14 +38,17 @@ T parse_number(std::string_view text, std::string_view option, Range<T> range) {
 CLI::Option* add(CLI::App& app, const OptionText& text, const std::string& shown_default,
                  const std::function<void(const std::string&)>& read) {
   CLI::Option* option = app.add_option_function<std::string>(text.flags, read, text.help);
-  const std::string unit = text.unit.empty() ? "" : " " + text.unit;
-  option->option_text(shown_default.empty() ? unit : fmt::format("{} [default: {}]", unit, shown_default));
+  option->type_name(text.unit);
+  option->option_text(shown_default.empty() ? text.unit
+                                            : fmt::format("{} [default: {}]", text.unit, shown_default));
   if (!text.group.empty()) option->group(text.group);
   return option;
 }
 
+// The long name: "--rank" of "-r,--rank,--width".
 std::string flag_of(const OptionText& text) {
-  return text.flags.substr(0, text.flags.find(','));
+  const std::size_t start = text.flags.find("--");
+  return text.flags.substr(start, text.flags.find(',', start) - start);
 }
 
 // Calls use(part) for each part of a list separated by commas or blanks.
@@ -62,7 +65,9 @@ void for_each_part(std::string_view text, const std::function<void(std::string_v
 std::vector<std::string> long_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back(name);
+    for (const std::string& name : option->get_lnames()) {
+      if (name != "help" && name != "config") names.push_back(name);
+    }
   }
   return names;
 }
@@ -77,7 +82,7 @@ void refuse_unknown_arguments(const CLI::App& app) {
   const std::vector<std::string> names = long_names(app);
   const std::string near(nearest_name(asked.substr(0, asked.find('=')), names));
   throw InvalidInput(fmt::format("shadowkv {} has no option {}{}; see shadowkv {} --help", app.get_name(),
-                                 first, near.empty() ? "" : fmt::format(", did you mean --{}?", near),
+                                 first, near.empty() ? "" : fmt::format(" (did you mean --{}?)", near),
                                  app.get_name()));
 }
 
@@ -245,7 +250,7 @@ CLI::App& add_subcommand(CLI::App& root, const std::string& name, const std::str
   app->add_option("--config",
                   "File of options, one \"name = value\" a line, such as max-new-tokens = 64; the "
                   "command line wins over it")
-      ->option_text(" FILE [default: none]");
+      ->option_text("FILE [default: none]");
   return *app;
 }
 

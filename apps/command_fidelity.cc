@@ -170,7 +170,7 @@ Command add_fidelity(CLI::App& root) {
   app.add_option_function<std::vector<std::string>>(
          "--text", [&a](const std::vector<std::string>& files) { a.texts = files; },
          "Text in UTF-8 to measure on; several files or repeated")
-      ->option_text(" FILE ... [default: none, at least one is needed]");
+      ->option_text("FILE ... [default: none; at least one is needed]");
   add_whole(app,
             {"--prefill-tokens", "TOKENS",
              "Tokens of each text read before the first step; 0: all but the steps", ""},

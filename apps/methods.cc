@@ -29,7 +29,8 @@ void add_attention_options(CLI::App& app, AttentionArguments& arguments) {
          "--preset", [&arguments](const std::string& name) { arguments.preset = name; },
          fmt::format("Settings to start from: {}; the options below change them",
                      fmt::join(preset_names(), ", ")))
-      ->option_text(" NAME [default: default]")
+      ->option_text("NAME [default: default]")
+      ->type_name("NAME")
       ->group(group);
   for (const AttentionOption& option : list_options(AttentionConfig{})) {
     app.add_option_function<std::string>(
@@ -38,7 +39,8 @@ void add_attention_options(CLI::App& app, AttentionArguments& arguments) {
              arguments.changes.emplace_back(name, value);
            },
            option.help)
-        ->option_text(fmt::format(" VALUE [default: {}]", option.value))
+        ->option_text(fmt::format("VALUE [default: {}]", option.value))
+        ->type_name("VALUE")
         ->group(group);
   }
 }
@@ -62,7 +64,7 @@ void add_methods_option(CLI::App& app, MethodsArguments& arguments) {
          "Methods to put side by side: full, shadow, paper, or a preset with settings such as "
          "default:rank=160,chunk-size=8; separated by ; or , or given repeatedly. exact-below is 0 unless "
          "set")
-      ->option_text(fmt::format(" LIST [default: {}]", arguments.fallback))
+      ->option_text(fmt::format("LIST [default: {}]", arguments.fallback))
       ->allow_extra_args(false);
 }
 

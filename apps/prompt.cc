@@ -67,7 +67,7 @@ void add_prompt_options(CLI::App& app, PromptArguments& arguments, bool takes_id
   arguments.argument = app.add_option_function<std::string>(
       "text", [&arguments](const std::string& value) { arguments.text = value; },
       "The text; - or nothing reads standard input");
-  arguments.argument->option_text(" TEXT [default: standard input]");
+  arguments.argument->option_text("TEXT [default: standard input]");
   arguments.file_option =
       add_path(app, {"-f,--prompt-file", "FILE", "Read the text from a file in UTF-8 [default: none]", group},
                arguments.file);

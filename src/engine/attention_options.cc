@@ -86,7 +86,7 @@ Knob budget_knob() {
     config.sparse_budget = parse_number<int64_t>(name, text, 1, kMostTokens);
     config.sparse_budget_share = 0.0;
   };
-  return {name, "tokens each KV head attends a step, or a share of the sequence such as 1.6%", get, set};
+  return {name, "Tokens each KV head attends a step, or a share of the sequence such as 1.6%", get, set};
 }
 
 std::vector<Knob> choice_knobs() {
@@ -94,23 +94,23 @@ std::vector<Knob> choice_knobs() {
   return {
       word_knob<Method>("method", "full: exact attention; shadow: low-rank keys and few chunks a step",
                         &C::method, {"full", "shadow"}),
-      whole_knob("exact-below", "sequences of fewer tokens are attended exactly; 0: never", &C::exact_below,
+      whole_knob("exact-below", "Sequences of fewer tokens are attended exactly; 0: never", &C::exact_below,
                  0, kMostTokens),
       word_knob<IndexKind>("index",
-                           "what finds the chunks: sketch (sign bits of keys) or landmarks (chunk means)",
+                           "What finds the chunks: sketch (sign bits of keys) or landmarks (chunk means)",
                            &C::index, {"sketch", "landmarks"}),
-      whole_knob("sketch-bits", "bits a key number in the sketch, 1 or 2; 0: by head size", &C::sketch_bits,
+      whole_knob("sketch-bits", "Bits a key number in the sketch, 1 or 2; 0: by head size", &C::sketch_bits,
                  0, 2),
-      whole_knob("chunk-size", "tokens a chunk, the unit of selection and transfer, 1 to 16", &C::chunk_size,
+      whole_knob("chunk-size", "Tokens a chunk, the unit of selection and transfer, 1 to 16", &C::chunk_size,
                  1, 16),
       budget_knob(),
       whole_knob("sparse-budget-per",
-                 "the budget counts for every so many tokens of the sequence; 0: for all of it",
+                 "The budget counts for every so many tokens of the sequence; 0: for all of it",
                  &C::sparse_budget_per, 0, kMostTokens),
       real_knob("sparse-budget-share",
-                "share of the sequence to attend instead of a token budget, to 1; 0: off",
+                "Share of the sequence to attend instead of a token budget, to 1; 0: off",
                 &C::sparse_budget_share, 0.0, 1.0),
-      real_knob("rerank", "candidates a chosen chunk, scored again by their rebuilt keys; 1: trust the index",
+      real_knob("rerank", "Candidates a chosen chunk, scored again by their rebuilt keys; 1: trust the index",
                 &C::rerank, 1.0, 64.0),
   };
 }
@@ -119,26 +119,26 @@ std::vector<Knob> storage_knobs() {
   using C = AttentionConfig;
   const std::vector<std::string> types = {"automatic", "float32", "bfloat16", "int8"};
   return {
-      whole_knob("rank", "numbers a token's key factor has; 0: 5/16 of the key width, at least 96", &C::rank,
-                 0, int64_t{1} << 20),
-      word_knob<StorageType>("factors", "type of the key factors: automatic, float32, bfloat16 or int8",
+      whole_knob("rank", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 96", &C::rank,
+                 0, kMostTokens),
+      word_knob<StorageType>("factors", "Type of the key factors: automatic, float32, bfloat16 or int8",
                              &C::factors, types),
       word_knob<StorageType>("values",
-                             "type of the stored values: automatic (that of computing), float32, bfloat16 "
+                             "Type of the stored values: automatic (that of computing), float32, bfloat16 "
                              "or int8",
                              &C::values, types),
-      whole_knob("outlier-chunks", "chunks per KV head and segment kept whole and always attended",
+      whole_knob("outlier-chunks", "Chunks per KV head and segment kept whole and always attended",
                  &C::outlier_chunks, 0, kMostTokens),
-      whole_knob("local-window", "latest tokens kept whole and always attended", &C::local_window, 0,
+      whole_knob("local-window", "Latest tokens kept whole and always attended", &C::local_window, 0,
                  kMostTokens),
-      real_knob("slot-selections", "size of the cache of recently used chunks, in steps' selections, from 1",
+      real_knob("slot-selections", "Size of the cache of recently used chunks, in steps' selections, from 1",
                 &C::slot_selections, 1.0, 1e6),
-      whole_knob("segment-tokens", "tokens that share one key basis, a multiple of 512; 0: the whole prompt",
+      whole_knob("segment-tokens", "Tokens that share one key basis, a multiple of 512; 0: the whole prompt",
                  &C::segment_tokens, 0, kMostTokens),
-      whole_knob("segment-min-tokens", "prompt tokens that give a segment a basis of its own",
+      whole_knob("segment-min-tokens", "Prompt tokens that give a segment a basis of its own",
                  &C::segment_min_tokens, 1, kMostTokens),
       word_knob<Placement>("placement",
-                           "values on the device while there is room (spill) or in host memory (host)",
+                           "Values on the device while there is room (spill) or in host memory (host)",
                            &C::placement, {"spill", "host"}),
   };
 }

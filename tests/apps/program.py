@@ -1,0 +1,462 @@
+#!/usr/bin/env python3
+"""Runs the program as a user does and checks what comes back: exit codes, messages, output.
+
+    SHADOWKV_PROGRAM=build/release/shadowkv python3 tests/apps/program.py
+
+Needs Python's standard library alone. The models are the tiny ones of tests/testdata/golden.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/testdata/golden/llama_gqa"
+MODEL = ["--model", str(GOLDEN / "f32.gguf")]
+SHAPE = ["--shape", "tiny"]
+PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"))
+COMMANDS = ["generate", "compare", "fidelity", "tokenize", "detokenize", "info", "bench"]
+
+
+def run(*arguments, stdin=b""):
+    command = [PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
+    done.errors = done.stderr.decode()
+    done.text = done.stdout.decode("utf-8", "replace")
+    return done
+
+
+def read_npy(path):
+    """Shape and numbers of a float32 or int32 array."""
+    data = pathlib.Path(path).read_bytes()
+    assert data[:6] == b"\x93NUMPY", path
+    length = struct.unpack("<H", data[8:10])[0]
+    header = eval(data[10 : 10 + length].decode())  # a literal of Python, from our own files
+    kind = {"<f4": "f", "<i4": "i"}[header["descr"]]
+    body = data[10 + length :]
+    return header["shape"], struct.unpack(f"<{len(body) // 4}{kind}", body)
+
+
+class ProgramTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def succeed(self, *arguments, stdin=b""):
+        done = run(*arguments, stdin=stdin)
+        self.assertEqual(done.returncode, 0, done.errors)
+        return done
+
+    def refuse(self, *arguments, says=(), stdin=b"", code=2):
+        """Expects one line on stderr with each of `says`, and nothing on stdout."""
+        done = run(*arguments, stdin=stdin)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.errors}")
+        self.assertEqual(done.text, "", arguments)
+        self.assertTrue(done.errors.startswith("shadowkv: "), done.errors)
+        self.assertEqual(done.errors.count("\n"), 1, done.errors)
+        for part in says:
+            self.assertIn(part, done.errors)
+        return done
+
+    def write(self, name, content):
+        path = self.folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+
+class Help(ProgramTest):
+    def test_every_command_explains_its_options_with_unit_and_default(self):
+        for command in COMMANDS:
+            text = self.succeed(command, "--help").text
+            self.assertIn("[default: ", text, command)
+            for line in text.splitlines():
+                option = line.strip()
+                if option.startswith("-") and "--help" not in option:
+                    self.assertIn("--", option)
+        self.assertIn("TOKENS [default: 256]", self.succeed("generate", "--help").text)
+
+    def test_every_attention_option_is_an_option_of_generate(self):
+        text = self.succeed("generate", "--help").text
+        attention = json.loads(self.succeed("info", *MODEL, "--json").text)["methods"][0]["attention"]
+        self.assertEqual(len(attention), 18)
+        for name in attention:
+            self.assertIn(f"--{name}", text)
+
+    def test_help_and_version_succeed_without_a_model(self):
+        text = self.succeed("--help").text
+        for command in COMMANDS:
+            self.assertIn(command, text)
+        self.assertRegex(self.succeed("--version").text, r"^\d+\.\d+\.\d+\n$")
+
+
+class BadCommandLine(ProgramTest):
+    def test_no_or_an_unknown_command_lists_the_known(self):
+        self.refuse(says=["generate", "bench"])
+        self.refuse("generrate", says=['"generrate"', "did you mean", "generate"])
+
+    def test_an_unknown_option_suggests_the_nearest(self):
+        self.refuse("generate", *MODEL, "--budgett", "3", says=["--budgett", "--budget"])
+        self.refuse("bench", *MODEL, "--contxt", "3", says=["--context"])
+
+    def test_an_argument_that_nothing_takes_is_refused(self):
+        self.refuse("generate", *MODEL, "one", "two", says=['"two"'])
+
+    def test_an_option_without_its_value_is_refused(self):
+        self.refuse("generate", *MODEL, "x", "--rank", says=["--rank"])
+
+    def test_impossible_numbers_are_refused_with_option_and_value(self):
+        huge = "99999999999999999999"
+        for option, value in [
+            ("--max-new-tokens", "-1"), ("--max-new-tokens", "0"), ("--max-new-tokens", huge),
+            ("--max-new-tokens", "1.5"), ("--max-new-tokens", ""), ("--top-p", "0"), ("--top-p", "1.1"),
+            ("--top-p", "nan"), ("--temperature", "-1"), ("--temperature", "inf"), ("--top-k", "-1"),
+            ("--seed", "-1"), ("--threads", "-1"), ("--threads", huge), ("--device-memory", "0"),
+            ("--device-memory", "5Q"), ("--device-memory", "-1G"), ("--host-memory", "9e30"),
+            ("--rank", "-1"), ("--rank", huge), ("--chunk-size", "0"), ("--chunk-size", "17"),
+            ("--budget", "-5"), ("--budget", huge), ("--budget", "101%"), ("--sketch-bits", "3"),
+            ("--rerank", "0"), ("--exact-below", "-1"), ("--local-window", huge), ("--outlier-chunks", "-1"),
+            ("--slot-selections", "0"), ("--segment-tokens", "-512"), ("--weights-seed", "x"),
+        ]:
+            with self.subTest(option=option, value=value):
+                self.refuse("generate", *MODEL, "--prompt-ids", "1", f"{option}={value}" if value else option,
+                            *([""] if not value else []), says=[option.replace("--budget", "--sparse-budget")])
+
+    def test_impossible_attention_is_refused_before_an_answer(self):
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--budget", "3", "--chunk-size", "4", says=["3", "4"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--segment-tokens", "100", says=["100", "512"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--index", "landmark", says=["landmarks"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--preset", "papr", says=["paper"])
+        self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,full", says=["twice"])
+        self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,default:rnk=4", says=["rank"])
+
+    def test_words_outside_their_list_are_refused(self):
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--dtype", "float16", says=["float32", "bfloat16"])
+        self.refuse("generate", "--shape", "tinny", "--prompt-ids", "1", says=["tiny"])
+
+    def test_options_that_exclude_each_other_are_refused(self):
+        self.refuse("generate", *MODEL, "text", "--prompt-ids", "1", says=["--prompt-ids"])
+        self.refuse("generate", *MODEL, "text", "--prompt-file", "x", says=["--prompt-file"])
+        self.refuse("generate", *MODEL, *SHAPE, "x", says=["--model", "--shape"])
+        self.refuse("generate", *MODEL, "x", "--chat", "--raw", says=["--chat", "--raw"])
+        self.refuse("compare", *MODEL, "--question", "who?", says=["--document"])
+        self.refuse("compare", *MODEL, "--document", GOLDEN, says=["--question"])
+
+    def test_lists_of_bench_are_checked(self):
+        for option in ("--context", "--batch"):
+            for value in ("", "0", "-1", "x", "1,,x", "99999999999999999999"):
+                with self.subTest(option=option, value=value):
+                    self.refuse("bench", *MODEL, option, value, says=[option])
+
+
+class BadPrompt(ProgramTest):
+    def test_an_empty_prompt_is_refused_wherever_it_comes_from(self):
+        self.refuse("generate", *MODEL, "", says=["empty"])
+        self.refuse("generate", *MODEL, says=["empty"])
+        self.refuse("generate", *MODEL, "-", says=["empty"])
+        self.refuse("generate", *MODEL, "--prompt-file", self.write("empty", ""), says=["empty"])
+        self.refuse("generate", *MODEL, "--prompt-ids", " , ", says=["empty"])
+        self.refuse("tokenize", *MODEL, "", says=["empty"])
+        self.refuse("detokenize", *MODEL, " ", says=["empty"])
+
+    def test_text_that_is_not_utf8_is_refused_with_the_place(self):
+        self.refuse("generate", *MODEL, stdin=b"ab\xff", says=["UTF-8", "byte 2", "0xff"])
+        bad = self.write("bad.txt", b"\xed\xa0\x80")
+        self.refuse("tokenize", *MODEL, "--prompt-file", bad, says=["UTF-8"])
+        self.refuse("fidelity", *MODEL, "--text", bad, says=["UTF-8"])
+
+    def test_a_file_that_is_not_there_is_named(self):
+        gone = self.folder / "gone.txt"
+        self.refuse("generate", *MODEL, "--prompt-file", gone, says=[str(gone), "--prompt-file"])
+        self.refuse("generate", *MODEL, "--prompt-file", self.folder, says=[str(self.folder)])
+        self.refuse("fidelity", *MODEL, "--text", gone, says=[str(gone), "--text"])
+        self.refuse("compare", *MODEL, "--document", gone, "--question", "who?", says=[str(gone), "--document"])
+
+    def test_ids_outside_the_vocabulary_are_refused(self):
+        self.refuse("generate", *MODEL, "--prompt-ids", "1,288", says=["288"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1,-2", says=["-2"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1,x", says=['"x"'])
+        self.refuse("compare", *MODEL, "--prompt-ids", "1,288", "--json", says=["288"])
+        self.refuse("detokenize", *MODEL, "288", says=["288"])
+
+    def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(self):
+        ids = ",".join(["5"] * 5000)
+        self.refuse("generate", *MODEL, "--prompt-ids", ids, says=["5000", "4096"])
+
+    def test_a_prompt_beyond_the_memory_is_out_of_memory(self):
+        ids = ",".join(["5"] * 4000)
+        self.refuse("generate", *MODEL, "--prompt-ids", ids, "--device-memory", "600K", code=3)
+
+    def test_a_text_too_short_for_the_steps_is_refused_with_its_length(self):
+        text = self.write("short.txt", "a few words")
+        self.refuse("fidelity", *MODEL, "--text", text, "--steps", "500", says=["500", "tokens"])
+        self.refuse("fidelity", *MODEL, says=["--text"])
+
+    def test_text_for_a_model_without_a_tokenizer_asks_for_one(self):
+        folder = self.folder / "model"
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(GOLDEN / "hf" / name, folder)
+        self.refuse("generate", "--model", folder, "hello", says=["--tokenizer"])
+        self.succeed("generate", "--model", folder, "--tokenizer", GOLDEN / "hf" / "tokenizer.json", "-n", "1", "hello")
+
+    def test_a_chat_format_the_model_lacks_is_refused(self):
+        self.refuse("generate", *MODEL, "--chat", "hello", says=["chat"])
+
+
+class BadModel(ProgramTest):
+    def test_no_model_or_a_missing_one_is_named(self):
+        self.refuse("generate", "hello", says=["--model"])
+        self.refuse("generate", "--model", "/no/such/model.gguf", "x", says=["/no/such/model.gguf"])
+        self.refuse("info", "--model", "/no/such/model.gguf", says=["/no/such/model.gguf"])
+        self.refuse("generate", *MODEL, "--tokenizer", "/no/such.json", "x", says=["/no/such.json"])
+
+    def test_damaged_files_are_refused_in_one_line(self):
+        whole = (GOLDEN / "f32.gguf").read_bytes()
+        damaged = {
+            "empty": b"", "magic": b"GGUX" + whole[4:], "cut": whole[:-1000], "header": whole[:100],
+            "counts": whole[:8] + b"\xff" * 16 + whole[24:], "version": whole[:4] + b"\x09" + whole[5:],
+            "text": b"this is not a model\n",
+        }
+        for name, content in damaged.items():
+            with self.subTest(name):
+                path = self.write(f"{name}.gguf", content)
+                self.refuse("generate", "--model", path, "--prompt-ids", "1", says=[path.name])
+        for name in ("empty", "magic", "header", "counts", "version", "text"):
+            with self.subTest(name):
+                self.refuse("info", "--model", self.folder / f"{name}.gguf", says=[name])
+
+    def test_a_folder_without_a_model_is_refused(self):
+        self.refuse("generate", "--model", self.folder, "--prompt-ids", "1", says=["config.json"])
+
+    def test_a_damaged_tokenizer_is_refused(self):
+        path = self.write("tokenizer.json", '{"model": {"type": "WordPiece"}}')
+        self.refuse("generate", *MODEL, "--tokenizer", path, "x", says=["WordPiece"])
+
+
+class ConfigFile(ProgramTest):
+    def test_options_come_from_the_file_and_the_command_line_wins(self):
+        path = self.write("c.toml", 'max-new-tokens = 3\nprint-ids = true\n[generate]\nignore-eos = true\n'
+                          '[bench]\ncontext = "1,2"\n')
+        base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "--config", path]
+        self.assertEqual(len(self.succeed(*base).text.splitlines()[0].split()), 3)
+        self.assertEqual(len(self.succeed(*base, "-n", "5").text.splitlines()[0].split()), 5)
+
+    def test_mistakes_in_the_file_are_refused(self):
+        for content, says in [("max-new-token = 3", "max-new-tokens"), ("max-new-tokens = -3", "-3"),
+                              ("[generat]\nrank = 3", "generat"), ("rank = 99999999999999999999", "rank"),
+                              ("print-ids = maybe", "print-ids")]:
+            with self.subTest(content):
+                path = self.write("c.toml", content)
+                self.refuse("generate", *MODEL, "--prompt-ids", "1", "--config", path, says=[says])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--config", "/no/file", says=["/no/file"])
+
+
+class Generate(ProgramTest):
+    EXACT = ["--dtype", "float32", "--method", "full", "--ignore-eos"]
+
+    def golden(self):
+        ids = read_npy(GOLDEN / "f32.ids.npy")[1]
+        return ",".join(map(str, ids[:40])), list(ids[40:])
+
+    def test_ids_and_logits_are_those_of_the_golden_file(self):
+        prompt, answer = self.golden()
+        dump = self.folder / "logits.npy"
+        done = self.succeed("generate", *MODEL, *self.EXACT, "--prompt-ids", prompt, "-n", "32", "--print-ids",
+                            "--dump-logits", dump)
+        self.assertEqual(list(map(int, done.text.splitlines()[0].split())), answer)
+        shape, logits = read_npy(dump)
+        self.assertEqual(shape, (32, 288))
+        wanted = read_npy(GOLDEN / "f32.logits.npy")[1]
+        self.assertLess(max(abs(a - b) for a, b in zip(logits, wanted)), 1e-3)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["logits.npy"])
+
+    def test_a_prompt_is_the_same_from_argument_file_and_stdin(self):
+        base = ["generate", *MODEL, "-n", "8", "--print-ids", "--ignore-eos"]
+        wanted = self.succeed(*base, "Once upon").text
+        self.assertEqual(self.succeed(*base, "--prompt-file", self.write("p.txt", "Once upon")).text, wanted)
+        self.assertEqual(self.succeed(*base, stdin=b"Once upon").text, wanted)
+        self.assertEqual(self.succeed(*base, "-", stdin=b"Once upon").text, wanted)
+        self.assertEqual(self.succeed(*base, "--raw", "Once upon").text, wanted)
+        ids = self.succeed("tokenize", *MODEL, "Once upon").text
+        self.assertEqual(self.succeed(*base, "--prompt-ids", ids).text, wanted)
+
+    def test_streamed_text_is_the_text_that_follows_the_ids(self):
+        base = ["generate", *MODEL, "-n", "12", "--ignore-eos", "Once upon"]
+        after_ids = self.succeed(*base, "--print-ids").stdout.split(b"\n", 1)[1]
+        self.assertEqual(self.succeed(*base).stdout.rstrip(b"\n"), after_ids.rstrip(b"\n"))
+
+    def test_json_is_one_object_with_ids_timings_statistics_and_settings(self):
+        done = self.succeed("generate", *MODEL, "--json", "-n", "4", "--ignore-eos", "--exact-below", "0",
+                            "--rank", "8", "Once upon a time")
+        report = json.loads(done.text)
+        self.assertEqual(len(report["ids"]), 4)
+        self.assertEqual(report["finish"], "length")
+        self.assertEqual(report["attention"]["rank"], 8)
+        self.assertGreater(report["timings"]["ttft_s"], 0)
+        self.assertGreater(report["statistics"]["held_bytes"]["device"], 0)
+
+    def test_same_seed_same_tokens(self):
+        base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "16", "--ignore-eos", "--print-ids",
+                "--temperature", "1.5", "--top-k", "50", "--top-p", "0.95"]
+        one = self.succeed(*base, "--seed", "1").text
+        self.assertEqual(self.succeed(*base, "--seed", "1").text, one)
+        self.assertNotEqual(self.succeed(*base, "--seed", "2").text, one)
+
+    def test_a_rank_over_the_width_is_taken_as_all_of_it_and_said_so(self):
+        done = self.succeed("generate", *MODEL, "--rank", "5000", "--exact-below", "0", "-n", "2", "Once upon")
+        self.assertIn("rank", done.errors)
+        self.assertIn("5000", done.errors)
+
+    def test_a_budget_of_everything_at_full_rank_is_full_attention(self):
+        prompt, answer = self.golden()
+        done = self.succeed("generate", *MODEL, "--dtype", "float32", "--exact-below", "0", "--rank", "5000",
+                            "--factors", "float32", "--budget", "100%", "--ignore-eos", "--prompt-ids", prompt,
+                            "-n", "32", "--print-ids")
+        self.assertEqual(list(map(int, done.text.splitlines()[0].split())), answer)
+
+    def test_a_file_that_cannot_be_written_is_refused_before_work(self):
+        self.refuse("generate", *MODEL, "x", "--dump-logits", self.folder / "no" / "l.npy", says=["l.npy"])
+        self.refuse("generate", *MODEL, "x", "--dump-logits", self.folder, says=["folder"])
+
+    def test_a_refused_prompt_leaves_no_file(self):
+        self.refuse("generate", *MODEL, "--prompt-ids", "999", "--dump-logits", self.folder / "l.npy")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_the_first_interrupt_ends_the_line_and_exits_130(self):
+        command = [PROGRAM, "generate", *MODEL, "--ignore-eos", "-n", "4000", "--dump-logits", self.folder / "l.npy",
+                   "Once upon"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            first = process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertTrue((first + rest).endswith(b"\n"))
+        self.assertEqual(errors.decode().strip(), "shadowkv: interrupted")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_an_interrupt_while_waiting_for_the_prompt_exits_130(self):
+        with subprocess.Popen([PROGRAM, "generate", *MODEL], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+            self.assertEqual(process.returncode, 130)
+
+
+class Text(ProgramTest):
+    def test_text_survives_tokens(self):
+        for text in ("Hello, world", "h\u00e9llo \U0001f600 \u4f60\u597d", "  two  spaces\n\ttab"):
+            ids = self.succeed("tokenize", *MODEL, text).text
+            self.assertEqual(self.succeed("detokenize", *MODEL, ids).text, text + "\n")
+            self.assertEqual(self.succeed("detokenize", *MODEL, stdin=ids.encode()).text, text + "\n")
+            report = json.loads(self.succeed("tokenize", *MODEL, "--json", text).text)
+            self.assertEqual(report["ids"], list(map(int, ids.split())))
+            self.assertEqual(report["count"], len(report["ids"]))
+
+
+class SideBySide(ProgramTest):
+    def test_compare_prints_every_answer_and_the_table(self):
+        done = self.succeed("compare", *MODEL, "--methods", "full,default:rank=16,chunk-size=8;paper", "-n", "6",
+                            "--ignore-eos", "Once upon a time there was a king")
+        for part in ("== full ==", "== default:rank=16,chunk-size=8 ==", "== paper ==", "mean KL", "slot hits", "reference"):
+            self.assertIn(part, done.text)
+
+    def test_compare_as_json_measures_agreement_with_full(self):
+        ids = ",".join(str(3 + i * 7 % 280) for i in range(300))
+        done = self.succeed("compare", *MODEL, "--dtype", "float32", "--json", "--ignore-eos", "-n", "12", "--methods",
+                            "default:budget=16;full;default:rank=5000,factors=float32,sparse-budget=100%"
+                            .replace("budget=16", "sparse-budget=16"), "--prompt-ids", ids)
+        report = json.loads(done.text)
+        self.assertEqual(report["reference"], "full")
+        self.assertEqual(report["prompt_tokens"], 300)
+        sparse, full, collapsed = report["methods"]
+        self.assertEqual(full["agreement"], {"same_tokens": 12, "forced": {"steps": 0}})
+        self.assertEqual(full["statistics"]["attended_share"], 1.0)
+        self.assertEqual(sparse["agreement"]["forced"]["steps"], 11)
+        self.assertGreater(sparse["agreement"]["forced"]["mean"], 0)
+        self.assertLess(sparse["statistics"]["attended_share"], 0.5)
+        self.assertEqual(collapsed["agreement"]["same_tokens"], 12)
+        self.assertLess(collapsed["agreement"]["forced"]["max"], 1e-6)
+
+    def test_fidelity_measures_every_method_against_the_first(self):
+        text = self.write("a.txt", "the quick brown fox jumps over the lazy dog and runs away; " * 12)
+        other = self.write("b.txt", "another text entirely, about nothing in particular. " * 12)
+        done = self.succeed("fidelity", *MODEL, "--dtype", "float32", "--text", text, other, "--prefill-tokens", "150",
+                            "--steps", "20", "--methods", "full,default:sparse-budget=16,paper", "--json")
+        report = json.loads(done.text)
+        self.assertEqual(report["steps"], 40)
+        self.assertEqual(len(report["texts"]), 2)
+        full, sparse, _ = report["methods"]
+        self.assertEqual(full["kl_nats"]["max"], 0)
+        self.assertEqual(full["perplexity_ratio"], 1)
+        kl = sparse["kl_nats"]
+        self.assertTrue(0 < kl["median"] <= kl["p90"] <= kl["p99"] <= kl["max"], kl)
+        table = self.succeed("fidelity", *MODEL, "--text", text, "--steps", "8").text
+        for part in ("mean KL", "p99", "perplexity", "paper"):
+            self.assertIn(part, table)
+
+    def test_bench_has_a_row_for_every_context_batch_and_method(self):
+        path = self.folder / "bench.json"
+        done = self.succeed("bench", *MODEL, "--context", "64,96", "--batch", "1,3", "--methods", "full,shadow",
+                            "--steps", "3", "--warmup", "1", "--json", path)
+        self.assertIn("prefill tok/s", done.text)
+        rows = json.loads(path.read_text())["rows"]
+        self.assertEqual([(r["context"], r["batch"], r["method"]) for r in rows],
+                         [(c, b, m) for c in (64, 96) for b in (1, 3) for m in ("full", "shadow")])
+        for row in rows:
+            self.assertTrue(0 < row["step_ms"]["min"] <= row["step_ms"]["median"] <= row["step_ms"]["max"])
+            self.assertEqual(row["statistics"]["decode_steps"], 4 * row["batch"])
+        printed = self.succeed("bench", *SHAPE, "--context", "8", "--steps", "1", "--json", "-").text
+        self.assertEqual(len(json.loads(printed)["rows"]), 2)
+
+    def test_bench_says_which_rows_have_no_room(self):
+        done = run("bench", "--model", GOLDEN / "f32.gguf", "--context", "16,4000", "--steps", "1", "--methods", "full",
+                   "--device-memory", "600K", "--json", "-")
+        self.assertEqual(done.returncode, 0, done.errors)
+        small, large = json.loads(done.text)["rows"]
+        self.assertNotIn("error", small)
+        self.assertIn("error", large)
+
+
+class Info(ProgramTest):
+    def test_the_tiny_checkpoint_is_described_without_loading_it(self):
+        report = json.loads(self.succeed("info", *MODEL, "--json").text)
+        model = report["model"]
+        self.assertEqual((model["layers"], model["heads"], model["kv_heads"], model["head_dim"]), (2, 4, 2, 16))
+        self.assertEqual(model["vocab_size"], 288)
+        self.assertEqual(model["context"], 4096)
+        full = report["methods"][0]
+        # Keys and values, 2 layers of 2 heads 16 wide in bfloat16.
+        self.assertEqual(full["bytes_per_1024_tokens"]["device"], 1024 * 2 * 2 * 2 * 16 * 2)
+
+    def test_more_memory_gives_more_context_and_batch(self):
+        def largest(memory):
+            done = self.succeed("info", *SHAPE, "--json", "--context", "4096", "--device-memory", memory,
+                                "--host-memory", "1G", "--methods", "full")
+            method = json.loads(done.text)["methods"][0]
+            return method["largest_context"], method["largest_batch"]
+
+        small, large = largest("64M"), largest("256M")
+        self.assertLess(small[0], large[0])
+        self.assertLess(small[1], large[1])
+
+    def test_a_model_larger_than_the_memory_holds_no_tokens(self):
+        done = self.succeed("info", *SHAPE, "--json", "--device-memory", "1K")
+        for method in json.loads(done.text)["methods"]:
+            self.assertEqual((method["largest_context"], method["largest_batch"]), (0, 0))
+
+    def test_the_table_names_both_memories(self):
+        text = self.succeed("info", *SHAPE).text
+        for part in ("device / 1K", "host / 1K", "either / 1K", "largest context", "full", "shadow", "paper"):
+            self.assertIn(part, text)
+
+
+if __name__ == "__main__":
+    unittest.main()
