@@ -1,11 +1,46 @@
 #include "base/parallel.h"
 
-#include <atomic>
+#include <algorithm>
+#include <chrono>
 #include <exception>
 
-namespace shadowkv {
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
-// One call of for_each. Workers hold it by shared_ptr, so a late worker finds an exhausted job, not a dead one.
+namespace shadowkv {
+namespace {
+
+// How long a thread looks for news before it sleeps: longer than the gaps between the ops of a decode step,
+// short enough that an idle pool costs nothing.
+constexpr std::chrono::microseconds kPatience{50};
+
+void pause_briefly() {
+#if defined(__SSE2__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Looks at `news` for kPatience; true as soon as it is.
+template <typename News>
+bool spin_until(const News& news) {
+  constexpr int kLooks = 16;  // between looks at the clock
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < kLooks; ++i) {
+      if (news()) return true;
+      pause_briefly();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
+
+}  // namespace
+
+// One call of for_each. Workers hold it by shared_ptr, so a late worker finds an exhausted job, not a dead
+// one.
 struct ThreadPool::Job {
   const std::function<void(int64_t)>* body = nullptr;
   int64_t count = 0;
@@ -14,6 +49,8 @@ struct ThreadPool::Job {
   std::mutex mutex;
   std::condition_variable finished;
   std::exception_ptr error;  // guarded by mutex
+
+  [[nodiscard]] bool is_done() const { return done.load() == count; }
 };
 
 ThreadPool::ThreadPool(int threads) {
@@ -25,6 +62,7 @@ ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
+    ++generation_;
   }
   wake_.notify_all();
 }
@@ -47,12 +85,18 @@ void ThreadPool::run(Job& job) {
 void ThreadPool::work() {
   uint64_t seen = 0;
   while (true) {
+    const auto news = [&] { return generation_.load() != seen; };
+    const bool awake = spin_until(news);
     std::shared_ptr<Job> job;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (!awake && !news()) {
+        ++sleepers_;
+        wake_.wait(lock, news);
+        --sleepers_;
+      }
       if (stop_) return;
-      seen = generation_;
+      seen = generation_.load();
       job = job_;
     }
     if (job) run(*job);
@@ -68,15 +112,18 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   auto job = std::make_shared<Job>();
   job->body = &body;
   job->count = count;
+  bool someone_sleeps = false;
   {
     const std::lock_guard lock(mutex_);
     job_ = job;
     ++generation_;
+    someone_sleeps = sleepers_ > 0;
   }
-  wake_.notify_all();
+  if (someone_sleeps) wake_.notify_all();
   run(*job);
+  const bool done = spin_until([&] { return job->is_done(); });
   std::unique_lock lock(job->mutex);
-  job->finished.wait(lock, [&] { return job->done.load() == count; });
+  if (!done) job->finished.wait(lock, [&] { return job->is_done(); });
   if (job->error) std::rethrow_exception(job->error);
 }
 

@@ -1,7 +1,9 @@
 // A small pool of threads for the CPU kernels. Work is cut into ranges by the caller's grain, never by the
-// number of threads, so that results do not depend on how many there are.
+// number of threads, so that results do not depend on how many there are. Threads watch for work for some
+// tens of microseconds after each call before they sleep.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -33,9 +35,10 @@ class ThreadPool {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::shared_ptr<Job> job_;    // guarded by mutex_; the job that workers should join
-  uint64_t generation_ = 0;     // guarded by mutex_; counts jobs so that a worker joins each once
-  bool stop_ = false;           // guarded by mutex_
+  std::shared_ptr<Job> job_;             // guarded by mutex_; the job that workers should join
+  int sleepers_ = 0;                     // guarded by mutex_; workers that wait for wake_
+  bool stop_ = false;                    // guarded by mutex_
+  std::atomic<uint64_t> generation_{0};  // changed under mutex_; counts jobs so that a worker joins each once
   std::vector<std::jthread> workers_;
 };
 

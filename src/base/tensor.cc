@@ -25,8 +25,9 @@ int64_t TensorView::row_elements() const {
 }
 
 TensorView TensorView::rows(int64_t first, int64_t count) const {
-  require(rank > 0 && first >= 0 && count >= 0 && first + count <= shape[0], "rows [{}, {}) of {} were asked for",
-          first, first + count, describe());
+  if (rank <= 0 || first < 0 || count < 0 || first + count > shape[0]) {
+    throw InvalidInput(fmt::format("rows [{}, {}) of {} were asked for", first, first + count, describe()));
+  }
   TensorView part = *this;
   part.data += first * row_elements() * size_of(dtype);
   part.shape[0] = count;
@@ -35,32 +36,39 @@ TensorView TensorView::rows(int64_t first, int64_t count) const {
 
 TensorView TensorView::reshaped(std::initializer_list<int64_t> extents) const {
   TensorView other(data, dtype, extents);
-  require(other.elements() == elements(), "{} cannot be seen as {}", describe(), other.describe());
+  if (other.elements() != elements()) {
+    throw InvalidInput(fmt::format("{} cannot be seen as {}", describe(), other.describe()));
+  }
   return other;
 }
 
 std::string TensorView::describe() const {
   std::string text = fmt::format("{} [", name_of(dtype));
-  for (int i = 0; i < rank; ++i) text += fmt::format("{}{}", i ? ", " : "", shape[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < rank; ++i)
+    text += fmt::format("{}{}", i ? ", " : "", shape[static_cast<std::size_t>(i)]);
   return text + "]";
 }
 
 void TensorView::check_dtype(DType wanted) const {
-  require(dtype == wanted, "a {} view was read as {}", describe(), name_of(wanted));
+  if (dtype == wanted) return;  // every op asks: no text unless it is needed
+  throw InvalidInput(fmt::format("a {} view was read as {}", describe(), name_of(wanted)));
 }
 
 void check_shape(std::string_view op, std::string_view name, const TensorView& tensor,
                  std::initializer_list<Extent> expected) {
   bool same = tensor.rank == static_cast<int>(expected.size());
-  std::string wanted;
   std::size_t i = 0;
   for (const Extent& extent : expected) {
     same = same && (extent.size < 0 || tensor.shape[i] == extent.size);
-    wanted += fmt::format("{}{}", i ? ", " : "", extent.name);
-    if (extent.size >= 0) wanted += fmt::format("={}", extent.size);
     ++i;
   }
-  require(same, "{}: {} is {}, expected [{}]", op, name, tensor.describe(), wanted);
+  if (same) return;
+  std::string wanted;
+  for (const Extent& extent : expected) {
+    wanted += fmt::format("{}{}", wanted.empty() ? "" : ", ", extent.name);
+    if (extent.size >= 0) wanted += fmt::format("={}", extent.size);
+  }
+  throw InvalidInput(fmt::format("{}: {} is {}, expected [{}]", op, name, tensor.describe(), wanted));
 }
 
 }  // namespace shadowkv

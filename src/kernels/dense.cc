@@ -17,7 +17,7 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   const char* op = "rms_norm";
   check_activation(op, queue, "x", params.x, {{"tokens"}, {"hidden"}});
   const Extent hidden{"hidden", params.x.shape[1]};
-  require(hidden.size >= 1, "{}: x is {}, hidden must be at least 1", op, params.x.describe());
+  require(hidden.size >= 1, "{}: hidden is {}, it must be at least 1", op, hidden.size);
   check_tensor(op, "weight", params.weight, DType::f32, {hidden});
   check_activation(op, queue, "out", params.out, {{"tokens", params.x.shape[0]}, hidden});
   SHADOWKV_DISPATCH(rms_norm, queue, params);
