@@ -83,6 +83,10 @@ class Attention {
   virtual void begin_step(std::span<const SeqId> sequences) = 0;
   virtual void decode(const LayerInput& input, TensorView out) = 0;
 
+  // Equal for two steps that issue the same work over the same addresses, so that one's recording serves the
+  // other.
+  [[nodiscard]] virtual std::vector<int64_t> step_shape() const = 0;
+
   virtual void end(SeqId sequence) = 0;  // gives everything back; unknown ids are ignored
   [[nodiscard]] virtual AttentionStatistics statistics() = 0;
 };

@@ -6,12 +6,6 @@
 #include "kernels/kernels.h"
 
 namespace shadowkv {
-namespace {
-
-constexpr int64_t kActivationBytes = 4;  // float32 activations
-
-}  // namespace
-
 ExactPrefill::ExactPrefill(const AttentionShape& shape, Device& device) : shape_(shape), device_(device) {
   const std::vector<float> frequencies = inverse_frequencies(shape.rope);
   const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(float));
@@ -20,7 +14,7 @@ ExactPrefill::ExactPrefill(const AttentionShape& shape, Device& device) : shape_
 }
 
 int64_t ExactPrefill::workspace_bytes(int64_t prompt_tokens) const {
-  return prompt_tokens * (3 * shape_.kv_width() * kActivationBytes + static_cast<int64_t>(sizeof(int32_t)));
+  return prompt_tokens * (3 * token_bytes() + size_of(DType::i32));
 }
 
 void ExactPrefill::begin(int64_t prompt_tokens) {
@@ -31,19 +25,19 @@ void ExactPrefill::begin(int64_t prompt_tokens) {
   }
   std::vector<int32_t> positions(static_cast<std::size_t>(capacity_));
   std::iota(positions.begin(), positions.end(), 0);
-  std::byte* to = workspace_.data() + 3 * capacity_ * shape_.kv_width() * kActivationBytes;
+  std::byte* to = workspace_.data() + 3 * capacity_ * token_bytes();
   device_.compute().copy(to, positions.data(), capacity_ * static_cast<int64_t>(sizeof(int32_t)));
   device_.compute().synchronize();  // the host copy dies here
   tokens_ = 0;
 }
 
 TensorView ExactPrefill::keys_values(int which) const {
-  std::byte* data = workspace_.data() + which * capacity_ * shape_.kv_width() * kActivationBytes;
-  return TensorView(data, DType::f32, {capacity_, shape_.kv_heads, shape_.head_dim});
+  std::byte* data = workspace_.data() + which * capacity_ * token_bytes();
+  return TensorView(data, device_.activation_dtype(), {capacity_, shape_.kv_heads, shape_.head_dim});
 }
 
 RawLayer ExactPrefill::layer() const {
-  const std::byte* positions = workspace_.data() + 3 * capacity_ * shape_.kv_width() * kActivationBytes;
+  const std::byte* positions = workspace_.data() + 3 * capacity_ * token_bytes();
   return {.k_raw = keys_values(0).rows(0, tokens_),
           .k = keys_values(1).rows(0, tokens_),
           .v = keys_values(2).rows(0, tokens_),
@@ -64,7 +58,7 @@ void ExactPrefill::run(const LayerInput& input, TensorView out) {
   if (rotated_q_.bytes() < input.q.bytes()) {
     rotated_q_ = device_.allocate(Tier::device, Purpose::activations, input.q.bytes());
   }
-  const TensorView q(rotated_q_.data(), DType::f32, {count, shape_.heads, shape_.head_dim});
+  const TensorView q(rotated_q_.data(), input.q.dtype, {count, shape_.heads, shape_.head_dim});
   const RawLayer raw = layer();
   const TensorView positions(const_cast<int32_t*>(raw.positions + input.first_position), DType::i32, {count});
   const RopeView rope{inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};

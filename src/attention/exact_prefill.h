@@ -6,7 +6,7 @@
 
 namespace shadowkv {
 
-// A layer's keys and values of positions 0 .. tokens - 1 of one sequence, float32 on the CPU.
+// A layer's keys and values of positions 0 .. tokens - 1 of one sequence, in the activations' type.
 struct RawLayer {
   TensorView k_raw;                    // [tokens, kv_heads, head_dim] before rotation
   TensorView k;                        // [tokens, kv_heads, head_dim] rotated
@@ -34,8 +34,11 @@ class ExactPrefill {
   [[nodiscard]] Device& device() const { return device_; }
 
  private:
-  [[nodiscard]] TensorView keys_values(
-      int which) const;  // 0: k_raw, 1: k, 2: v; [capacity_, kv_heads, head_dim]
+  [[nodiscard]] int64_t token_bytes() const {
+    return shape_.kv_width() * size_of(device_.activation_dtype());
+  }
+  // which: 0 k_raw, 1 k, 2 v; [capacity_, kv_heads, head_dim]
+  [[nodiscard]] TensorView keys_values(int which) const;
 
   AttentionShape shape_;
   Device& device_;

@@ -21,6 +21,7 @@ class ExactStore {
 
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
+  void upload_tables(Queue& queue) { store_.upload_tables(queue); }
 
   // Rotated keys and values of tokens that there is room for.
   void append(int64_t layer, const TensorView& k, const TensorView& v, const TokenBatch& tokens);

@@ -53,6 +53,11 @@ class FullAttention final : public Attention {
       statistics_.attended_tokens += static_cast<double>(sequence.tokens);
     }
     step_.begin(rows, tokens);
+    store_.upload_tables(device_.compute());
+  }
+
+  [[nodiscard]] std::vector<int64_t> step_shape() const override {
+    return {step_.size(), step_.batch().max_tokens};
   }
 
   void decode(const LayerInput& input, TensorView out) override {

@@ -18,6 +18,7 @@ class LandmarkIndex final : public ShadowIndex {
 
   void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
   void release(int64_t row) override { store_.release(row); }
+  void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const override {
     return store_.bytes_for(chunks_of(tokens));
   }

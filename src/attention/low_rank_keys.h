@@ -15,6 +15,7 @@ class LowRankKeys {
 
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
+  void upload_tables(Queue& queue) { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
   [[nodiscard]] int64_t held_bytes(int64_t row) const { return store_.held_bytes(row, Tier::device); }
 

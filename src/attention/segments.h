@@ -24,6 +24,7 @@ class Segments {
   // Fits mean, basis and centre of one layer.
   void fit(int64_t row, const RawLayer& raw, int64_t layer);
   void release(int64_t row);
+  void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] int64_t tokens() const { return segment_tokens_; }
   [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const;

@@ -18,6 +18,9 @@
 namespace shadowkv {
 namespace {
 
+// Steps whose longest sequences have as many open chunks to within this have the same shapes.
+constexpr int64_t kChunkBucket = 128;
+
 class ShadowAttention final : public Attention {
  public:
   ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device);
@@ -30,6 +33,7 @@ class ShadowAttention final : public Attention {
   void decode(const LayerInput& input, TensorView out) override;
   void end(SeqId id) override;
   [[nodiscard]] AttentionStatistics statistics() override;
+  [[nodiscard]] std::vector<int64_t> step_shape() const override;
 
  private:
   struct Sequence {
@@ -63,6 +67,7 @@ class ShadowAttention final : public Attention {
 
   // ---- one step
   void count_step(const Sequence& sequence);
+  void upload_tables();
   void decode_exact(const LayerInput& input, TensorView out);
   void decode_sparse(const LayerInput& input, TensorView out);
   void append(const LayerInput& input);
@@ -314,14 +319,16 @@ void ShadowAttention::turn_sparse(Sequence& sequence) {
   const int64_t tokens = sequence.tokens;
   const int64_t numbers = tokens * shape_.kv_width();
   const Buffer workspace =
-      device_.allocate(Tier::device, Purpose::activations, 3 * numbers * size_of(DType::f32) + tokens * 4);
-  auto* floats = reinterpret_cast<float*>(workspace.data());
+      device_.allocate(Tier::device, Purpose::activations,
+                       3 * numbers * size_of(device_.activation_dtype()) + tokens * size_of(DType::i32));
+  const DType type = device_.activation_dtype();
   const auto view = [&](int which) {
-    return TensorView(floats + which * numbers, DType::f32, {tokens, shape_.kv_heads, shape_.head_dim});
+    std::byte* data = workspace.data() + which * numbers * size_of(type);
+    return TensorView(data, type, {tokens, shape_.kv_heads, shape_.head_dim});
   };
   std::vector<int32_t> positions(static_cast<std::size_t>(tokens));
   for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
-  auto* on_device = reinterpret_cast<int32_t*>(floats + 3 * numbers);
+  auto* on_device = reinterpret_cast<int32_t*>(workspace.data() + 3 * numbers * size_of(type));
   queue.copy(on_device, positions.data(), tokens * 4);
   row_of_token_.assign(
       std::vector<int32_t>(static_cast<std::size_t>(tokens), static_cast<int32_t>(sequence.row)));
@@ -446,10 +453,33 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
     most_candidates_ = std::max(most_candidates_, sequence.candidates);
     most_picks_ = std::max(most_picks_, sequence.budget);
   }
+  if (open_chunks_ > 1) open_chunks_ = round_up(open_chunks_, kChunkBucket);
   exact_step_.begin(rows[0], lengths[0]);
   sparse_step_.begin(rows[1], lengths[1]);
   candidate_limits_.assign(std::move(candidates));
   pick_limits_.assign(std::move(picks));
+  upload_tables();
+}
+
+// Everything that the host changed goes to the device now, so that what follows can be recorded and replayed.
+void ShadowAttention::upload_tables() {
+  Queue& queue = device_.compute();
+  exact_.upload_tables(queue);
+  index_->upload_tables(queue);
+  keys_.upload_tables(queue);
+  values_.upload_tables(queue);
+  segments_.upload_tables(queue);
+  candidate_limits_.upload(queue);
+  pick_limits_.upload(queue);
+  (void)resident_view(0);
+  (void)slot_view(0);
+}
+
+std::vector<int64_t> ShadowAttention::step_shape() const {
+  return {sparse_step_.size(), exact_step_.size(), sparse_step_.batch().max_tokens,
+          exact_step_.batch().max_tokens, open_chunks_, most_candidates_, most_picks_,
+          // Only with rows of both kinds do places in the batch matter.
+          exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
 }
 
 void ShadowAttention::decode(const LayerInput& input, TensorView out) {
@@ -466,13 +496,16 @@ void ShadowAttention::decode_mixed(const LayerInput& input, TensorView out) {
     const int64_t q_row = input.q.row_elements();
     const int64_t kv_row = input.k.row_elements();
     const TensorView all = mixed_.get(input.q.dtype, {count * (2 * q_row + 2 * kv_row)});
-    auto* at = reinterpret_cast<float*>(all.data);
-    const TensorView q(at, input.q.dtype, {count, shape_.heads, shape_.head_dim});
-    const TensorView k(at + count * q_row, input.k.dtype, {count, shape_.kv_heads, shape_.head_dim});
-    const TensorView v(at + count * (q_row + kv_row), input.v.dtype,
-                       {count, shape_.kv_heads, shape_.head_dim});
-    const TensorView part(at + count * (q_row + 2 * kv_row), out.dtype,
-                          {count, shape_.heads, shape_.head_dim});
+    std::byte* next = all.data;
+    const auto take = [&](int64_t heads) {
+      const TensorView view(next, input.q.dtype, {count, heads, shape_.head_dim});
+      next += view.bytes();
+      return view;
+    };
+    const TensorView q = take(shape_.heads);
+    const TensorView k = take(shape_.kv_heads);
+    const TensorView v = take(shape_.kv_heads);
+    const TensorView part = take(shape_.heads);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t from = (*places)[static_cast<std::size_t>(i)];
       queue.copy(q.rows(i, 1).data, input.q.rows(from, 1).data, q.rows(i, 1).bytes());

@@ -34,6 +34,7 @@ class ShadowIndex {
   virtual void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) = 0;
   // Whether chunks that it describes badly are to be kept whole.
   [[nodiscard]] virtual bool wants_outliers() const = 0;
+  virtual void upload_tables(Queue& queue) = 0;
 };
 
 [[nodiscard]] std::unique_ptr<ShadowIndex> make_sketch(const AttentionConfig& config,

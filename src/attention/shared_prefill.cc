@@ -47,6 +47,12 @@ void SharedPrefill::decode(const LayerInput& input, TensorView out) {
   methods_[selected_]->decode(input, out);
 }
 
+std::vector<int64_t> SharedPrefill::step_shape() const {
+  std::vector<int64_t> shape = methods_[selected_]->step_shape();
+  shape.push_back(static_cast<int64_t>(selected_));
+  return shape;
+}
+
 void SharedPrefill::end(SeqId sequence) {
   for (const auto& method : methods_) method->end(sequence);
 }

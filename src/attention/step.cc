@@ -5,6 +5,12 @@
 #include "base/check.h"
 
 namespace shadowkv {
+namespace {
+
+// Steps whose longest sequences agree to within this have the same shapes.
+constexpr int64_t kTokenBucket = 1024;
+
+}  // namespace
 
 int64_t RowMap::add(SeqId id) {
   require(!rows_.contains(id), "sequence {} has begun already; end it first", id);
@@ -21,16 +27,6 @@ int64_t RowMap::at(SeqId id) const {
   const auto found = rows_.find(id);
   require(found != rows_.end(), "sequence {} is unknown; begin it first", id);
   return found->second;
-}
-
-TensorView Scratch::get(DType dtype, std::initializer_list<int64_t> shape) {
-  TensorView view(nullptr, dtype, shape);
-  if (view.bytes() > memory_.bytes()) {
-    memory_ = Buffer();
-    memory_ = device_->allocate(Tier::device, Purpose::activations, view.bytes());
-  }
-  view.data = memory_.data();
-  return view;
 }
 
 Step::Step(const ExactPrefill& prefill, Device& device)
@@ -60,7 +56,10 @@ void Step::begin(std::span<const int64_t> rows, std::span<const int64_t> tokens)
   Queue& queue = device_.compute();
   const auto size = static_cast<int64_t>(rows.size());
   const int32_t* row_table = rows_.upload(queue);
-  batch_ = {.size = size, .rows = row_table, .tokens = lengths_.upload(queue), .max_tokens = longest};
+  batch_ = {.size = size,
+            .rows = row_table,
+            .tokens = lengths_.upload(queue),
+            .max_tokens = round_up(longest, kTokenBucket)};
   tokens_ = {.count = size, .rows = row_table, .positions = positions_.upload(queue)};
 }
 

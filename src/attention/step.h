@@ -8,6 +8,7 @@
 
 #include "attention/attention.h"
 #include "attention/exact_prefill.h"
+#include "base/scratch.h"
 #include "cache/device_array.h"
 #include "kernels/kernels.h"
 
@@ -23,17 +24,6 @@ class RowMap {
 
  private:
   std::map<SeqId, int64_t> rows_;
-};
-
-// Grows to the largest size asked for and never shrinks.
-class Scratch {
- public:
-  explicit Scratch(Device& device) : device_(&device) {}
-  [[nodiscard]] TensorView get(DType dtype, std::initializer_list<int64_t> shape);
-
- private:
-  Device* device_;
-  Buffer memory_;
 };
 
 // The sequences of a decode step.

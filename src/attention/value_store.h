@@ -16,6 +16,10 @@ class ValueStore {
 
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
+  void upload_tables(Queue& queue) {
+    runs_.upload_tables(queue);
+    if (scales_) scales_->upload_tables(queue);
+  }
   [[nodiscard]] int64_t run_bytes_for(int64_t tokens) const { return runs_.bytes_for(tokens); }
   [[nodiscard]] int64_t scale_bytes_for(int64_t tokens) const {
     return scales_ ? scales_->bytes_for(tokens) : 0;

@@ -35,7 +35,8 @@ int64_t parse_bytes(std::string_view text, std::string_view option) {
     unit.remove_prefix(1);
   }
   const bool known = power != std::string_view::npos && (unit.empty() || unit == "B" || unit == "iB");
-  const double bytes = value * std::pow(1024.0, static_cast<double>(power == std::string_view::npos ? 0 : power));
+  const double bytes =
+      value * std::pow(1024.0, static_cast<double>(power == std::string_view::npos ? 0 : power));
   require(error == std::errc() && known && value >= 0 && bytes < 9.2e18,
           "{} = \"{}\" is not a number of bytes; write for example 512M or 6GiB", option, text);
   return static_cast<int64_t>(bytes);

@@ -22,7 +22,11 @@ void require(bool condition, fmt::format_string<Args...> message, Args&&... args
 [[nodiscard]] int64_t checked_mul(int64_t a, int64_t b, std::string_view what);
 [[nodiscard]] int64_t checked_add(int64_t a, int64_t b, std::string_view what);
 
-[[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-[[nodiscard]] constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+[[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+[[nodiscard]] constexpr int64_t round_up(int64_t a, int64_t b) {
+  return ceil_div(a, b) * b;
+}
 
 }  // namespace shadowkv

@@ -47,13 +47,15 @@ class CpuDevice final : public Device {
   [[nodiscard]] Queue& compute() override { return queue_; }
   [[nodiscard]] Queue& copy() override { return queue_; }
   [[nodiscard]] ThreadPool& threads() override { return pool_; }
+  [[nodiscard]] DType activation_dtype() const override { return DType::f32; }
 
  protected:
   std::byte* allocate_raw(Tier /*tier*/, int64_t bytes) override {
     const int64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : 64;
     const auto rounded = static_cast<std::size_t>(round_up(bytes, alignment));
     void* data = std::aligned_alloc(static_cast<std::size_t>(alignment), rounded);
-    if (data && alignment == kHugePageBytes) madvise(data, rounded, MADV_HUGEPAGE);  // a hint; failure is harmless
+    if (data && alignment == kHugePageBytes)
+      madvise(data, rounded, MADV_HUGEPAGE);  // a hint; failure is harmless
     return static_cast<std::byte*>(data);
   }
   void free_raw(Tier /*tier*/, std::byte* data, int64_t /*bytes*/) noexcept override { std::free(data); }

@@ -7,11 +7,13 @@
 
 namespace shadowkv {
 
-std::string_view name_of(Tier tier) { return tier == Tier::device ? "device" : "host"; }
+std::string_view name_of(Tier tier) {
+  return tier == Tier::device ? "device" : "host";
+}
 
 std::string_view name_of(Purpose purpose) {
-  constexpr std::array<std::string_view, kPurposes> kNames = {"weights", "keys_values", "index",  "factors",
-                                                              "values",  "slots",       "tables", "activations"};
+  constexpr std::array<std::string_view, kPurposes> kNames = {
+      "weights", "keys_values", "index", "factors", "values", "slots", "tables", "activations"};
   return kNames[static_cast<std::size_t>(purpose)];
 }
 
@@ -25,7 +27,9 @@ int64_t MemoryUse::of(Tier tier, Purpose purpose) const {
   return bytes[static_cast<std::size_t>(tier)][static_cast<std::size_t>(purpose)];
 }
 
-Buffer::Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+Buffer::Buffer(Buffer&& other) noexcept {
+  *this = std::move(other);
+}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this == &other) return *this;
@@ -51,13 +55,15 @@ Buffer Device::allocate(Tier tier, Purpose purpose, int64_t bytes) {
     const std::lock_guard lock(mutex_);
     const int64_t held = use_.held(tier);
     if (bytes > use_.budget[t] - held) {
-      throw OutOfMemory(fmt::format(
-          "{} of {} memory for {} were asked for, {} of {} are free; ask for less context or raise --{}-memory",
-          format_bytes(bytes), name_of(tier), name_of(purpose), format_bytes(use_.budget[t] - held),
-          format_bytes(use_.budget[t]), name_of(tier)));
+      throw OutOfMemory(
+          fmt::format("{} of {} memory for {} were asked for, {} of {} are free; ask for less context or "
+                      "raise --{}-memory",
+                      format_bytes(bytes), name_of(tier), name_of(purpose),
+                      format_bytes(use_.budget[t] - held), format_bytes(use_.budget[t]), name_of(tier)));
     }
     use_.bytes[t][static_cast<std::size_t>(purpose)] += bytes;
     use_.peak[t] = std::max(use_.peak[t], held + bytes);
+    if (purpose == Purpose::tables || purpose == Purpose::activations) ++address_epoch_;
   }
   buffer.device_ = this;
   buffer.bytes_ = bytes;
@@ -74,7 +80,13 @@ Buffer Device::allocate(Tier tier, Purpose purpose, int64_t bytes) {
 void Device::release(Buffer& buffer) noexcept {
   if (buffer.data_) free_raw(buffer.tier_, buffer.data_, buffer.bytes_);
   const std::lock_guard lock(mutex_);
-  use_.bytes[static_cast<std::size_t>(buffer.tier_)][static_cast<std::size_t>(buffer.purpose_)] -= buffer.bytes_;
+  use_.bytes[static_cast<std::size_t>(buffer.tier_)][static_cast<std::size_t>(buffer.purpose_)] -=
+      buffer.bytes_;
+}
+
+int64_t Device::address_epoch() const {
+  const std::lock_guard lock(mutex_);
+  return address_epoch_;
 }
 
 void Device::set_budget(Tier tier, int64_t bytes) {

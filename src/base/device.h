@@ -6,10 +6,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string_view>
 
+#include "base/dtype.h"
 #include "base/parallel.h"
 
 namespace shadowkv {
@@ -34,7 +36,8 @@ struct MemoryUse {
 
 class Device;
 
-// Owned memory of one tier; gives its bytes back to the device's count when it dies. Must not outlive its device.
+// Owned memory of one tier; gives its bytes back to the device's count when it dies. Must not outlive its
+// device.
 class Buffer {
  public:
   Buffer() = default;
@@ -58,6 +61,13 @@ class Buffer {
 
 enum class DeviceKind : uint8_t { cpu, cuda };
 
+// A recorded piece of work that can be run again as a whole.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void launch() = 0;  // on the queue that recorded it
+};
+
 // An ordered stream of work on one device. Every op of kernels.h takes one.
 class Queue {
  public:
@@ -69,6 +79,12 @@ class Queue {
   // Copies between any two places of this device's tiers or host memory, in queue order.
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
   virtual void fill_zero(void* to, int64_t bytes) = 0;
+  // Records what body issues on this queue (and on queues that wait for it and are waited for) instead of
+  // running it; null where the device records nothing. body must neither allocate nor synchronise nor copy
+  // from the host.
+  [[nodiscard]] virtual std::unique_ptr<Graph> record(const std::function<void()>& /*body*/) {
+    return nullptr;
+  }
 };
 
 class Device {
@@ -81,10 +97,16 @@ class Device {
   [[nodiscard]] virtual Queue& compute() = 0;
   [[nodiscard]] virtual Queue& copy() = 0;
   [[nodiscard]] virtual ThreadPool& threads() = 0;  // host threads
+  // Type of activations: float32 on the CPU, bfloat16 on a GPU.
+  [[nodiscard]] virtual DType activation_dtype() const = 0;
 
   // 64-byte aligned (256 on a GPU), content undefined, counted from now on. Throws OutOfMemory with what was
   // asked, what is held and the budget. 0 bytes give an empty Buffer.
   [[nodiscard]] Buffer allocate(Tier tier, Purpose purpose, int64_t bytes);
+
+  // Grows whenever memory for tables or activations is allocated: while it stands still, addresses that a
+  // recorded graph holds are valid.
+  [[nodiscard]] int64_t address_epoch() const;
 
   void set_budget(Tier tier, int64_t bytes);
   [[nodiscard]] MemoryUse memory() const;
@@ -100,13 +122,14 @@ class Device {
   void release(Buffer& buffer) noexcept;
 
   mutable std::mutex mutex_;
-  MemoryUse use_;  // guarded by mutex_
+  MemoryUse use_;              // guarded by mutex_
+  int64_t address_epoch_ = 0;  // guarded by mutex_
 };
 
 struct CpuDeviceOptions {
-  int threads = 0;            // 0: one per core
-  int64_t device_bytes = 0;   // budget of the device tier; 0: half of the machine's memory
-  int64_t pinned_bytes = 0;   // budget of the host tier; 0: half of the machine's memory
+  int threads = 0;           // 0: one per core
+  int64_t device_bytes = 0;  // budget of the device tier; 0: half of the machine's memory
+  int64_t pinned_bytes = 0;  // budget of the host tier; 0: half of the machine's memory
 };
 
 [[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuDeviceOptions& options = {});

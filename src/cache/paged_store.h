@@ -33,6 +33,7 @@ class PagedStore {
   // before.
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
+  void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] const PagedStoreConfig& config() const { return config_; }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const;  // what reserve(row, tokens) holds for an empty row

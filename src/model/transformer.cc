@@ -7,7 +7,7 @@
 
 namespace shadowkv {
 
-// Views over one buffer; all float32.
+// Views over one buffer, in the activations' type.
 struct Transformer::Slice {
   TensorView normed;  // [rows, hidden]
   TensorView q;       // [rows, heads, head_dim]
@@ -19,22 +19,31 @@ struct Transformer::Slice {
 };
 
 Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights, Device& device)
-    : config_(config), weights_(weights), device_(device) {}
+    : config_(config),
+      weights_(weights),
+      device_(device),
+      ids_(device),
+      hidden_(device),
+      slice_(device),
+      normed_(device),
+      logits_(device) {}
 
 int64_t Transformer::slice_bytes(int64_t rows) const {
   const int64_t numbers =
       config_.hidden + 2 * config_.heads * config_.head_dim + 2 * config_.kv_width() + 2 * config_.inner;
-  return rows * numbers * size_of(DType::f32);
+  return rows * numbers * size_of(device_.activation_dtype());
 }
 
 int64_t Transformer::prefill_bytes(int64_t tokens, int64_t slice_tokens) const {
-  return tokens * config_.hidden * size_of(DType::f32) + slice_bytes(std::min(tokens, slice_tokens));
+  return tokens * config_.hidden * size_of(device_.activation_dtype()) +
+         slice_bytes(std::min(tokens, slice_tokens));
 }
 
-Transformer::Slice Transformer::slice_of(const Buffer& memory, int64_t rows) const {
-  std::byte* next = memory.data();
+Transformer::Slice Transformer::slice_of(std::byte* memory, int64_t rows) const {
+  std::byte* next = memory;
+  const DType type = device_.activation_dtype();
   const auto take = [&](std::initializer_list<int64_t> shape) {
-    const TensorView view(next, DType::f32, shape);
+    const TensorView view(next, type, shape);
     next += view.bytes();
     return view;
   };
@@ -49,17 +58,16 @@ Transformer::Slice Transformer::slice_of(const Buffer& memory, int64_t rows) con
   return slice;
 }
 
-void Transformer::embed_ids(std::span<const int32_t> ids, TensorView hidden) {
+// Checks ids and brings them to the device.
+TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
   const auto count = static_cast<int64_t>(ids.size());
   for (const int32_t id : ids) {
     require(id >= 0 && id < config_.vocab_size, "token id {} is outside the vocabulary of {}", id,
             config_.vocab_size);
   }
-  const Buffer on_device = device_.allocate(Tier::device, Purpose::activations, count * 4);
-  device_.compute().copy(on_device.data(), ids.data(), count * 4);
-  const TensorView ids_view(on_device.data(), DType::i32, {count});
-  embed(device_.compute(), {.table = weights_.embedding, .ids = ids_view, .out = hidden});
-  device_.compute().synchronize();
+  const TensorView on_device = ids_.get(DType::i32, {count});
+  device_.compute().copy(on_device.data, ids.data(), on_device.bytes());
+  return on_device;
 }
 
 // hidden -> normed -> q, k, v, none of them rotated.
@@ -90,19 +98,21 @@ void Transformer::finish_layer(const LayerWeights& weights, const TensorView& hi
   matmul(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden, .accumulate = true});
 }
 
-std::vector<float> Transformer::logits(const TensorView& hidden) {
+// hidden [rows, hidden] -> logits [rows, vocab] float32, valid until the next call.
+TensorView Transformer::logits(const TensorView& hidden) {
   Queue& queue = device_.compute();
   const int64_t rows = hidden.shape[0];
-  const Buffer memory = device_.allocate(Tier::device, Purpose::activations,
-                                         rows * (config_.hidden + config_.vocab_size) * size_of(DType::f32));
-  auto* floats = reinterpret_cast<float*>(memory.data());
-  const TensorView normed(floats, DType::f32, {rows, config_.hidden});
-  const TensorView out(floats + rows * config_.hidden, DType::f32, {rows, config_.vocab_size});
+  const TensorView normed = normed_.get(hidden.dtype, {rows, config_.hidden});
+  const TensorView out = logits_.get(DType::f32, {rows, config_.vocab_size});
   rms_norm(queue, {.x = hidden, .weight = weights_.final_norm, .eps = config_.rms_eps, .out = normed});
   matmul(queue, {.x = normed, .weight = weights_.lm_head, .bias = {}, .out = out});
-  std::vector<float> host(static_cast<std::size_t>(out.elements()));
-  queue.copy(host.data(), out.data, out.bytes());
-  queue.synchronize();
+  return out;
+}
+
+std::vector<float> Transformer::download(const TensorView& logits) {
+  std::vector<float> host(static_cast<std::size_t>(logits.elements()));
+  device_.compute().copy(host.data(), logits.data, logits.bytes());
+  device_.compute().synchronize();
   return host;
 }
 
@@ -110,17 +120,18 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
                                         int64_t slice_tokens, const StepProgress& progress) {
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
+  const DType type = device_.activation_dtype();
   const Buffer memory =
-      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(DType::f32));
+      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(type));
   const Buffer scratch =
       device_.allocate(Tier::device, Purpose::activations, slice_bytes(std::min(count, slice_tokens)));
-  const TensorView hidden(memory.data(), DType::f32, {count, config_.hidden});
-  embed_ids(ids, hidden);
+  const TensorView hidden(memory.data(), type, {count, config_.hidden});
+  embed(device_.compute(), {.table = weights_.embedding, .ids = upload_ids(ids), .out = hidden});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
     for (int64_t first = 0; first < count; first += slice_tokens) {
       const int64_t rows = std::min(slice_tokens, count - first);
-      const Slice slice = slice_of(scratch, rows);
+      const Slice slice = slice_of(scratch.data(), rows);
       const TensorView part = hidden.rows(first, rows);
       attention_input(weights, part, slice);
       attention.prefill({.layer = layer,
@@ -140,21 +151,40 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
     }
     attention.close_prefill(sequence, layer);
   }
-  return logits(hidden.rows(count - 1, 1));
+  return download(logits(hidden.rows(count - 1, 1)));
 }
 
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
   require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
           sequences.size(), ids.size());
-  const auto count = static_cast<int64_t>(ids.size());
-  const Buffer memory =
-      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(DType::f32));
-  const Buffer scratch = device_.allocate(Tier::device, Purpose::activations, slice_bytes(count));
-  const TensorView hidden(memory.data(), DType::f32, {count, config_.hidden});
-  const Slice slice = slice_of(scratch, count);
-  embed_ids(ids, hidden);
+  const TensorView on_device = upload_ids(ids);
   attention.begin_step(sequences);
+  const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
+  if (graph_ && graph_shape_ == shape) {
+    graph_->launch();
+    return download(step_logits_);
+  }
+  graph_.reset();
+  if (warm_shape_ == shape) {  // this shape has run before, so nothing is left to allocate
+    graph_ = device_.compute().record([&] { step_logits_ = run_step(attention, on_device); });
+    graph_shape_ = shape;
+  }
+  if (graph_) {
+    graph_->launch();
+  } else {
+    step_logits_ = run_step(attention, on_device);
+    warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
+  }
+  return download(step_logits_);
+}
+
+// All device work of a decode step: embed, layers, logits.
+TensorView Transformer::run_step(Attention& attention, const TensorView& ids) {
+  const int64_t count = ids.shape[0];
+  const TensorView hidden = hidden_.get(device_.activation_dtype(), {count, config_.hidden});
+  const Slice slice = slice_of(slice_.get(DType::u8, {slice_bytes(count)}).data, count);
+  embed(device_.compute(), {.table = weights_.embedding, .ids = ids, .out = hidden});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
     attention_input(weights, hidden, slice);

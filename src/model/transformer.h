@@ -8,6 +8,7 @@
 
 #include "attention/attention.h"
 #include "base/device.h"
+#include "base/scratch.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -34,16 +35,30 @@ class Transformer {
  private:
   struct Slice;  // scratch of a layer over some rows
 
-  void embed_ids(std::span<const int32_t> ids, TensorView hidden);
+  // What decides whether a recorded step can serve again.
+  struct StepShape {
+    std::vector<int64_t> attention;
+    int64_t address_epoch = -1;
+    const Attention* method = nullptr;
+    bool operator==(const StepShape&) const = default;
+  };
+
+  [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
   void attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
-  [[nodiscard]] std::vector<float> logits(const TensorView& hidden);
+  [[nodiscard]] TensorView run_step(Attention& attention, const TensorView& ids);
+  [[nodiscard]] TensorView logits(const TensorView& hidden);
+  [[nodiscard]] std::vector<float> download(const TensorView& logits);
   [[nodiscard]] int64_t slice_bytes(int64_t rows) const;
-  [[nodiscard]] Slice slice_of(const Buffer& memory, int64_t rows) const;
+  [[nodiscard]] Slice slice_of(std::byte* memory, int64_t rows) const;
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Device& device_;
+  Scratch ids_, hidden_, slice_, normed_, logits_;  // of decode steps
+  std::unique_ptr<Graph> graph_;  // the latest recorded step; null where nothing is recorded
+  StepShape graph_shape_, warm_shape_;
+  TensorView step_logits_;
 };
 
 }  // namespace shadowkv
