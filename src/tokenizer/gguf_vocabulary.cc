@@ -113,9 +113,9 @@ IdsByText add_tokens(const GgufFile& file, const std::vector<std::string>& token
 
 int32_t merge_token(const TokenizerSpec& spec, const IdsByText& ids, const std::string& text, size_t index) {
   const auto found = ids.find(text);
-  require(found != ids.end(), "{}: merge {} needs the token {}, which the vocabulary lacks", spec.origin,
-          index, in_quotes(text));
-  return found->second;
+  if (found != ids.end()) return found->second;
+  throw InvalidInput(fmt::format("{}: merge {} needs the token {}, which the vocabulary lacks", spec.origin,
+                                 index, in_quotes(text)));
 }
 
 void add_merges(const std::vector<std::string>& merges, const IdsByText& ids, TokenizerSpec& spec) {

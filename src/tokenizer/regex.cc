@@ -94,8 +94,10 @@ std::optional<RegexMatch> Regex::find(std::string_view text, int64_t from, Scrat
   int result = run(0);
   if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = run(PCRE2_NO_JIT);
   if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  require(result >= 0, "the pattern '{}' cannot be matched at byte {} of a piece of {} bytes: {}", pattern_,
-          from, text.size(), pcre2_message(result));
+  if (result < 0) {
+    throw InvalidInput(fmt::format("the pattern '{}' cannot be matched at byte {} of a piece of {} bytes: {}",
+                                   pattern_, from, text.size(), pcre2_message(result)));
+  }
   const size_t* bounds = pcre2_get_ovector_pointer(match);
   return RegexMatch{static_cast<int64_t>(bounds[0]), static_cast<int64_t>(bounds[1])};
 }

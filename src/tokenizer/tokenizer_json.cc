@@ -112,9 +112,14 @@ IdsByText read_model(const JsonPart& model, TokenizerSpec& spec) {
 void read_added_token(const JsonPart& part, const IdsByText& ids, TokenizerSpec& spec) {
   const int64_t id = get_integer(get_field(part, "id"));
   const std::string& content = get_string(get_field(part, "content"));
+  const bool is_normalized = get_bool(get_field(part, "normalized"));
+  std::string written = content;  // a token that is looked for in normalized text decodes to normalized text
+  if (is_normalized) {
+    for (const UnicodeForm form : spec.normalizers) written = normalize(written, form);
+  }
   const auto in_vocab = ids.find(content);
   if (in_vocab == ids.end()) {
-    set_token(spec, id, TokenKind::added, make_token(content).bytes);
+    set_token(spec, id, TokenKind::added, make_token(written).bytes);
   } else {
     require(in_vocab->second == id, "{} gives {} the id {}, the vocabulary {}", part.name, in_quotes(content),
             id, in_vocab->second);
@@ -125,7 +130,7 @@ void read_added_token(const JsonPart& part, const IdsByText& ids, TokenizerSpec&
                         .lstrip = get_bool(get_field(part, "lstrip")),
                         .rstrip = get_bool(get_field(part, "rstrip")),
                         .single_word = get_bool(get_field(part, "single_word")),
-                        .normalized = get_bool(get_field(part, "normalized"))});
+                        .normalized = is_normalized});
 }
 
 void read_added_tokens(const JsonPart& list, const IdsByText& ids, TokenizerSpec& spec) {
@@ -143,14 +148,14 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& path) {
   spec.origin = path.string();
   const JsonPart file{root, spec.origin};
   for (const char* key : {"truncation", "padding"}) require_off(file, key);
-  const IdsByText ids = read_model(get_field(file, "model"), spec);
-  if (find_field(file, "added_tokens")) read_added_tokens(get_field(file, "added_tokens"), ids, spec);
   const Json null;
   const auto part = [&](const char* key) {
     const Json* value = find_field(file, key);
     return JsonPart{value ? *value : null, fmt::format("{}: the {}", spec.origin, key)};
   };
-  read_normalizer(part("normalizer"), spec);
+  read_normalizer(part("normalizer"), spec);  // before the added tokens, which may be normalized
+  const IdsByText ids = read_model(get_field(file, "model"), spec);
+  if (find_field(file, "added_tokens")) read_added_tokens(get_field(file, "added_tokens"), ids, spec);
   read_pre_tokenizer(part("pre_tokenizer"), spec);
   read_post_processor(part("post_processor"), spec);
   check_decoder(part("decoder"));
