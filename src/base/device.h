@@ -134,4 +134,16 @@ struct CpuDeviceOptions {
 
 [[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuDeviceOptions& options = {});
 
+struct CudaDeviceOptions {
+  int ordinal = 0;           // which GPU, in [0, cuda_device_count())
+  int threads = 0;           // host threads; 0: one per core
+  int64_t device_bytes = 0;  // budget of the device tier; 0: what is free at the start, less 1 GiB
+  int64_t pinned_bytes = 0;  // budget of the host tier; 0: half of the machine's memory
+};
+
+// GPUs that this process may use; 0 without a driver or in a build without CUDA.
+[[nodiscard]] int cuda_device_count();
+// Throws InvalidInput in a build without CUDA or without such a GPU, DeviceFailure when the GPU fails.
+[[nodiscard]] std::unique_ptr<Device> make_cuda_device(const CudaDeviceOptions& options = {});
+
 }  // namespace shadowkv

@@ -1,0 +1,27 @@
+# The CUDA toolkit and how device code is compiled. Included when SHADOWKV_CUDA is on.
+set(SHADOWKV_CUDA_ARCHS "80-real;90a-real;90-virtual" CACHE STRING "GPU architectures to compile for")
+set(CMAKE_CUDA_ARCHITECTURES ${SHADOWKV_CUDA_ARCHS})
+
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(SHADOWKV_NVCC nvcc HINTS /usr/local/cuda/bin)
+  if(NOT SHADOWKV_NVCC)
+    message(FATAL_ERROR "nvcc was found neither in /usr/local/cuda/bin nor in PATH; install CUDA 13, or run "
+                        "./run build --cuda, which fetches a toolkit")
+  endif()
+  set(CMAKE_CUDA_COMPILER ${SHADOWKV_NVCC})
+endif()
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit 13 REQUIRED)
+
+# CMake 3.25 drops CUDA_STANDARD 20 without a word, so the flag is given by hand and CUDA_STANDARD left unset.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-lineinfo>")
+
+target_compile_definitions(shadowkv_options INTERFACE SHADOWKV_CUDA)
+target_link_libraries(shadowkv_options INTERFACE CUDA::cudart_static)
+# A binary also runs where the C++ run time is older; cuBLASLt and cuSOLVER come from the toolkit it was built with,
+# from one beside it, or from the usual place.
+target_link_options(shadowkv_options INTERFACE -static-libstdc++ -static-libgcc)
+set(CMAKE_BUILD_RPATH "${CUDAToolkit_LIBRARY_DIR};/usr/local/cuda/lib64;$ORIGIN/lib")
