@@ -1,0 +1,220 @@
+#include "kernels/fixtures.h"
+#include "kernels/kernels.h"
+#include "kernels/tolerances.h"
+#include "shadowkv/error.h"
+
+namespace shadowkv::testing {
+namespace {
+
+class Selection : public ::testing::TestWithParam<TestDevice> {
+ protected:
+  std::unique_ptr<Device> device_ = GetParam().make();
+  Queue& queue_ = device_->compute();
+};
+
+constexpr double kNever = -std::numeric_limits<double>::infinity();
+
+std::vector<float> ranking_of(Device& device, const std::vector<float>& scores, int64_t sequences,
+                              int64_t heads, int64_t kv_heads) {
+  const int64_t n = static_cast<int64_t>(scores.size()) / (sequences * heads);
+  const Array from = upload(device, scores, {sequences, heads, n});
+  const Array to = allocate(device, DType::f32, {sequences, kv_heads, n});
+  rank_groups(device.compute(), {from.view, to.view});
+  return download<float>(device, to.view);
+}
+
+TEST_P(Selection, RankingIsTheLargestLogShareAmongTheHeadsOfAGroup) {
+  for (const int64_t group : {1, 3, 4, 7, 8}) {
+    for (const int64_t n : {1, 2, 17, 1850}) {
+      std::vector<float> scores = random_numbers(2 * 2 * group * n, 3, DType::f32, 6.0f);
+      for (std::size_t i = 0; i < scores.size(); i += 3) scores[i] = kNone;
+      const std::vector<float> found = ranking_of(*device_, scores, 2, 2 * group, 2);
+      std::vector<double> expected(at(4 * n), kNever);
+      for (int64_t h = 0; h < 4 * group; ++h) {
+        const std::vector<float> head = slice(scores, h * n, n);
+        std::vector<double> exact;
+        for (const float x : head) exact.push_back(static_cast<double>(x));
+        const double lse = reference_log_sum_exp(exact);
+        for (int64_t i = 0; i < n; ++i) {
+          if (head[at(i)] == kNone) continue;
+          double& best = expected[at(h / group * n + i)];
+          best = std::max(best, static_cast<double>(head[at(i)]) - lse);
+        }
+      }
+      expect_near(found, expected, {5e-6, 1e-6});
+    }
+  }
+}
+
+TEST_P(Selection, ARowWithoutOpenEntriesStaysClosedAndHeadsWithoutAnyAreNoneOfIt) {
+  const std::vector<float> none(20, kNone);
+  EXPECT_EQ(ranking_of(*device_, none, 1, 2, 2), none);
+  std::vector<float> half = none;
+  half[3] = 2.0f;
+  EXPECT_EQ(ranking_of(*device_, half, 1, 2, 1)[3], 0.0f);
+  EXPECT_EQ(ranking_of(*device_, half, 1, 2, 1)[4], kNone);
+}
+
+std::vector<int32_t> chosen_of(Device& device, const std::vector<float>& ranking,
+                               const std::vector<int32_t>& limits, int64_t room) {
+  const auto sequences = static_cast<int64_t>(limits.size());
+  const int64_t n = static_cast<int64_t>(ranking.size()) / sequences;
+  const Array from = upload(device, ranking, {sequences, 1, n}), most = upload(device, limits, {sequences});
+  const Array to = allocate(device, DType::i32, {sequences, 1, room});
+  top_k(device.compute(), {from.view, most.view.as<int32_t>(), to.view});
+  return download<int32_t>(device, to.view);
+}
+
+std::vector<int32_t> expected_choice(const std::vector<float>& ranking, int64_t limit, int64_t room) {
+  std::vector<int32_t> order;
+  for (std::size_t i = 0; i < ranking.size(); ++i) {
+    if (ranking[i] > kNone) order.push_back(static_cast<int32_t>(i));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return ranking[at(a)] > ranking[at(b)]; });
+  order.resize(std::min(order.size(), at(limit)));
+  std::sort(order.begin(), order.end());
+  order.resize(at(room), -1);
+  return order;
+}
+
+TEST_P(Selection, TheBestEntriesAreChosenInAscendingOrderAndTiesGoToTheLowerIndex) {
+  for (const int64_t n : {1, 7, 64, 1850, 50'000}) {
+    for (const int64_t distinct : {1, 3, 40, 1'000'000}) {
+      std::vector<float> ranking = random_numbers(n, 6);
+      for (std::size_t i = 0; i < ranking.size(); ++i) {
+        ranking[i] = std::round(ranking[i] * static_cast<float>(distinct)) / static_cast<float>(distinct);
+        if (i % 5 == 1) ranking[i] = kNone;  // -0 and 0 are among the rest, and are equal
+      }
+      for (const int64_t limit : {int64_t{0}, int64_t{1}, n / 3, n - 1, n, n + 9}) {
+        const auto most = static_cast<int32_t>(std::max<int64_t>(0, limit));
+        EXPECT_EQ(chosen_of(*device_, ranking, {most}, n + 9), expected_choice(ranking, most, n + 9))
+            << n << " entries, limit " << most;
+      }
+    }
+  }
+}
+
+TEST_P(Selection, AQuarterMillionEntriesAreChosenFromExactly) {
+  const std::vector<float> ranking = random_numbers(250'000, 8, DType::bf16, 3.0f);
+  EXPECT_EQ(chosen_of(*device_, ranking, {4096}, 4096), expected_choice(ranking, 4096, 4096));
+}
+
+TEST_P(Selection, EverySequenceHasItsOwnLimit) {
+  const std::vector<float> ranking = random_numbers(3 * 50, 8);
+  const std::vector<int32_t> together = chosen_of(*device_, ranking, {2, 0, 30}, 30);
+  for (int64_t b = 0; b < 3; ++b) {
+    const int64_t limit = b == 0 ? 2 : b == 1 ? 0 : 30;
+    EXPECT_EQ(slice(together, b * 30, 30), expected_choice(slice(ranking, b * 50, 50), limit, 30));
+  }
+}
+
+TEST_P(Selection, NumbersThatAreNoneAreNeverChosen) {
+  const std::vector<float> ranking{1.0f, std::nanf(""), kNone, -5.0f, -std::nanf("")};
+  EXPECT_EQ(chosen_of(*device_, ranking, {4}, 4), (std::vector<int32_t>{0, 3, -1, -1}));
+}
+
+// Candidates of which some lie in slots and others were rebuilt.
+struct Candidates {
+  static constexpr int64_t kCount = 37;
+
+  Candidates(Device& d, int64_t kv_heads_, int64_t group_, int64_t head_dim_, int64_t chunk_, DType dtype_)
+      : device(d),
+        kv_heads(kv_heads_),
+        group(group_),
+        head_dim(head_dim_),
+        chunk(chunk_),
+        dtype(dtype_),
+        slots(d, {.kv_heads = kv_heads, .chunk = chunk, .head_dim = head_dim, .dtype = dtype}, {9, 5}),
+        numbers(random_numbers(2 * kv_heads * kCount * chunk * head_dim, 4, dtype)),
+        rebuilt(upload_as(d, dtype, numbers, {2, kv_heads, kCount, chunk * head_dim})) {
+    for (int64_t i = 0; i < 2 * kv_heads * kCount; ++i) {
+      ids.push_back(i % 6 == 5 ? -1 : static_cast<int32_t>(i));
+      const int64_t slot = i / 4, b = i / kCount / kv_heads;
+      found.push_back(i % 4 == 0 ? static_cast<int32_t>(slot % (b == 0 ? 5 : 9)) : -1);
+    }
+    for (int64_t row = 0; row < 2; ++row) {
+      for (int64_t i = 0; i < kv_heads * (row == 0 ? 9 : 5); ++i) {
+        const int64_t n = row == 0 ? 9 : 5;
+        write_numbers(d, slots.host.keys(row, i / n, i % n), dtype,
+                      random_numbers(chunk * head_dim, static_cast<uint32_t>(50 + row * 99 + i), dtype));
+      }
+    }
+  }
+
+  // Keys of candidate i of all.
+  [[nodiscard]] std::vector<float> keys(int64_t i) const {
+    const int64_t b = i / kCount / kv_heads, g = i / kCount % kv_heads, size = chunk * head_dim;
+    if (found[at(i)] < 0) return slice(numbers, i * size, size);
+    return read_numbers(device, slots.host.keys(1 - b, g, found[at(i)]), dtype, size);
+  }
+
+  // Scores of the sequences [first, first + count); sequence b has row 1 - b.
+  [[nodiscard]] std::vector<float> scores(const std::vector<float>& q, int64_t first, int64_t count) const {
+    const int64_t each = kv_heads * kCount;
+    const Array query =
+        upload(device, slice(q, first * kv_heads * group * head_dim, count * kv_heads * group * head_dim),
+               {count, kv_heads * group, head_dim});
+    const Array chunks = upload(device, slice(ids, first * each, count * each), {count, kv_heads, kCount});
+    const Array held = upload(device, slice(found, first * each, count * each), {count, kv_heads, kCount});
+    const Array out = allocate(device, DType::f32, {count, kv_heads * group, kCount});
+    const std::vector<int32_t> rows{1, 0};
+    const Sequences sequences(device, slice(rows, first, count), std::vector<int32_t>(at(count), 1000));
+    candidate_scores(device.compute(), {query.view, sequences.batch(), chunks.view, held.view,
+                                        rebuilt.view.rows(first, count), slots.view, 0.2f, out.view});
+    return download<float>(device, out.view);
+  }
+
+  Device& device;
+  int64_t kv_heads, group, head_dim, chunk;
+  DType dtype;
+  Slots slots;
+  std::vector<float> numbers;
+  Array rebuilt;
+  std::vector<int32_t> ids, found;
+};
+
+TEST_P(Selection, CandidateScoresAreTheLogSumExpOfExactProductsWhereverTheKeysLie) {
+  struct Case {
+    int64_t kv_heads, group, head_dim, chunk;
+    DType dtype;
+  };
+  for (const Case& s :
+       {Case{1, 1, 8, 1, DType::f32}, Case{3, 3, 64, 4, DType::bf16}, Case{2, 4, 24, 3, DType::bf16},
+        Case{2, 7, 80, 8, DType::f32}, Case{2, 8, 128, 16, DType::bf16}}) {
+    Candidates c(*device_, s.kv_heads, s.group, s.head_dim, s.chunk, s.dtype);
+    const int64_t heads = s.kv_heads * s.group;
+    const std::vector<float> q = random_numbers(2 * heads * s.head_dim, 77);
+    std::vector<double> expected;
+    for (int64_t i = 0; i < 2 * heads * Candidates::kCount; ++i) {
+      const int64_t head = i / Candidates::kCount, kv = head / s.group;
+      const int64_t candidate = kv * Candidates::kCount + i % Candidates::kCount;
+      const std::vector<float> keys = c.keys(candidate);
+      std::vector<double> dots;
+      for (int64_t t = 0; t < s.chunk; ++t) {
+        dots.push_back(static_cast<double>(0.2f) *
+                       reference_dot(q.data() + head * s.head_dim, keys.data() + t * s.head_dim, s.head_dim));
+      }
+      expected.push_back(c.ids[at(candidate)] < 0 ? kNever : reference_log_sum_exp(dots));
+    }
+    const std::vector<float> found = c.scores(q, 0, 2);
+    expect_near(found, expected, {1e-5, 1e-5});
+    EXPECT_EQ(c.scores(q, 1, 1), slice(found, heads * Candidates::kCount, heads * Candidates::kCount));
+  }
+}
+
+TEST_P(Selection, WrongShapesAreRefused) {
+  const Array scores = allocate(*device_, DType::f32, {1, 6, 10}),
+              ranking = allocate(*device_, DType::f32, {1, 4, 10});
+  const Array wide = allocate(*device_, DType::f32, {1, 2, 11}),
+              ids = allocate(*device_, DType::i32, {1, 2, 5});
+  EXPECT_THROW(rank_groups(queue_, {scores.view, ranking.view}), InvalidInput);
+  EXPECT_THROW(rank_groups(queue_, {scores.view, wide.view}), InvalidInput);
+  EXPECT_THROW(top_k(queue_, {ranking.view, nullptr, ids.view}), InvalidInput);
+  EXPECT_THROW(top_k(queue_, {scores.view, nullptr, scores.view}), InvalidInput);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Selection, kDevices, name_of_device);
+
+}  // namespace
+}  // namespace shadowkv::testing
