@@ -8,16 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/rope.h"
+
 namespace shadowkv {
 
 class GgufFile;
-
-// Rotary position embedding. Pair i of a head turns by position * theta^(-2i / rotary_dim).
-struct RopeConfig {
-  double theta = 10000.0;
-  int64_t rotary_dim = 0;      // leading numbers of a head that turn; even
-  bool interleaved = false;    // pairs are neighbours (2i, 2i + 1), as GGUF llama files store them; else halves (i, i + rotary_dim / 2)
-};
 
 struct ModelConfig {
   std::string architecture;    // "llama"
