@@ -202,6 +202,7 @@ void run(const Arguments& a) {
         rows.push_back(std::move(row));
     }
   }
+  print_notes(methods);
   print_results(report(*engine, a, methods, rows), rows, file, a.json == "-");
 }
 

@@ -70,6 +70,7 @@ class Comparison {
     }
   }
 
+  [[nodiscard]] std::span<const NamedMethod> methods() const { return methods_; }
   [[nodiscard]] std::string table() const;
   [[nodiscard]] Json report() const;
 
@@ -216,6 +217,7 @@ void run(const Arguments& a) {
   resolve_methods(*engine, methods);
   Comparison comparison(*engine, a, std::move(methods));
   comparison.run(prompt_ids(*engine, prompt, chat));
+  print_notes(comparison.methods());
   if (a.json) return print_json(comparison.report());
   std::cout << "\n" << comparison.table();
 }

@@ -154,6 +154,7 @@ void run(const Arguments& a) {
   for (const std::string& file : a.texts) texts.push_back(read_text(*engine, a, file));
   std::vector<Score> scores(methods.size());
   for (const TextIds& text : texts) score_text(*engine, a, text, methods, scores);
+  print_notes(methods);
   if (a.json) return print_json(report(*engine, texts, methods, scores));
   std::cout << table_of(methods, scores);
 }

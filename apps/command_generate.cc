@@ -131,9 +131,9 @@ void run(const Arguments& a) {
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   const double load_s = load_watch.seconds();
   const ResolvedAttention resolved = engine->resolve(attention);
-  print_notes("attention", resolved.notes);
   GenerateRequest request = request_of(a, *engine, prompt, attention);
   const GenerateResult result = answer(*engine, request, a.print_ids || a.json);
+  print_notes("attention", resolved.notes);
   if (logits_file) save_logits(*logits_file, result);
   if (a.json) return print_json(report(*engine, result, resolved, load_s));
   if (a.print_ids) std::cout << fmt::format("{}\n", fmt::join(result.ids, " ")) << result.text << "\n";

@@ -32,7 +32,12 @@ void run_detokenize(const Arguments& a) {
   check_model_options(a.engine);
   const std::vector<int32_t> ids = parse_ids(read_prompt(a.prompt).text, "the list of ids");
   require(!ids.empty(), "the list of ids is empty; give at least one, such as 1,2,3");
-  const std::string text = load_engine(a.engine)->detokenize(ids, !a.keep_special);
+  const std::unique_ptr<Engine> engine = load_engine(a.engine);
+  for (int32_t id : ids) {
+    require(id < engine->model().vocab_size, "token id {} is outside the vocabulary of {}", id,
+            engine->model().vocab_size);
+  }
+  const std::string text = engine->detokenize(ids, !a.keep_special);
   if (a.json) return print_json({{"text", text}});
   std::cout << text << "\n";
 }

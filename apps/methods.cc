@@ -108,7 +108,6 @@ void resolve_methods(const Engine& engine, std::span<NamedMethod> methods) {
     ResolvedAttention resolved = engine.resolve(method.config);
     method.config = resolved.config;
     method.notes = std::move(resolved.notes);
-    print_notes(method.label, method.notes);
   }
 }
 
@@ -116,6 +115,10 @@ std::vector<AttentionConfig> configs_of(std::span<const NamedMethod> methods) {
   std::vector<AttentionConfig> configs;
   for (const NamedMethod& method : methods) configs.push_back(method.config);
   return configs;
+}
+
+void print_notes(std::span<const NamedMethod> methods) {
+  for (const NamedMethod& method : methods) print_notes(method.label, method.notes);
 }
 
 void print_notes(std::string_view label, std::span<const std::string> notes) {

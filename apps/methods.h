@@ -40,7 +40,8 @@ void add_methods_option(CLI::App& app, MethodsArguments& arguments);
 void resolve_methods(const Engine& engine, std::span<NamedMethod> methods);
 [[nodiscard]] std::vector<AttentionConfig> configs_of(std::span<const NamedMethod> methods);
 
-// One line a note, on stderr.
+// One line a note, on stderr. Printed once the work is done: what is refused leaves nothing but its own line.
+void print_notes(std::span<const NamedMethod> methods);
 void print_notes(std::string_view label, std::span<const std::string> notes);
 
 }  // namespace shadowkv::apps

@@ -208,7 +208,10 @@ class BadPrompt(ProgramTest):
         self.succeed("generate", "--model", folder, "--tokenizer", GOLDEN / "hf" / "tokenizer.json", "-n", "1", "hello")
 
     def test_a_chat_format_the_model_lacks_is_refused(self):
-        self.refuse("generate", *MODEL, "--chat", "hello", says=["chat"])
+        content = (GOLDEN / "hf" / "tokenizer.json").read_text().replace("<|im_start|>", "<|begin|>")
+        other = self.write("tokenizer.json", content)
+        self.refuse("generate", *MODEL, "--tokenizer", other, "--chat", "hello", says=["chat"])
+        self.refuse("generate", *MODEL, "--chat", "--prompt-ids", "1", says=["--chat", "--prompt-ids"])
 
 
 class BadModel(ProgramTest):
@@ -287,6 +290,12 @@ class Generate(ProgramTest):
         self.assertEqual(self.succeed(*base, "--raw", "Once upon").text, wanted)
         ids = self.succeed("tokenize", *MODEL, "Once upon").text
         self.assertEqual(self.succeed(*base, "--prompt-ids", ids).text, wanted)
+
+    def test_the_chat_format_frames_the_text(self):
+        def prompt_tokens(*options):
+            return json.loads(self.succeed("generate", *MODEL, "-n", "1", "--json", *options, "hello").text)["prompt_tokens"]
+
+        self.assertGreater(prompt_tokens("--chat"), prompt_tokens())
 
     def test_streamed_text_is_the_text_that_follows_the_ids(self):
         base = ["generate", *MODEL, "-n", "12", "--ignore-eos", "Once upon"]
@@ -443,7 +452,7 @@ class Info(ProgramTest):
             method = json.loads(done.text)["methods"][0]
             return method["largest_context"], method["largest_batch"]
 
-        small, large = largest("64M"), largest("256M")
+        small, large = largest("512M"), largest("2G")
         self.assertLess(small[0], large[0])
         self.assertLess(small[1], large[1])
 
