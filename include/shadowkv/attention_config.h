@@ -18,7 +18,8 @@ struct AttentionConfig {
   // full: exact attention over all keys and values. shadow: low-rank keys, an index, few chunks a step.
   Method method = Method::shadow;
 
-  // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (shadow only).
+  // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (shadow
+  // only).
   int64_t exact_below = 2048;
 
   // What decides which chunks a query needs: sign bits of every key, or the mean of each chunk's keys.
@@ -37,7 +38,8 @@ struct AttentionConfig {
   // exactly, and the best kept. 1 trusts the index.
   double rerank = 2.0;
 
-  // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 96, at most the width.
+  // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 96, at most the
+  // width.
   int64_t rank = 0;
   // Type of the left factors.
   StorageType factors = StorageType::int8;
@@ -67,9 +69,9 @@ struct AttentionConfig {
 
 // One knob as text, for command lines, configuration files and reports.
 struct AttentionOption {
-  std::string name;     // "sparse-budget"
-  std::string help;     // one line, with the unit
-  std::string value;    // as set in the config it was listed from
+  std::string name;   // "sparse-budget"
+  std::string help;   // one line, with the unit
+  std::string value;  // as set in the config it was listed from
 };
 [[nodiscard]] std::vector<AttentionOption> list_options(const AttentionConfig& config);
 // Throws InvalidInput for an unknown name (suggesting the nearest) or a value that does not parse.

@@ -2,8 +2,8 @@
 // it does through this header.
 //
 //   auto engine = shadowkv::Engine::load({.model = "model.gguf"});
-//   shadowkv::GenerateRequest request{.prompt = engine->chat_prompt("Who wrote this?"), .max_new_tokens = 64};
-//   engine->generate(request, [](const shadowkv::TokenEvent& event) {
+//   shadowkv::GenerateRequest request{.prompt = engine->chat_prompt("Who wrote this?"), .max_new_tokens =
+//   64}; engine->generate(request, [](const shadowkv::TokenEvent& event) {
 //     std::cout << event.text << std::flush;
 //     return true;
 //   });
@@ -35,7 +35,7 @@ struct ModelInfo {
   std::string architecture;
   int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, inner = 0;
   int64_t vocab_size = 0;
-  int64_t context = 0;       // tokens the model was trained for
+  int64_t context = 0;  // tokens the model was trained for
   int64_t parameters = 0;
   bool has_tokenizer = false;
 };
@@ -61,7 +61,8 @@ struct EngineOptions {
 // Model facts without loading the weights, from EngineOptions::model or ::shape.
 [[nodiscard]] ModelInfo read_model_info(const EngineOptions& options);
 // What a sequence of `tokens` takes under `config` on a model of that shape and compute type.
-[[nodiscard]] SequenceFootprint footprint(const EngineOptions& options, const AttentionConfig& config, int64_t tokens);
+[[nodiscard]] SequenceFootprint footprint(const EngineOptions& options, const AttentionConfig& config,
+                                          int64_t tokens);
 // The configuration as it will run on that model (automatic values filled in), checked; notes say what was
 // taken as something else (a rank over the width, a budget over the context).
 struct ResolvedAttention {
@@ -100,16 +101,16 @@ struct SequenceToken {
 
 // Counts since the session began, of one method.
 struct SessionStatistics {
-  std::array<int64_t, 2> held_bytes{};    // now, by this method: device, host
-  int64_t decode_steps = 0;               // sequence steps
-  int64_t context_tokens = 0;             // tokens held, summed over sequence steps
-  double attended_tokens = 0;             // of them attended per KV head and layer, summed likewise
-  int64_t chosen_chunks = 0;              // over layers and KV heads
-  int64_t slot_hits = 0;                  // of them found in the slot cache
+  std::array<int64_t, 2> held_bytes{};  // now, by this method: device, host
+  int64_t decode_steps = 0;             // sequence steps
+  int64_t context_tokens = 0;           // tokens held, summed over sequence steps
+  double attended_tokens = 0;           // of them attended per KV head and layer, summed likewise
+  int64_t chosen_chunks = 0;            // over layers and KV heads
+  int64_t slot_hits = 0;                // of them found in the slot cache
 };
 
-// Sequences in flight under one or more methods that share one exact prefill. The building block of everything
-// below; logits are float32 over the vocabulary.
+// Sequences in flight under one or more methods that share one exact prefill. The building block of
+// everything below; logits are float32 over the vocabulary.
 class Session {
  public:
   virtual ~Session() = default;
@@ -117,9 +118,10 @@ class Session {
   // A new, empty sequence that may grow to max_tokens (prompt and answer).
   virtual SequenceId add(int64_t max_tokens) = 0;
   // Reads a prompt (at least one token) into an empty sequence. Returns the logits of its last position.
-  virtual std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids, const Progress& progress = {}) = 0;
-  // Appends one token to each of several sequences under one method; returns [batch.size(), vocab] logits. The
-  // methods of a session go on independently after the prefill.
+  virtual std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
+                                     const Progress& progress = {}) = 0;
+  // Appends one token to each of several sequences under one method; returns [batch.size(), vocab] logits.
+  // The methods of a session go on independently after the prefill.
   virtual std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) = 0;
   virtual void remove(SequenceId sequence) = 0;
   [[nodiscard]] virtual SessionStatistics statistics(int64_t method) const = 0;
@@ -135,13 +137,13 @@ enum class FinishReason : uint8_t { stop, length, cancelled };
 [[nodiscard]] std::string_view name_of(FinishReason reason);
 
 struct GenerateRequest {
-  std::string prompt;                   // text; special tokens written in it count as such
-  std::vector<int32_t> prompt_ids;      // used instead of `prompt` when not empty
+  std::string prompt;               // text; special tokens written in it count as such
+  std::vector<int32_t> prompt_ids;  // used instead of `prompt` when not empty
   AttentionConfig attention;
   SamplingParams sampling;
   int64_t max_new_tokens = 256;
   bool ignore_eos = false;
-  bool keep_logits = false;             // fill GenerateResult::logits
+  bool keep_logits = false;  // fill GenerateResult::logits
   Progress prefill_progress;
 };
 
@@ -150,10 +152,10 @@ struct GenerateResult {
   std::string text;
   FinishReason finish = FinishReason::length;
   int64_t prompt_tokens = 0;
-  double ttft_s = 0;                    // from the call to the first token
-  double decode_s = 0;                  // all tokens after the first
+  double ttft_s = 0;    // from the call to the first token
+  double decode_s = 0;  // all tokens after the first
   SessionStatistics statistics;
-  std::vector<float> logits;            // [ids.size(), vocab]: row i is what ids[i] was picked from
+  std::vector<float> logits;  // [ids.size(), vocab]: row i is what ids[i] was picked from
 };
 
 // Memory held by the whole engine, by tier (device, host) and purpose.
@@ -172,7 +174,8 @@ class Engine {
 
   // Text and ids; throw InvalidInput when the model came without a tokenizer, or for invalid UTF-8.
   [[nodiscard]] virtual std::vector<int32_t> tokenize(std::string_view text) const = 0;
-  [[nodiscard]] virtual std::string detokenize(std::span<const int32_t> ids, bool skip_special = true) const = 0;
+  [[nodiscard]] virtual std::string detokenize(std::span<const int32_t> ids,
+                                               bool skip_special = true) const = 0;
   // The user's message as the model's chat format wants it, ready for an answer.
   [[nodiscard]] virtual std::string chat_prompt(std::string_view user_message) const = 0;
   // A function that turns ids into text piece by piece, never half a character; call with -1 at the end.

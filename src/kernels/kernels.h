@@ -2,10 +2,10 @@
 // queue's device: cpu/<op>.cc is the plain, exact reference and cuda/<op>.cu must agree with it.
 //
 // Letters in shapes: T tokens of a slice, B sequences of a decode step, H query heads, G KV heads (query head
-// h belongs to KV head h / (H / G)), D head_dim, W = G * D, R rank, C chunk entries per sequence, M candidates,
-// K chosen chunks. Activations are float32 on the CPU and bfloat16 on a GPU; scores and lse are float32.
-// Every op throws InvalidInput when shapes disagree. Results of a token or sequence never depend on what else
-// is in the batch.
+// h belongs to KV head h / (H / G)), D head_dim, W = G * D, R rank, C chunk entries per sequence, M
+// candidates, K chosen chunks. Activations are float32 on the CPU and bfloat16 on a GPU; scores and lse are
+// float32. Every op throws InvalidInput when shapes disagree. Results of a token or sequence never depend on
+// what else is in the batch.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct RmsNormParams {
   TensorView x;       // [T, hidden]
   TensorView weight;  // [hidden] float32
   double eps;
-  TensorView out;     // [T, hidden]; may be x
+  TensorView out;  // [T, hidden]; may be x
 };
 void rms_norm(Queue& queue, const RmsNormParams& params);
 
@@ -58,7 +58,7 @@ struct RotateParams {
   TensorView positions;  // [T] int32
   RopeView rope;
   bool inverse = false;
-  TensorView out;        // [T, heads, D]; may be x
+  TensorView out;  // [T, heads, D]; may be x
 };
 void rotate(Queue& queue, const RotateParams& params);
 
@@ -67,9 +67,9 @@ void rotate(Queue& queue, const RotateParams& params);
 // Causal attention of T queries at positions first_position .. over keys and values of positions 0 .. N - 1,
 // N >= first_position + T. Key blocks are walked from position 0 in fixed steps, so slices change nothing.
 struct PrefillAttentionParams {
-  TensorView q;    // [T, H, D] rotated
-  TensorView k;    // [N, G, D] rotated
-  TensorView v;    // [N, G, D]
+  TensorView q;  // [T, H, D] rotated
+  TensorView k;  // [N, G, D] rotated
+  TensorView v;  // [N, G, D]
   int64_t first_position;
   float scale;     // of q . k; 1 / sqrt(D) as a rule
   TensorView out;  // [T, H, D]
@@ -78,7 +78,7 @@ void prefill_attention(Queue& queue, const PrefillAttentionParams& params);
 
 // Writes rows into paged storage, rounding or quantising to its type.
 struct StoreRowsParams {
-  TensorView x;        // [T, heads, n]
+  TensorView x;  // [T, heads, n]
   TokenBatch tokens;
   QuantizedView to;
 };
@@ -95,14 +95,14 @@ void load_rows(Queue& queue, const LoadRowsParams& params);
 
 // One query a sequence over all of its paged keys and values. Bound: bytes of the keys and values.
 struct PagedAttentionParams {
-  TensorView q;          // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
-  QuantizedView keys;    // rotated
+  QuantizedView keys;  // rotated
   QuantizedView values;
   int64_t kv_heads;
   float scale;
-  TensorView out;        // [B, H, D]
-  TensorView lse;        // [B, H] float32, natural log of the sum of exp(scale * q . k)
+  TensorView out;  // [B, H, D]
+  TensorView lse;  // [B, H] float32, natural log of the sum of exp(scale * q . k)
 };
 void paged_attention(Queue& queue, const PagedAttentionParams& params);
 
@@ -115,9 +115,9 @@ struct ColumnMeanParams {
 };
 void column_mean(Queue& queue, const ColumnMeanParams& params);
 
-// basis: the R leading right singular vectors of x - mean, as orthonormal rows, largest first, through the Gram
-// matrix (section 4.1 of the paper factors the keys themselves; the subspace is the same). With fewer than R
-// tokens the rest completes the orthonormal set.
+// basis: the R leading right singular vectors of x - mean, as orthonormal rows, largest first, through the
+// Gram matrix (section 4.1 of the paper factors the keys themselves; the subspace is the same). With fewer
+// than R tokens the rest completes the orthonormal set.
 struct FitBasisParams {
   TensorView x;      // [T, W] pre-rotary keys
   TensorView mean;   // [W] float32
@@ -127,12 +127,12 @@ void fit_basis(Queue& queue, const FitBasisParams& params);
 
 // Left factors a = (x - mean) basis^T of each token's own segment, stored as rows of one head of length R.
 struct ProjectKeysParams {
-  TensorView x;          // [T, G, D] pre-rotary keys
+  TensorView x;  // [T, G, D] pre-rotary keys
   TokenBatch tokens;
-  PagedView mean;        // per segment: [W] float32
-  PagedView basis;       // per segment: [R, W] float32
+  PagedView mean;   // per segment: [W] float32
+  PagedView basis;  // per segment: [R, W] float32
   int64_t rank;
-  QuantizedView factors; // [R] a token
+  QuantizedView factors;  // [R] a token
 };
 void project_keys(Queue& queue, const ProjectKeysParams& params);
 
@@ -140,14 +140,14 @@ void project_keys(Queue& queue, const ProjectKeysParams& params);
 // Entries with chunk < 0 or slot >= 0 are skipped and their out is left alone.
 struct RebuildKeysParams {
   DecodeBatch batch;
-  TensorView chunks;     // [B, G, M] int32
-  TensorView slots;      // [B, G, M] int32, or empty: rebuild all
+  TensorView chunks;  // [B, G, M] int32
+  TensorView slots;   // [B, G, M] int32, or empty: rebuild all
   QuantizedView factors;
   PagedView mean;
   PagedView basis;
   int64_t rank;
   RopeView rope;
-  TensorView out;        // [B, G, M, chunk * D] float32 or bfloat16
+  TensorView out;  // [B, G, M, chunk * D] float32 or bfloat16
   int64_t chunk;
   int64_t head_dim;
 };
@@ -164,7 +164,7 @@ struct SketchView {
 };
 
 struct SketchEncodeParams {
-  TensorView k;      // [T, G, D] rotated
+  TensorView k;  // [T, G, D] rotated
   TokenBatch tokens;
   SketchView sketch;
 };
@@ -173,14 +173,14 @@ void sketch_encode(Queue& queue, const SketchEncodeParams& params);
 // scores[b, h, c] = log-sum-exp over the tokens of chunk c of scale * (estimate of q . k), for chunks open to
 // selection ([1, sealed_chunks)); -infinity for all others up to C. Bound: bytes of words and scales.
 struct SketchScoresParams {
-  TensorView q;        // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   SketchView sketch;
   int64_t kv_heads;
   int64_t chunk;
   int64_t local_window;
   float scale;
-  TensorView scores;   // [B, H, C] float32
+  TensorView scores;  // [B, H, C] float32
 };
 void sketch_scores(Queue& queue, const SketchScoresParams& params);
 
@@ -189,7 +189,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& params);
 // Means of the rotated keys of each whole chunk in k, and how well the worst key of the chunk agrees with it
 // (least cosine; section 4.1 of the paper). k starts at a chunk boundary.
 struct ChunkMeansParams {
-  TensorView k;           // [T, G, D] rotated
+  TensorView k;  // [T, G, D] rotated
   int64_t chunk;
   int64_t row;
   int64_t first_chunk;
@@ -208,14 +208,14 @@ void update_means(Queue& queue, const UpdateMeansParams& params);
 
 // scores[b, h, c] = scale * q . mean of chunk c, and -infinity as in sketch_scores.
 struct LandmarkScoresParams {
-  TensorView q;        // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   PagedView means;
   int64_t kv_heads;
   int64_t chunk;
   int64_t local_window;
   float scale;
-  TensorView scores;   // [B, H, C] float32
+  TensorView scores;  // [B, H, C] float32
 };
 void landmark_scores(Queue& queue, const LandmarkScoresParams& params);
 
@@ -229,16 +229,16 @@ void mask_outliers(Queue& queue, const MaskOutliersParams& params);
 
 // ---- selection --------------------------------------------------------------------------------------------
 
-// ranking[b, g, i] = max over the query heads of g of (score - that head's log-sum-exp over all i): the order of
-// the largest softmax share (Algorithm 2 of the paper), in float32. Rows of -infinity stay so.
+// ranking[b, g, i] = max over the query heads of g of (score - that head's log-sum-exp over all i): the order
+// of the largest softmax share (Algorithm 2 of the paper), in float32. Rows of -infinity stay so.
 struct RankGroupsParams {
   TensorView scores;   // [B, H, C] float32
   TensorView ranking;  // [B, G, C] float32
 };
 void rank_groups(Queue& queue, const RankGroupsParams& params);
 
-// The limits[b] best entries above -infinity of each row, in ascending index order, then -1. Of equal entries the
-// lower index wins.
+// The limits[b] best entries above -infinity of each row, in ascending index order, then -1. Of equal entries
+// the lower index wins.
 struct TopKParams {
   TensorView ranking;     // [B, G, C] float32
   const int32_t* limits;  // [B] at most K
@@ -251,35 +251,35 @@ struct FindSlotsParams {
   DecodeBatch batch;
   TensorView chunks;  // [B, G, M] int32, -1: none
   SlotView slots;
-  TensorView found;   // [B, G, M] int32
+  TensorView found;  // [B, G, M] int32
 };
 void find_slots(Queue& queue, const FindSlotsParams& params);
 
-// scores[b, h, i] = log-sum-exp over the tokens of candidate i of scale * q . key, keys from its slot or, without
-// one, from `rebuilt`; -infinity where there is no candidate.
+// scores[b, h, i] = log-sum-exp over the tokens of candidate i of scale * q . key, keys from its slot or,
+// without one, from `rebuilt`; -infinity where there is no candidate.
 struct CandidateScoresParams {
-  TensorView q;        // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   TensorView chunks;   // [B, G, M] int32
   TensorView found;    // [B, G, M] int32
   TensorView rebuilt;  // [B, G, M, chunk * D]
   SlotView slots;
   float scale;
-  TensorView scores;   // [B, H, M] float32
+  TensorView scores;  // [B, H, M] float32
 };
 void candidate_scores(Queue& queue, const CandidateScoresParams& params);
 
-// Gives every picked chunk a slot: the one that holds it, else the least recently used slot that this step has
-// not picked (lowest stamp, then lowest slot; empty slots first). Updates ids and stamps.
+// Gives every picked chunk a slot: the one that holds it, else the least recently used slot that this step
+// has not picked (lowest stamp, then lowest slot; empty slots first). Updates ids and stamps.
 struct AssignSlotsParams {
   DecodeBatch batch;
-  TensorView chunks;   // [B, G, M] int32 candidates
-  TensorView found;    // [B, G, M] int32 their slots before this step
-  TensorView picked;   // [B, G, K] int32 indices into the candidates, -1: none; empty: all of them (K = M)
+  TensorView chunks;  // [B, G, M] int32 candidates
+  TensorView found;   // [B, G, M] int32 their slots before this step
+  TensorView picked;  // [B, G, K] int32 indices into the candidates, -1: none; empty: all of them (K = M)
   SlotView slots;
-  TensorView assigned; // [B, G, K] int32 slot of each picked chunk, -1: none
-  TensorView source;   // [B, G, K] int32 candidate to fill the slot from, -1: already there (a hit)
-  int64_t* counters;   // [2] device: chunks picked, hits among them; added to
+  TensorView assigned;  // [B, G, K] int32 slot of each picked chunk, -1: none
+  TensorView source;    // [B, G, K] int32 candidate to fill the slot from, -1: already there (a hit)
+  int64_t* counters;    // [2] device: chunks picked, hits among them; added to
 };
 void assign_slots(Queue& queue, const AssignSlotsParams& params);
 
@@ -293,8 +293,8 @@ struct FillKeysParams {
 };
 void fill_keys(Queue& queue, const FillKeysParams& params);
 
-// Brings the values of misses into their slots from wherever their run lies. On a GPU this runs beside the keys'
-// rebuilding and is bound by the host link for runs in host memory.
+// Brings the values of misses into their slots from wherever their run lies. On a GPU this runs beside the
+// keys' rebuilding and is bound by the host link for runs in host memory.
 struct GatherValuesParams {
   DecodeBatch batch;
   TensorView chunks;    // [B, G, M] int32 candidates
@@ -318,35 +318,35 @@ void store_resident(Queue& queue, const StoreResidentParams& params);
 
 // Copies outlier chunks out of a prompt's keys and values and notes their ids.
 struct StoreOutliersParams {
-  TensorView k;        // [T, G, D] rotated, whole prompt from position 0
-  TensorView v;        // [T, G, D]
-  TensorView chunks;   // [1, G, n] int32 chunk ids, -1: none
+  TensorView k;       // [T, G, D] rotated, whole prompt from position 0
+  TensorView v;       // [T, G, D]
+  TensorView chunks;  // [1, G, n] int32 chunk ids, -1: none
   int64_t row;
-  int64_t first_entry; // outlier entries already filled by earlier segments
+  int64_t first_entry;  // outlier entries already filled by earlier segments
   ResidentView resident;
 };
 void store_outliers(Queue& queue, const StoreOutliersParams& params);
 
 // Attention over first chunk, outliers and ring.
 struct ResidentAttentionParams {
-  TensorView q;        // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   ResidentView resident;
   float scale;
-  TensorView out;      // [B, H, D]
-  TensorView lse;      // [B, H] float32
+  TensorView out;  // [B, H, D]
+  TensorView lse;  // [B, H] float32
 };
 void resident_attention(Queue& queue, const ResidentAttentionParams& params);
 
 // Attention over the assigned slots; lse is -infinity where none is assigned.
 struct SlotAttentionParams {
-  TensorView q;         // [B, H, D] rotated
+  TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   TensorView assigned;  // [B, G, K] int32
   SlotView slots;
   float scale;
-  TensorView out;       // [B, H, D]
-  TensorView lse;       // [B, H] float32
+  TensorView out;  // [B, H, D]
+  TensorView lse;  // [B, H] float32
 };
 void slot_attention(Queue& queue, const SlotAttentionParams& params);
 

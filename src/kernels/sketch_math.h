@@ -1,15 +1,15 @@
-// The arithmetic of the sketch, one definition for every twin (reference: the random-sign Hadamard rotation makes
-// every number of a key carry about as much, so that its sign alone says most).
+// The arithmetic of the sketch, one definition for every twin (reference: the random-sign Hadamard rotation
+// makes every number of a key carry about as much, so that its sign alone says most).
 //
 // A key x (rotated by position, less its segment's centre) is turned by y = H S x: S flips signs by a fixed
-// pattern, H is a normalised Hadamard matrix, block-diagonal in powers of two where head_dim is none (96 = 64 + 32).
-// Each number becomes a code c of `bits` bits whose level is l = 2 c - (2^bits - 1): -1, 1 or -3, -1, 1, 3. With two
-// bits the inner levels take |y| below the row's root mean square. The token's scale s = |y|^2 / (y . l) makes the
-// estimate s * (q . l) exact for q = x.
+// pattern, H is a normalised Hadamard matrix, block-diagonal in powers of two where head_dim is none (96 = 64
+// + 32). Each number becomes a code c of `bits` bits whose level is l = 2 c - (2^bits - 1): -1, 1 or -3, -1,
+// 1, 3. With two bits the inner levels take |y| below the row's root mean square. The token's scale s = |y|^2
+// / (y . l) makes the estimate s * (q . l) exact for q = x.
 //
-// The query is turned likewise and rounded to integers of kQueryBits bits in two's complement, so that scores are
-// sums of bit counts. Bit plane p of a token (p = 0 lowest) holds bit p of every number's code, number i at bit
-// i % 32 of word i / 32; planes follow one another.
+// The query is turned likewise and rounded to integers of kQueryBits bits in two's complement, so that scores
+// are sums of bit counts. Bit plane p of a token (p = 0 lowest) holds bit p of every number's code, number i
+// at bit i % 32 of word i / 32; planes follow one another.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,9 @@ inline constexpr int kQueryBits = 6;
 inline constexpr float kQueryMax = 31.0f;  // largest magnitude of a rounded query number
 
 // Words of one bit plane, and bytes of one token's sketch.
-SHADOWKV_HD constexpr int64_t sketch_plane_words(int64_t head_dim) { return (head_dim + 31) / 32; }
+SHADOWKV_HD constexpr int64_t sketch_plane_words(int64_t head_dim) {
+  return (head_dim + 31) / 32;
+}
 SHADOWKV_HD constexpr int64_t sketch_token_bytes(int64_t head_dim, int64_t bits) {
   return sketch_plane_words(head_dim) * 4 * bits;
 }
