@@ -37,7 +37,9 @@ void check_depth(std::string_view text, std::string_view name, int64_t most) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      require(++depth <= most, "{}: {}: values are nested more than {} deep", name, place_of(text, i), most);
+      if (++depth <= most) continue;  // saying where costs a walk over the text
+      throw InvalidInput(
+          fmt::format("{}: {}: values are nested more than {} deep", name, place_of(text, i), most));
     } else if (c == ']' || c == '}') {
       --depth;
     }

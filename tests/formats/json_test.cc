@@ -40,6 +40,14 @@ TEST(Json, DepthIsBoundedButBracketsInStringsDoNotCount) {
   EXPECT_NE(refusal_of_text(std::string(1'000'000, '[')), "");
 }
 
+// Half a million pairs, as a tokenizer's merges are: a check that walked the text for every bracket would take hours.
+TEST(Json, ManyBracketsAreReadInLinearTime) {
+  constexpr int kPairs = 500'000;
+  std::string text = "[[1,2]";
+  for (int i = 1; i < kPairs; ++i) text += ",[1,2]";
+  EXPECT_EQ(parse_json(text + "]", "merges.json", {}).size(), kPairs);
+}
+
 TEST(Json, SizeIsBounded) {
   EXPECT_THAT(refusal_of_text("[1,2,3]", {.bytes = 6}), HasSubstr("at most 6 B"));
 }
