@@ -10,6 +10,7 @@
 
 #define SHADOWKV_INLINE inline __attribute__((always_inline))
 #define SHADOWKV_LAMBDA_INLINE __attribute__((always_inline))
+#define SHADOWKV_UNROLL _Pragma("GCC unroll 16")  // for loops over registers
 
 namespace shadowkv::cpu {
 

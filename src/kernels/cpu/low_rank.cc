@@ -39,12 +39,17 @@ SHADOWKV_INLINE void add_products(const CentredTile& left, const CentredTile& ri
     Lanes sums[4][4] = {};
     for (int64_t t = 0; t < count; ++t) {
       Lanes columns[4];
+      SHADOWKV_UNROLL
       for (int64_t j = 0; j < 4; ++j) load(right.numbers[t] + j * kLanes, columns[j]);
+      SHADOWKV_UNROLL
       for (int64_t r = 0; r < 4; ++r) {
+        SHADOWKV_UNROLL
         for (int64_t j = 0; j < 4; ++j) sums[r][j] += columns[j] * left.numbers[t][i + r];
       }
     }
+    SHADOWKV_UNROLL
     for (int64_t r = 0; r < 4; ++r) {
+      SHADOWKV_UNROLL
       for (int64_t j = 0; j < 4; ++j) {
         for (int64_t l = 0; l < kLanes; ++l)
           tile.sums[i + r][j * kLanes + l] += static_cast<double>(sums[r][j][l]);
@@ -120,11 +125,13 @@ SHADOWKV_INLINE void project_group(const float* centred, int64_t padded, const f
         load(basis + r * width + i, b);
       else
         load_part(basis + r * width + i, width - i, b);
+      SHADOWKV_UNROLL
       for (int64_t t = 0; t < kGroup; ++t) {
         load(centred + t * padded + i, x);
         sums[t] += x * b;
       }
     }
+    SHADOWKV_UNROLL
     for (int64_t t = 0; t < kGroup; ++t) factors[t * rank + r] = sum_lanes(sums[t]);
   }
 }

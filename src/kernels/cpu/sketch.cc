@@ -14,7 +14,7 @@ namespace {
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // y = H S x, in place (sketch_math.h).
-void turn(float* x, int64_t head_dim) {
+SHADOWKV_INLINE void turn(float* x, int64_t head_dim) {
   for (int64_t i = 0; i < head_dim; ++i) x[i] *= sketch_sign(i);
   for (int64_t first = 0; first < head_dim;) {
     const int64_t size = hadamard_block(first, head_dim);
@@ -36,29 +36,47 @@ void turn(float* x, int64_t head_dim) {
 
 // ---- encoding ---------------------------------------------------------------------------------------------
 
-uint32_t code_of(float y, float root_mean_square, int64_t bits) {
-  const uint32_t positive = y >= 0.0f ? 1u : 0u;
-  if (bits == 1) return positive;
-  const bool inner = std::fabs(y) < root_mean_square;
-  return positive != 0 ? (inner ? 2u : 3u) : (inner ? 1u : 0u);
-}
+// Working memory of one thread's encoding.
+struct Encoder {
+  std::vector<float> y, levels;
+  std::vector<uint32_t> codes, words;
 
-// Packs the codes of one turned key into `words` (all planes) and returns its scale.
-float encode(const float* y, int64_t head_dim, int64_t bits, uint32_t* words) {
-  const int64_t plane = sketch_plane_words(head_dim);
-  float squares = 0.0f;
-  for (int64_t i = 0; i < head_dim; ++i) squares += y[i] * y[i];
-  const float root_mean_square = std::sqrt(squares / static_cast<float>(head_dim));
-  std::fill(words, words + plane * bits, 0u);
-  float along = 0.0f;
-  for (int64_t i = 0; i < head_dim; ++i) {
-    const uint32_t code = code_of(y[i], root_mean_square, bits);
-    const int32_t level = 2 * static_cast<int32_t>(code) - ((1 << bits) - 1);
-    along += y[i] * static_cast<float>(level);
-    for (int64_t b = 0; b < bits; ++b) words[b * plane + i / 32] |= ((code >> b) & 1u) << (i % 32);
+  Encoder(int64_t head_dim, int64_t bits)
+      : y(static_cast<std::size_t>(head_dim)),
+        levels(y.size()),
+        codes(y.size()),
+        words(static_cast<std::size_t>(sketch_plane_words(head_dim) * bits)) {}
+
+  // Packs the codes of key k less its centre into `words` (all planes) and returns its scale.
+  SHADOWKV_INLINE float encode(const float* k, const float* centre, int64_t bits) {
+    const auto n = static_cast<int64_t>(y.size());
+    for (int64_t i = 0; i < n; ++i) y.data()[i] = k[i] - centre[i];
+    turn(y.data(), n);
+    const float squares = dot(y.data(), y.data(), n);
+    const float inner = std::sqrt(squares / static_cast<float>(n));
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = y.data()[i];
+      const uint32_t positive = x >= 0.0f ? 1u : 0u, outer = bits == 2 && !(std::fabs(x) < inner) ? 1u : 0u;
+      const uint32_t code = bits == 1 ? positive : (positive != 0 ? 2u + outer : 1u - outer);
+      codes.data()[i] = code;
+      levels.data()[i] = static_cast<float>(2 * static_cast<int32_t>(code) - ((1 << bits) - 1));
+    }
+    pack(n, bits);
+    const float along = dot(y.data(), levels.data(), n);
+    return along > 0.0f ? squares / along : 0.0f;
   }
-  return along > 0.0f ? squares / along : 0.0f;
-}
+
+ private:
+  SHADOWKV_INLINE void pack(int64_t n, int64_t bits) {
+    const int64_t plane = sketch_plane_words(n);
+    for (int64_t w = 0; w < plane * bits; ++w) {
+      const int64_t first = w % plane * 32, b = w / plane, end = std::min(n, first + 32);
+      uint32_t word = 0;
+      for (int64_t i = first; i < end; ++i) word |= ((codes.data()[i] >> b) & 1u) << (i - first);
+      words.data()[w] = word;
+    }
+  }
+};
 
 // ---- scoring ----------------------------------------------------------------------------------------------
 
@@ -104,23 +122,76 @@ SHADOWKV_INLINE void transpose_words(const std::byte* from, int64_t token_bytes,
   }
 }
 
-// sums[t] += 2^p * (sum of the query's numbers at the set bits of the token's plane p), p = `shift`.
-SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uint32_t* query, int shift,
-                                 int32_t* sums) {
-  alignas(64) int32_t counts[kQueryBits][kTileTokens] = {};
-  for (int64_t w = 0; w < plane; ++w) {
-    for (int b = 0; b < kQueryBits; ++b) {
-      const uint32_t mask = query[b * plane + w];
-      for (int64_t t = 0; t < kTileTokens; ++t) {
-        counts[b][t] += __builtin_popcount(words[w * kTileTokens + t] & mask);
+using Words [[gnu::vector_size(64)]] = uint32_t;
+
+// Bits set in each byte of x.
+SHADOWKV_INLINE void count_bytes(Words& x) {
+  x -= (x >> 1) & 0x55555555u;
+  x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
+  x = (x + (x >> 4)) & 0x0f0f0f0fu;
+}
+
+// Counts of the query's planes into sums of its numbers: two's complement, lowest plane first.
+SHADOWKV_INLINE void weigh(const Words* counts, int32_t* sums) {
+  static_assert(kQueryBits == 6);
+  const Words low = counts[0] + (counts[1] << 1) + (counts[2] << 2) + (counts[3] << 3) + (counts[4] << 4);
+  const Words sum = low - (counts[5] << 5);
+  std::memcpy(sums, &sum, sizeof(sum));
+}
+
+// sums[t] = sum of the query's numbers at the set bits of one plane of token t's code. words: [plane
+// words][16].
+SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uint32_t* query, int32_t* sums) {
+  constexpr int64_t kWords = 31;  // as many bytes of at most 8 as a byte can sum
+  Words counts[kQueryBits] = {};
+  for (int64_t first = 0; first < plane; first += kWords) {
+    Words bytes[kQueryBits] = {};
+    for (int64_t w = first; w < std::min(plane, first + kWords); ++w) {
+      Words x;
+      std::memcpy(&x, words + w * kTileTokens, sizeof(x));
+      SHADOWKV_UNROLL
+      for (int b = 0; b < kQueryBits; ++b) {
+        Words common = x & query[b * plane + w];
+        count_bytes(common);
+        bytes[b] += common;
       }
     }
+    SHADOWKV_UNROLL
+    for (int b = 0; b < kQueryBits; ++b) {
+      const Words pairs = (bytes[b] & 0x00ff00ffu) + ((bytes[b] >> 8) & 0x00ff00ffu);
+      counts[b] += (pairs & 0xffffu) + (pairs >> 16);
+    }
   }
-  for (int64_t t = 0; t < kTileTokens; ++t) {
-    const int32_t low =
-        counts[0][t] + 2 * counts[1][t] + 4 * counts[2][t] + 8 * counts[3][t] + 16 * counts[4][t];
-    sums[t] += (low - 32 * counts[5][t]) << shift;
+  weigh(counts, sums);
+}
+
+#ifdef __x86_64__
+// The same with the instruction that counts bits.
+[[gnu::target("avx512f,avx512vpopcntdq")]] void count_plane_avx512(const uint32_t* words, int64_t plane,
+                                                                   const uint32_t* query, int32_t* sums) {
+  using Counts [[gnu::vector_size(64)]] = int32_t;
+  Words counts[kQueryBits] = {};
+  for (int64_t w = 0; w < plane; ++w) {
+    Words x;
+    std::memcpy(&x, words + w * kTileTokens, sizeof(x));
+    SHADOWKV_UNROLL
+    for (int b = 0; b < kQueryBits; ++b) {
+      const Words common = x & query[b * plane + w];
+      counts[b] += reinterpret_cast<Words>(__builtin_ia32_vpopcountd_v16si(reinterpret_cast<Counts>(common)));
+    }
   }
+  weigh(counts, sums);
+}
+#endif
+
+using CountPlane = void (*)(const uint32_t* words, int64_t plane, const uint32_t* query, int32_t* sums);
+
+// nullptr: count inline.
+CountPlane best_count_plane() {
+#ifdef __x86_64__
+  if (best_isa() == Isa::avx512) return count_plane_avx512;
+#endif
+  return nullptr;
 }
 
 // A stretch of one sequence's tokens whose words, scales and centre each lie in one block.
@@ -145,34 +216,40 @@ SHADOWKV_INLINE void estimate_stretch(const Stretch& s, int64_t at, Piece& piece
   const std::byte* scales = sketch.scales.at(s.row, s.head, s.first);
   const auto* centre = reinterpret_cast<const float*>(sketch.centre.at(s.row, s.head, s.first));
   std::vector<uint32_t> tile(static_cast<std::size_t>(plane * bits * kTileTokens));
+  const CountPlane count = best_count_plane();
   std::vector<float> base(static_cast<std::size_t>(piece.heads));
   for (int64_t h = 0; h < piece.heads; ++h) {
     base[static_cast<std::size_t>(h)] = piece.p.scale * dot(piece.q + h * head_dim, centre, head_dim);
   }
   for (int64_t t = 0; t < s.count; t += kTileTokens) {
-    const int64_t count = std::min(kTileTokens, s.count - t);
-    transpose_words(words + t * sketch.words.token_bytes, sketch.words.token_bytes, plane * bits, count,
+    const int64_t tokens = std::min(kTileTokens, s.count - t);
+    transpose_words(words + t * sketch.words.token_bytes, sketch.words.token_bytes, plane * bits, tokens,
                     tile.data());
     alignas(64) float token_scales[kTileTokens] = {};
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < tokens; ++i) {
       const std::byte* scale = scales + (t + i) * sketch.scales.token_bytes;
       token_scales[i] = static_cast<float>(*reinterpret_cast<const bf16*>(scale));
     }
     for (int64_t h = 0; h < piece.heads; ++h) {
       const Query& query = piece.queries[h];
-      alignas(64) int32_t sums[kTileTokens] = {};
+      alignas(64) int32_t sums[2][kTileTokens] = {};
       for (int64_t b = 0; b < bits; ++b) {
-        count_plane(tile.data() + b * plane * kTileTokens, plane, query.planes.data(), static_cast<int>(b),
-                    sums);
+        const uint32_t* plane_words = tile.data() + b * plane * kTileTokens;
+        if (count != nullptr) {
+          count(plane_words, plane, query.planes.data(), sums[b]);
+        } else {
+          count_plane(plane_words, plane, query.planes.data(), sums[b]);
+        }
       }
       const float step = piece.p.scale * query.delta, start = base[static_cast<std::size_t>(h)];
       const int32_t lowest = ((1 << bits) - 1) * query.sum;
       alignas(64) float estimates[kTileTokens];
       for (int64_t i = 0; i < kTileTokens; ++i) {
-        estimates[i] = start + step * token_scales[i] * static_cast<float>(2 * sums[i] - lowest);
+        estimates[i] =
+            start + step * token_scales[i] * static_cast<float>(2 * (sums[0][i] + 2 * sums[1][i]) - lowest);
       }
       float* out = piece.estimates.data() + h * piece.stride + at + t;
-      for (int64_t i = 0; i < count; ++i) out[i] = estimates[i];
+      for (int64_t i = 0; i < tokens; ++i) out[i] = estimates[i];
     }
   }
 }
@@ -214,20 +291,18 @@ void score_chunks(const SketchScoresParams& p, const Query* queries, int64_t b, 
 void sketch_encode(Queue& queue, const SketchEncodeParams& p) {
   constexpr int64_t kPiece = 64;  // tokens
   const int64_t heads = p.k.shape[1], head_dim = p.k.shape[2], tokens = p.tokens.count;
-  const int64_t words = sketch_token_bytes(head_dim, p.sketch.bits) / 4;
-  for_pieces(queue, ceil_div(tokens, kPiece), kPiece * heads * head_dim * 4, [&](int64_t piece) {
-    std::vector<float> key(static_cast<std::size_t>(head_dim));
-    std::vector<uint32_t> packed(static_cast<std::size_t>(words));
-    for (int64_t i = piece * kPiece * heads; i < std::min(tokens, (piece + 1) * kPiece) * heads; ++i) {
-      const int64_t t = i / heads, g = i % heads, row = p.tokens.rows[t], position = p.tokens.positions[t];
-      const float* k = p.k.as<float>() + i * head_dim;
-      const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, position));
-      for (int64_t d = 0; d < head_dim; ++d) key[static_cast<std::size_t>(d)] = k[d] - centre[d];
-      turn(key.data(), head_dim);
-      const float scale = encode(key.data(), head_dim, p.sketch.bits, packed.data());
-      std::memcpy(p.sketch.words.at(row, g, position), packed.data(), packed.size() * 4);
-      *reinterpret_cast<bf16*>(p.sketch.scales.at(row, g, position)) = bf16(scale);
-    }
+  for_pieces(queue, ceil_div(tokens, kPiece), kPiece * heads * head_dim * 2, [&](int64_t piece) {
+    const int64_t first = piece * kPiece * heads, end = std::min(tokens, (piece + 1) * kPiece) * heads;
+    Encoder encoder(head_dim, p.sketch.bits);
+    run_best([&]() SHADOWKV_LAMBDA_INLINE {
+      for (int64_t i = first; i < end; ++i) {
+        const int64_t g = i % heads, row = p.tokens.rows[i / heads], position = p.tokens.positions[i / heads];
+        const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, position));
+        const float scale = encoder.encode(p.k.as<float>() + i * head_dim, centre, p.sketch.bits);
+        std::memcpy(p.sketch.words.at(row, g, position), encoder.words.data(), encoder.words.size() * 4);
+        *reinterpret_cast<bf16*>(p.sketch.scales.at(row, g, position)) = bf16(scale);
+      }
+    });
   });
 }
 
