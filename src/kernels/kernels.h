@@ -358,4 +358,42 @@ struct MergeAttentionParams {
 };
 void merge_attention(Queue& queue, const MergeAttentionParams& params);
 
+// ---- sampling ---------------------------------------------------------------------------------------------
+
+// ids[b] = the entry of row b with the largest logit, the lowest of equals.
+struct PickLikeliestParams {
+  TensorView logits;  // [B, vocab] float32
+  TensorView ids;     // [B] int32
+};
+void pick_likeliest(Queue& queue, const PickLikeliestParams& params);
+
+// ---- made-up state for benchmarks -------------------------------------------------------------------------
+
+// Fills the first `tokens` rows of a sequence row's storage with reproducible random numbers: uniform in
+// [low, high] for floats and int8, any byte for uint8.
+struct RandomizeRowsParams {
+  PagedView to;
+  int64_t row;
+  int64_t tokens;
+  int64_t heads;
+  int64_t elements;  // a row, of to.dtype
+  float low, high;
+  uint64_t seed;
+};
+void randomize_rows(Queue& queue, const RandomizeRowsParams& params);
+
+// Replaces a choice by one that finds a given share of itself in the slots. The open chunks [1,
+// sealed_chunks) are cut into M strata; candidate i takes a chunk of stratum i. Of the K picks, candidates i
+// * (M / K), only round((1 - hit_share) * K) change from one length of the sequence to the next, in turn;
+// other candidates change always. Needs M open chunks, M a multiple of K.
+struct ForceChoiceParams {
+  DecodeBatch batch;
+  int64_t chunk;
+  int64_t local_window;
+  double hit_share;
+  TensorView candidates;  // [B, G, M] int32
+  TensorView picked;      // [B, G, K] int32 indices into the candidates, or empty: K = M
+};
+void force_choice(Queue& queue, const ForceChoiceParams& params);
+
 }  // namespace shadowkv

@@ -35,7 +35,10 @@
   X(store_outliers, StoreOutliersParams)         \
   X(resident_attention, ResidentAttentionParams) \
   X(slot_attention, SlotAttentionParams)         \
-  X(merge_attention, MergeAttentionParams)
+  X(merge_attention, MergeAttentionParams)       \
+  X(pick_likeliest, PickLikeliestParams)         \
+  X(randomize_rows, RandomizeRowsParams)         \
+  X(force_choice, ForceChoiceParams)
 
 #define SHADOWKV_DECLARE_TWIN(name, Params) void name(Queue& queue, const Params& params);
 

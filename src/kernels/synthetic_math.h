@@ -1,0 +1,38 @@
+// The arithmetic of made-up benchmark state, one definition for every twin.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/views.h"
+
+namespace shadowkv {
+
+// splitmix64: the n-th number of a seed's stream.
+SHADOWKV_HD inline uint64_t random_bits(uint64_t seed, uint64_t n) {
+  uint64_t x = seed + 0x9e3779b97f4a7c15ull * (n + 1);
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// [low, high) from the upper bits.
+SHADOWKV_HD inline float random_uniform(uint64_t bits, float low, float high) {
+  return low + (high - low) * static_cast<float>(bits >> 40) * 0x1.0p-24f;
+}
+
+// The chunk of candidate i of `candidates` for a sequence of `tokens` tokens; see force_choice.
+SHADOWKV_HD inline int32_t forced_chunk(int64_t i, int64_t candidates, int64_t picks, int64_t misses,
+                                        int64_t tokens, int64_t sealed, int64_t head) {
+  const int64_t open = sealed - 1;
+  const int64_t first = i * open / candidates;
+  const int64_t size = (i + 1) * open / candidates - first;
+  const int64_t every = candidates / picks;
+  // How often this candidate has changed: picks change `misses` a step in turn, others at every step.
+  const int64_t changes = i % every == 0 ? (tokens * misses + i / every) / picks : tokens;
+  const uint64_t key = static_cast<uint64_t>(i) << 32 | static_cast<uint64_t>(head);
+  return static_cast<int32_t>(1 + first +
+                              static_cast<int64_t>(random_bits(key, static_cast<uint64_t>(changes)) %
+                                                   static_cast<uint64_t>(size > 0 ? size : 1)));
+}
+
+}  // namespace shadowkv
