@@ -106,8 +106,9 @@ class CudaDevice final : public Device {
   void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept override;
 
  private:
+  std::byte* map_device(int64_t bytes) const;
   std::byte* map_pinned(int64_t bytes);
-  void unmap_pinned(std::byte* data, int64_t bytes) noexcept;
+  static void unmap_pinned(std::byte* data, int64_t bytes) noexcept;
   void set_budgets(const CudaDeviceOptions& options);
 
   int ordinal_;
