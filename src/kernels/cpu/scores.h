@@ -5,50 +5,88 @@
 
 namespace shadowkv::cpu {
 
-// Subtracts each chunk's largest score from its scores and keeps it. kChunk 0: any `chunk`.
-template <int64_t kChunk>
-SHADOWKV_INLINE void subtract_largest(float* scores, int64_t chunks, int64_t chunk, float* largest) {
-  const int64_t n = kChunk > 0 ? kChunk : chunk;
-  for (int64_t c = 0; c < chunks; ++c) {
-    float* x = scores + c * n;
-    float m = x[0];
-    for (int64_t j = 1; j < n; ++j) m = x[j] > m ? x[j] : m;
-    for (int64_t j = 0; j < n; ++j) x[j] -= m;
-    largest[c] = m;
+using LaneIndices [[gnu::vector_size(64)]] = int32_t;
+
+// Every lane becomes the largest (or the sum) of the kChunk lanes that it belongs to; kChunk divides 16.
+template <int kChunk>
+SHADOWKV_INLINE void largest_of_chunks(Lanes& x) {
+  const LaneIndices lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  SHADOWKV_UNROLL
+  for (int step = 1; step < kChunk; step *= 2) {
+    const Lanes other = __builtin_shuffle(x, lane ^ step);
+    x = other > x ? other : x;
   }
 }
 
-template <int64_t kChunk>
-SHADOWKV_INLINE void sum_chunks(const float* x, int64_t chunks, int64_t chunk, float* sums) {
-  const int64_t n = kChunk > 0 ? kChunk : chunk;
-  for (int64_t c = 0; c < chunks; ++c) {
-    float sum = x[c * n];
-    for (int64_t j = 1; j < n; ++j) sum += x[c * n + j];
-    sums[c] = sum;
+template <int kChunk>
+SHADOWKV_INLINE void sum_of_chunks(Lanes& x) {
+  const LaneIndices lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  SHADOWKV_UNROLL
+  for (int step = 1; step < kChunk; step *= 2) x += __builtin_shuffle(x, lane ^ step);
+}
+
+// Of `tokens` <= 16 scores, whole chunks: each chunk's largest score, and the sum of exp(score - largest).
+template <int kChunk>
+SHADOWKV_INLINE void reduce_lanes(const float* scores, int64_t tokens, float* largest, float* sums) {
+  Lanes x, most;
+  if (tokens == kLanes)
+    load(scores, x);
+  else
+    load_part(scores, tokens, x);
+  most = x;
+  largest_of_chunks<kChunk>(most);
+  x -= most;
+  exp_lanes(x);
+  sum_of_chunks<kChunk>(x);
+  for (int64_t c = 0; c * kChunk < tokens; ++c) {
+    largest[c] = most[c * kChunk];
+    sums[c] = x[c * kChunk];
   }
 }
 
-template <int64_t kChunk>
-SHADOWKV_INLINE void chunk_log_sum_exp_of(float* scores, int64_t chunks, int64_t chunk, float* sums,
-                                          float* out) {
-  subtract_largest<kChunk>(scores, chunks, chunk, out);
-  exp_sum(scores, chunks * chunk);
-  sum_chunks<kChunk>(scores, chunks, chunk, sums);
-  log_each(sums, chunks);
-  for (int64_t c = 0; c < chunks; ++c) out[c] += sums[c];
+template <int kChunk>
+SHADOWKV_INLINE void reduce_chunks(const float* scores, int64_t chunks, float* largest, float* sums) {
+  constexpr int64_t kInLanes = kLanes / kChunk;
+  int64_t c = 0;
+  for (; c + kInLanes <= chunks; c += kInLanes) {
+    reduce_lanes<kChunk>(scores + c * kChunk, kLanes, largest + c, sums + c);
+  }
+  if (c < chunks) reduce_lanes<kChunk>(scores + c * kChunk, (chunks - c) * kChunk, largest + c, sums + c);
 }
 
-// out[c] = log-sum-exp of scores[c * chunk ..], finite. Overwrites scores; sums: room for `chunks` numbers.
+// The same for chunks of any size, one after another.
+SHADOWKV_INLINE void reduce_any_chunks(float* scores, int64_t chunks, int64_t chunk, float* largest,
+                                       float* sums) {
+  for (int64_t c = 0; c < chunks; ++c) {
+    float* x = scores + c * chunk;
+    largest[c] = max_of(x, chunk);
+    for (int64_t i = 0; i < chunk; ++i) x[i] -= largest[c];
+    sums[c] = exp_sum(x, chunk);
+  }
+}
+
+// out[c] = log-sum-exp of scores[c * chunk ..], finite. May overwrite scores; sums: room for `chunks`
+// numbers.
 SHADOWKV_INLINE void chunk_log_sum_exp(float* scores, int64_t chunks, int64_t chunk, float* sums,
                                        float* out) {
   switch (chunk) {
+    case 2:
+      reduce_chunks<2>(scores, chunks, out, sums);
+      break;
     case 4:
-      return chunk_log_sum_exp_of<4>(scores, chunks, chunk, sums, out);
+      reduce_chunks<4>(scores, chunks, out, sums);
+      break;
     case 8:
-      return chunk_log_sum_exp_of<8>(scores, chunks, chunk, sums, out);
+      reduce_chunks<8>(scores, chunks, out, sums);
+      break;
+    case 16:
+      reduce_chunks<16>(scores, chunks, out, sums);
+      break;
     default:
-      return chunk_log_sum_exp_of<0>(scores, chunks, chunk, sums, out);
+      reduce_any_chunks(scores, chunks, chunk, out, sums);
   }
+  log_each(sums, chunks);
+  for (int64_t c = 0; c < chunks; ++c) out[c] += sums[c];
 }
 
 }  // namespace shadowkv::cpu

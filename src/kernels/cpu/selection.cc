@@ -100,30 +100,34 @@ Keys keys_of(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t candi
   return {p.rebuilt.data + entry * p.rebuilt.shape[3] * size_of(p.rebuilt.dtype), p.rebuilt.dtype};
 }
 
+// Candidates [first, last); those that there are not get products of 0, whose scores are then replaced.
 SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t first,
                                       int64_t last) {
   const int64_t heads = p.q.shape[1], group = heads / p.slots.kv_heads, candidates = p.chunks.shape[2];
   const int64_t head_dim = p.slots.head_dim, chunk = p.slots.chunk, head = b * heads + g * group;
+  const int64_t count = last - first, stride = count * chunk;
+  const int32_t* ids = p.chunks.as<int32_t>() + (b * p.slots.kv_heads + g) * candidates + first;
   const float* q = p.q.as<float>() + head * head_dim;
-  std::vector<float> key(static_cast<std::size_t>(head_dim)), dots(static_cast<std::size_t>(group * chunk));
-  for (int64_t i = first; i < last; ++i) {
-    float* scores = p.scores.as<float>() + head * candidates + i;
-    if (p.chunks.as<int32_t>()[(b * p.slots.kv_heads + g) * candidates + i] < 0) {
-      for (int64_t h = 0; h < group; ++h) scores[h * candidates] = kNone;
-      continue;
-    }
-    const Keys keys = keys_of(p, b, g, i);
+  std::vector<float> scratch(static_cast<std::size_t>(head_dim + group * stride + count));
+  float* dots = scratch.data() + head_dim;
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] < 0) continue;
+    const Keys keys = keys_of(p, b, g, first + i);
     for (int64_t t = 0; t < chunk; ++t) {
-      read_row(keys.data + t * head_dim * size_of(keys.dtype), keys.dtype, head_dim, key.data());
-      for (int64_t h = 0; h < group; ++h) {
-        dots[static_cast<std::size_t>(h * chunk + t)] = p.scale * dot(q + h * head_dim, key.data(), head_dim);
-      }
+      const std::byte* from = keys.data + t * head_dim * size_of(keys.dtype);
+      const float* key = scratch.data();
+      if (keys.dtype == DType::f32)
+        key = reinterpret_cast<const float*>(from);
+      else
+        read_row(from, keys.dtype, head_dim, scratch.data());
+      for (int64_t h = 0; h < group; ++h)
+        dots[h * stride + i * chunk + t] = p.scale * dot(q + h * head_dim, key, head_dim);
     }
-    for (int64_t h = 0; h < group; ++h) {
-      float sum, result;
-      chunk_log_sum_exp(dots.data() + h * chunk, 1, chunk, &sum, &result);
-      scores[h * candidates] = result;
-    }
+  }
+  for (int64_t h = 0; h < group; ++h) {
+    float* scores = p.scores.as<float>() + (head + h) * candidates + first;
+    chunk_log_sum_exp(dots + h * stride, count, chunk, dots + group * stride, scores);
+    for (int64_t i = 0; i < count; ++i) scores[i] = ids[i] < 0 ? kNone : scores[i];
   }
 }
 
