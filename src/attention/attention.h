@@ -73,6 +73,13 @@ class Attention {
   [[nodiscard]] virtual Footprint footprint(int64_t tokens) const = 0;
   virtual void begin(SeqId sequence, const SequencePlan& plan) = 0;
 
+  // For benchmarks of decode: the begun sequence holds `tokens` tokens of made-up state, as if it had read a
+  // prompt.
+  virtual void fill(SeqId sequence, int64_t tokens, uint64_t seed) = 0;
+  // For benchmarks: choices are paid for, then replaced by ones of which that share is found in the slots;
+  // negative ends it. Methods that choose nothing ignore it.
+  virtual void force_hit_share(double /*share*/) {}
+
   // Prefill of one layer: exact over the new tokens, called with slices of the prompt in order; then
   // close_prefill builds what this layer keeps and lets the raw keys go. Layers follow one another.
   virtual void prefill(const LayerInput& input, TensorView out) = 0;

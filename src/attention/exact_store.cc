@@ -1,5 +1,7 @@
 #include "attention/exact_store.h"
 
+#include "attention/fill.h"
+
 namespace shadowkv {
 namespace {
 
@@ -38,6 +40,19 @@ QuantizedView ExactStore::view(int64_t layer, Part part) {
   view.scales.offset =
       layer * layer_bytes + 2 * data_bytes + part * shape_.kv_heads * view.scales.head_offset;
   return view;
+}
+
+void ExactStore::fill(int64_t row, int64_t tokens, uint64_t seed) {
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    for (const Part part : {keys, values}) {
+      fill_rows(device_.compute(), view(layer, part),
+                {.row = row,
+                 .tokens = tokens,
+                 .heads = shape_.kv_heads,
+                 .elements = shape_.head_dim,
+                 .seed = seed + static_cast<uint64_t>(2 * layer + part)});
+    }
+  }
 }
 
 void ExactStore::append(int64_t layer, const TensorView& k, const TensorView& v, const TokenBatch& tokens) {

@@ -23,6 +23,7 @@ class ExactStore {
   void release(int64_t row) { store_.release(row); }
   void upload_tables(Queue& queue) { store_.upload_tables(queue); }
 
+  void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up keys and values; room must be there
   // Rotated keys and values of tokens that there is room for.
   void append(int64_t layer, const TensorView& k, const TensorView& v, const TokenBatch& tokens);
   // Reads the first tokens of a row back: k, v [tokens, kv_heads, head_dim].

@@ -25,6 +25,13 @@ class FullAttention final : public Attention {
     sequences_[id] = {.row = rows_.add(id), .tokens = 0};
   }
 
+  void fill(SeqId id, int64_t tokens, uint64_t seed) override {
+    Sequence& sequence = sequences_.at(id);
+    store_.reserve(sequence.row, tokens);
+    store_.fill(sequence.row, tokens, seed);
+    sequence.tokens = tokens;
+  }
+
   void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
 
   void close_prefill(SeqId id, int64_t layer) override {

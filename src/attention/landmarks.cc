@@ -1,5 +1,6 @@
 // The paper's index: the mean of each chunk's rotated keys, and chunks that their mean describes badly kept
 // whole (section 4.1). head_dim numbers of the compute type a chunk and KV head.
+#include "attention/fill.h"
 #include "attention/shadow_index.h"
 #include "cache/paged_store.h"
 
@@ -26,6 +27,17 @@ class LandmarkIndex final : public ShadowIndex {
     return store_.held_bytes(row, Tier::device);
   }
   [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
+
+  void fill(int64_t row, int64_t tokens, uint64_t seed) override {
+    for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+      fill_rows(device_.compute(), {.data = view(layer), .scales = {}},
+                {.row = row,
+                 .tokens = chunks_of(tokens),
+                 .heads = shape_.kv_heads,
+                 .elements = shape_.head_dim,
+                 .seed = seed + static_cast<uint64_t>(layer)});
+    }
+  }
 
   void build(int64_t layer, int64_t row, const RawLayer& raw, const TokenBatch& /*tokens*/,
              TensorView min_cosine) override {

@@ -1,5 +1,6 @@
 #include "attention/low_rank_keys.h"
 
+#include "attention/fill.h"
 #include "attention/methods.h"
 #include "attention/shadow_index.h"
 
@@ -37,6 +38,13 @@ QuantizedView LowRankKeys::factors(int64_t layer) {
   view.scales.token_bytes = size_of(DType::bf16);
   view.scales.offset = view.data.offset + block * view.data.token_bytes;
   return view;
+}
+
+void LowRankKeys::fill(int64_t row, int64_t tokens, uint64_t seed) {
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    fill_rows(device_.compute(), factors(layer),
+              {.row = row, .tokens = tokens, .elements = rank_, .seed = seed + static_cast<uint64_t>(layer)});
+  }
 }
 
 void LowRankKeys::append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens) {

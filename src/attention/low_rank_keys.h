@@ -19,6 +19,7 @@ class LowRankKeys {
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
   [[nodiscard]] int64_t held_bytes(int64_t row) const { return store_.held_bytes(row, Tier::device); }
 
+  void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up factors; room must be there
   // Projects keys before rotation, [T, kv_heads, head_dim], onto their segments' bases.
   void append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);
   // Rotated keys of chunks [B, kv_heads, M] that no slot holds -> out [B, kv_heads, M, chunk * head_dim].

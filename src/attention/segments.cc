@@ -1,6 +1,7 @@
 #include "attention/segments.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -80,6 +81,26 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer) {
     column_mean(queue, {.x = before, .mean = mean});
     fit_basis(queue, {.x = before, .mean = mean, .basis = basis});
     column_mean(queue, {.x = rotated, .mean = centre});
+  }
+}
+
+void Segments::fill(int64_t row, uint64_t seed) {
+  Queue& queue = device_.compute();
+  const Row& entry = rows_[static_cast<std::size_t>(row)];
+  for (const Buffer& buffer : entry.buffers) queue.fill_zero(buffer.data(), buffer.bytes());
+  // Uniform numbers of variance 1 / width, so that rows are of length about 1.
+  const float bound = std::sqrt(3.0f / static_cast<float>(shape_.kv_width()));
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    PagedView each = basis(queue, layer);
+    each.block_tokens = 1;  // its "tokens" are segments
+    randomize_rows(queue, {.to = each,
+                           .row = row,
+                           .tokens = static_cast<int64_t>(entry.buffers.size()),
+                           .heads = 1,
+                           .elements = rank_ * shape_.kv_width(),
+                           .low = -bound,
+                           .high = bound,
+                           .seed = seed + static_cast<uint64_t>(layer)});
   }
 }
 

@@ -23,6 +23,8 @@ class Segments {
   void begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens);
   // Fits mean, basis and centre of one layer.
   void fit(int64_t row, const RawLayer& raw, int64_t layer);
+  // After begin(): bases of made-up directions around a mean of zero.
+  void fill(int64_t row, uint64_t seed);
   void release(int64_t row);
   void upload_tables(Queue& queue) { table_.upload(queue); }
 

@@ -20,6 +20,7 @@ class ShadowIndex {
   [[nodiscard]] virtual int64_t bytes_for(int64_t tokens) const = 0;
   [[nodiscard]] virtual int64_t held_bytes(int64_t row) const = 0;
 
+  virtual void fill(int64_t row, int64_t tokens, uint64_t seed) = 0;  // made-up state; room must be there
   // Takes in one layer of a prompt of sequence `row`, whose segments are fitted. tokens: one entry a prompt
   // token. min_cosine [kv_heads, whole chunks] float32, or empty: receives how well each chunk is described
   // (less is worse), when the index wants outliers.

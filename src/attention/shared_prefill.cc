@@ -31,6 +31,14 @@ void SharedPrefill::begin(SeqId sequence, const SequencePlan& plan) {
   for (const auto& method : methods_) method->begin(sequence, plan);
 }
 
+void SharedPrefill::fill(SeqId sequence, int64_t tokens, uint64_t seed) {
+  methods_[selected_]->fill(sequence, tokens, seed);
+}
+
+void SharedPrefill::force_hit_share(double share) {
+  methods_[selected_]->force_hit_share(share);
+}
+
 void SharedPrefill::prefill(const LayerInput& input, TensorView out) {
   prefill_->run(input, out);
 }

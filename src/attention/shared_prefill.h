@@ -20,6 +20,8 @@ class SharedPrefill final : public Attention {
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;  // of all methods together
   void begin(SeqId sequence, const SequencePlan& plan) override;
+  void fill(SeqId sequence, int64_t tokens, uint64_t seed) override;  // under the selected method
+  void force_hit_share(double share) override;                        // of the selected method
   void prefill(const LayerInput& input, TensorView out) override;
   void close_prefill(SeqId sequence, int64_t layer) override;
   void begin_step(std::span<const SeqId> sequences) override;

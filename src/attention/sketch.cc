@@ -29,6 +29,24 @@ class SketchIndex final : public ShadowIndex {
   }
   [[nodiscard]] bool wants_outliers() const override { return false; }
 
+  void fill(int64_t row, int64_t tokens, uint64_t seed) override {
+    for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+      const SketchView sketch = view(layer);
+      const auto fill_part = [&](const PagedView& part, int64_t elements, float low, float high) {
+        randomize_rows(device_.compute(), {.to = part,
+                                           .row = row,
+                                           .tokens = tokens,
+                                           .heads = shape_.kv_heads,
+                                           .elements = elements,
+                                           .low = low,
+                                           .high = high,
+                                           .seed = seed + static_cast<uint64_t>(layer)});
+      };
+      fill_part(sketch.words, token_bytes_, 0.0f, 0.0f);  // any bits
+      fill_part(sketch.scales, 1, 0.3f, 0.7f);
+    }
+  }
+
   void build(int64_t layer, int64_t /*row*/, const RawLayer& raw, const TokenBatch& tokens,
              TensorView /*min_cosine*/) override {
     sketch_encode(device_.compute(), {.k = raw.k, .tokens = tokens, .sketch = view(layer)});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "attention/fill.h"
 #include "attention/methods.h"
 #include "attention/shadow_index.h"
 
@@ -64,6 +65,18 @@ QuantizedView ValueStore::view(Queue& queue, int64_t layer) {
     view.scales.offset = layer * shape_.kv_heads * view.scales.head_offset;
   }
   return view;
+}
+
+void ValueStore::fill(int64_t row, int64_t tokens, uint64_t seed) {
+  Queue& queue = device_.compute();
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    fill_rows(queue, view(queue, layer),
+              {.row = row,
+               .tokens = tokens,
+               .heads = shape_.kv_heads,
+               .elements = shape_.head_dim,
+               .seed = seed + static_cast<uint64_t>(layer)});
+  }
 }
 
 void ValueStore::append(int64_t layer, const TensorView& v, const TokenBatch& tokens) {

@@ -26,6 +26,7 @@ class ValueStore {
   }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
 
+  void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up values; room must be there
   // v [T, kv_heads, head_dim].
   void append(int64_t layer, const TensorView& v, const TokenBatch& tokens);
   [[nodiscard]] QuantizedView view(Queue& queue, int64_t layer);

@@ -1,0 +1,123 @@
+// ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
+// chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
+// shadow_decode.cc one decode step; every piece of arithmetic is an op of kernels.h, so CPU and GPU share
+// both.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "attention/attention.h"
+#include "attention/exact_prefill.h"
+#include "attention/exact_store.h"
+#include "attention/low_rank_keys.h"
+#include "attention/segments.h"
+#include "attention/shadow_index.h"
+#include "attention/step.h"
+#include "attention/value_store.h"
+#include "base/scratch.h"
+#include "cache/device_array.h"
+#include "cache/region_store.h"
+
+namespace shadowkv {
+
+class ShadowAttention final : public Attention {
+ public:
+  ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device);
+
+  [[nodiscard]] Footprint footprint(int64_t tokens) const override;
+  void begin(SeqId id, const SequencePlan& plan) override;
+  void fill(SeqId id, int64_t tokens, uint64_t seed) override;
+  void force_hit_share(double share) override { forced_hit_share_ = share; }
+  void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
+  void close_prefill(SeqId id, int64_t layer) override;
+  void begin_step(std::span<const SeqId> ids) override;
+  void decode(const LayerInput& input, TensorView out) override;
+  void end(SeqId id) override;
+  [[nodiscard]] AttentionStatistics statistics() override;
+  [[nodiscard]] std::vector<int64_t> step_shape() const override;
+
+ private:
+  struct Sequence {
+    int64_t row = 0;
+    int64_t tokens = 0;  // held
+    SequencePlan plan;
+    bool sparse = false;     // else plain keys and values
+    int64_t budget = 0;      // chunks chosen a step and KV head; fixed when the sequence turns sparse
+    int64_t candidates = 0;  // chunks the index proposes
+  };
+  // Chunks picked for a step, as slots.
+  struct Selection {
+    TensorView candidates;  // [B, G, M]
+    TensorView found;       // [B, G, M] their slots before the step
+    TensorView picked;      // [B, G, K] indices into the candidates; empty: all of them
+    TensorView assigned;    // [B, G, K]
+    TensorView source;      // [B, G, K]
+    TensorView rebuilt;     // [B, G, M, chunk * D]
+  };
+
+  // ---- sequences
+  void open_sparse(Sequence& sequence, int64_t tokens);
+  void reserve_sparse(int64_t row, int64_t tokens);
+  void build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw);
+  void keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens);
+  void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
+                     const TensorView& min_cosine);
+  void turn_sparse(Sequence& sequence);
+  [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
+  [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
+  [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
+  [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
+
+  // ---- one step
+  void count_step(const Sequence& sequence);
+  void upload_tables();
+  void decode_exact(const LayerInput& input, TensorView out);
+  void decode_sparse(const LayerInput& input, TensorView out);
+  void append(const LayerInput& input);
+  void select(int64_t layer);
+  void propose_candidates(int64_t layer);
+  void rerank(int64_t layer, int64_t picks);
+  void force(TensorView candidates, TensorView picked);
+  void assign(int64_t layer, int64_t picks);
+  void fetch(int64_t layer);
+  void decode_mixed(const LayerInput& input, TensorView out);
+
+  [[nodiscard]] ResidentView resident_view(int64_t layer);
+  [[nodiscard]] SlotView slot_view(int64_t layer);
+  [[nodiscard]] RopeView rope() const {
+    return {prefill_->inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};
+  }
+
+  AttentionConfig config_;
+  AttentionShape shape_;
+  std::shared_ptr<ExactPrefill> prefill_;
+  Device& device_;
+
+  ExactStore exact_;  // sequences below config_.exact_below
+  Segments segments_;
+  LowRankKeys keys_;
+  ValueStore values_;
+  std::unique_ptr<ShadowIndex> index_;
+  RegionStore resident_;  // counts: outlier chunks
+  RegionStore slots_;     // counts: slots
+  Buffer counters_;       // int64 [2]: chunks picked, hits
+  RowMap rows_;
+  std::map<SeqId, Sequence> sequences_;
+  DeviceArray<int32_t> row_of_token_;  // of the prompt being closed
+
+  Step sparse_step_, exact_step_;
+  std::vector<int64_t> sparse_at_, exact_at_;  // places of each kind in the step's batch
+  DeviceArray<int32_t> candidate_limits_, pick_limits_;
+  int64_t open_chunks_ = 0;  // most sealed chunks of a sequence of the step
+  int64_t most_candidates_ = 0;
+  int64_t most_picks_ = 0;
+  double forced_hit_share_ = -1;  // negative: choices stand
+  Selection selection_;
+  Scratch scores_, ranking_, candidates_, found_, rebuilt_, candidate_scores_, candidate_ranking_, picked_,
+      assigned_, source_, slot_out_, lse_resident_, lse_slots_, cosines_, outlier_ids_, mixed_;
+  AttentionStatistics statistics_;
+};
+
+}  // namespace shadowkv
