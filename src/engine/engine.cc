@@ -25,6 +25,21 @@ DType compute_dtype(std::string_view name) {
   return name == "float32" ? DType::f32 : DType::bf16;
 }
 
+std::unique_ptr<Device> make_device(const EngineOptions& options) {
+  require(options.threads >= 0, "threads = {} is out of range; it must be 0 (one per core) or more",
+          options.threads);
+  const std::string& name = options.device;
+  require(name == "cpu" || name == "cuda" || name == "auto",
+          "device = \"{}\" is unknown; known: auto, cpu, cuda", name);
+  if (name == "cuda" || (name == "auto" && cuda_device_count() > 0)) {
+    return make_cuda_device({.threads = options.threads,
+                             .device_bytes = options.device_bytes,
+                             .pinned_bytes = options.host_bytes});
+  }
+  return make_cpu_device(
+      {.threads = options.threads, .device_bytes = options.device_bytes, .pinned_bytes = options.host_bytes});
+}
+
 void check_source(const EngineOptions& options) {
   require(options.model.empty() != options.shape.empty(),
           "{}; give a model file or folder, or the name of a shape",
@@ -80,13 +95,11 @@ ResolvedAttention resolve_for(const ModelConfig& model, DType compute, const Att
 class LoadedEngine final : public Engine {
  public:
   LoadedEngine(const EngineOptions& options, const Progress& progress)
-      : compute_(compute_dtype(options.dtype)),
-        device_(make_cpu_device({.threads = options.threads,
-                                 .device_bytes = options.device_bytes,
-                                 .pinned_bytes = options.host_bytes})) {
+      : compute_(compute_dtype(options.dtype)), device_(make_device(options)) {
     check_source(options);
-    require(options.threads >= 0, "threads = {} is out of range; it must be 0 (one per core) or more",
-            options.threads);
+    require(device_->kind() == DeviceKind::cpu || compute_ == DType::bf16,
+            "dtype = float32 was asked for on a GPU, which computes in bfloat16; leave dtype out or take "
+            "device = cpu");
     tokenizer_ = find_tokenizer(options);
     if (options.shape.empty()) {
       loaded_ = load_model(options.model, compute_, *device_, progress);

@@ -100,10 +100,9 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
   }
 }
 
-std::vector<float> ModelSession::decode(int64_t method, std::span<const SequenceToken> batch) {
+ModelSession::Batch ModelSession::open_step(int64_t method, std::span<const SequenceToken> batch) {
   attention_->select(method);
-  std::vector<SeqId> ids;
-  std::vector<int32_t> tokens;
+  Batch step;
   std::set<SequenceId> seen;
   for (const SequenceToken& entry : batch) {
     const Sequence& sequence = at(entry.sequence);
@@ -112,12 +111,51 @@ std::vector<float> ModelSession::decode(int64_t method, std::span<const Sequence
     const int64_t held = sequence.tokens[static_cast<std::size_t>(method)];
     require(held < sequence.max_tokens, "sequence {} holds {} tokens, all it was added for", entry.sequence,
             held);
-    ids.push_back(entry.sequence);
-    tokens.push_back(entry.token);
+    step.ids.push_back(entry.sequence);
+    step.tokens.push_back(entry.token);
   }
-  std::vector<float> logits = transformer_.decode(*attention_, ids, tokens);
-  for (const SeqId id : ids) ++sequences_.at(id).tokens[static_cast<std::size_t>(method)];
+  return step;
+}
+
+void ModelSession::close_step(int64_t method, const Batch& batch) {
+  for (const SeqId id : batch.ids) ++sequences_.at(id).tokens[static_cast<std::size_t>(method)];
+}
+
+std::vector<float> ModelSession::decode(int64_t method, std::span<const SequenceToken> batch) {
+  const Batch step = open_step(method, batch);
+  std::vector<float> logits = transformer_.decode(*attention_, step.ids, step.tokens);
+  close_step(method, step);
   return logits;
+}
+
+std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
+  const Batch step = open_step(method, batch);
+  std::vector<int32_t> picked = transformer_.decode_greedy(*attention_, step.ids, step.tokens);
+  close_step(method, step);
+  return picked;
+}
+
+void ModelSession::fill(SequenceId id, int64_t tokens, uint64_t seed) {
+  Sequence& sequence = at(id);
+  require(sequence.tokens.empty(), "sequence {} holds tokens already", id);
+  require(tokens >= 1 && tokens <= sequence.max_tokens,
+          "{} tokens of state were asked for a sequence of at most {}", tokens, sequence.max_tokens);
+  attention_->begin(id, {.prompt_tokens = tokens, .max_tokens = sequence.max_tokens});
+  try {
+    for (int64_t method = 0; method < methods_; ++method) {
+      attention_->select(method);
+      attention_->fill(id, tokens, seed);
+    }
+  } catch (...) {
+    attention_->end(id);
+    throw;
+  }
+  sequence.tokens.assign(static_cast<std::size_t>(methods_), tokens);
+}
+
+void ModelSession::force_hit_share(int64_t method, double share) {
+  attention_->select(method);
+  attention_->force_hit_share(share);
 }
 
 void ModelSession::remove(SequenceId id) {

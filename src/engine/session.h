@@ -27,6 +27,9 @@ class ModelSession final : public Session {
   std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                              const Progress& progress) override;
   std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) override;
+  std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) override;
+  void fill(SequenceId sequence, int64_t tokens, uint64_t seed) override;
+  void force_hit_share(int64_t method, double share) override;
   void remove(SequenceId sequence) override;
   [[nodiscard]] SessionStatistics statistics(int64_t method) const override;
 
@@ -36,6 +39,13 @@ class ModelSession final : public Session {
     std::vector<int64_t> tokens;  // held under each method; empty before the prefill
   };
 
+  // A step's sequences and tokens, checked.
+  struct Batch {
+    std::vector<SeqId> ids;
+    std::vector<int32_t> tokens;
+  };
+  [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
+  void close_step(int64_t method, const Batch& batch);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
 

@@ -26,7 +26,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       hidden_(device),
       slice_(device),
       normed_(device),
-      logits_(device) {}
+      logits_(device),
+      picked_(device) {}
 
 int64_t Transformer::slice_bytes(int64_t rows) const {
   const int64_t numbers =
@@ -109,9 +110,10 @@ TensorView Transformer::logits(const TensorView& hidden) {
   return out;
 }
 
-std::vector<float> Transformer::download(const TensorView& logits) {
-  std::vector<float> host(static_cast<std::size_t>(logits.elements()));
-  device_.compute().copy(host.data(), logits.data, logits.bytes());
+template <typename T>
+std::vector<T> Transformer::download(const TensorView& from) {
+  std::vector<T> host(static_cast<std::size_t>(from.elements()));
+  device_.compute().copy(host.data(), from.data, from.bytes());
   device_.compute().synchronize();
   return host;
 }
@@ -151,36 +153,42 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
     }
     attention.close_prefill(sequence, layer);
   }
-  return download(logits(hidden.rows(count - 1, 1)));
+  return download<float>(logits(hidden.rows(count - 1, 1)));
 }
 
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
+  step(attention, sequences, ids);
+  return download<float>(step_logits_);
+}
+
+std::vector<int32_t> Transformer::decode_greedy(Attention& attention, std::span<const SeqId> sequences,
+                                                std::span<const int32_t> ids) {
+  step(attention, sequences, ids);
+  return download<int32_t>(step_picked_);
+}
+
+// Runs a step, from its recording where one of its shape exists. A shape is recorded the second time it
+// comes, when nothing is left to allocate.
+void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids) {
   require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
           sequences.size(), ids.size());
   const TensorView on_device = upload_ids(ids);
   attention.begin_step(sequences);
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
-  if (graph_ && graph_shape_ == shape) {
-    graph_->launch();
-    return download(step_logits_);
-  }
+  if (graph_ && graph_shape_ == shape) return graph_->launch();
   graph_.reset();
-  if (warm_shape_ == shape) {  // this shape has run before, so nothing is left to allocate
-    graph_ = device_.compute().record([&] { step_logits_ = run_step(attention, on_device); });
+  if (warm_shape_ == shape) {
+    graph_ = device_.compute().record([&] { run_step(attention, on_device); });
     graph_shape_ = shape;
   }
-  if (graph_) {
-    graph_->launch();
-  } else {
-    step_logits_ = run_step(attention, on_device);
-    warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
-  }
-  return download(step_logits_);
+  if (graph_) return graph_->launch();
+  run_step(attention, on_device);
+  warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
 }
 
-// All device work of a decode step: embed, layers, logits.
-TensorView Transformer::run_step(Attention& attention, const TensorView& ids) {
+// All device work of a decode step: embed, layers, logits, the likeliest tokens.
+void Transformer::run_step(Attention& attention, const TensorView& ids) {
   const int64_t count = ids.shape[0];
   const TensorView hidden = hidden_.get(device_.activation_dtype(), {count, config_.hidden});
   const Slice slice = slice_of(slice_.get(DType::u8, {slice_bytes(count)}).data, count);
@@ -192,7 +200,9 @@ TensorView Transformer::run_step(Attention& attention, const TensorView& ids) {
                      slice.mixed);
     finish_layer(weights, hidden, slice);
   }
-  return logits(hidden);
+  step_logits_ = logits(hidden);
+  step_picked_ = picked_.get(DType::i32, {count});
+  pick_likeliest(device_.compute(), {.logits = step_logits_, .ids = step_picked_});
 }
 
 }  // namespace shadowkv

@@ -29,6 +29,10 @@ class Transformer {
   std::vector<float> decode(Attention& attention, std::span<const SeqId> sequences,
                             std::span<const int32_t> ids);
 
+  // The same, but only each row's likeliest token comes back.
+  std::vector<int32_t> decode_greedy(Attention& attention, std::span<const SeqId> sequences,
+                                     std::span<const int32_t> ids);
+
   // Bytes of activations that a prefill of that many tokens takes.
   [[nodiscard]] int64_t prefill_bytes(int64_t tokens, int64_t slice_tokens) const;
 
@@ -46,19 +50,22 @@ class Transformer {
   [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
   void attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
-  [[nodiscard]] TensorView run_step(Attention& attention, const TensorView& ids);
+  void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids);
+  void run_step(Attention& attention, const TensorView& ids);
   [[nodiscard]] TensorView logits(const TensorView& hidden);
-  [[nodiscard]] std::vector<float> download(const TensorView& logits);
+  template <typename T>
+  [[nodiscard]] std::vector<T> download(const TensorView& from);
   [[nodiscard]] int64_t slice_bytes(int64_t rows) const;
   [[nodiscard]] Slice slice_of(std::byte* memory, int64_t rows) const;
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Device& device_;
-  Scratch ids_, hidden_, slice_, normed_, logits_;  // of decode steps
+  Scratch ids_, hidden_, slice_, normed_, logits_, picked_;  // of decode steps
   std::unique_ptr<Graph> graph_;  // the latest recorded step; null where nothing is recorded
   StepShape graph_shape_, warm_shape_;
-  TensorView step_logits_;
+  TensorView step_logits_;  // [sequences, vocab] of the latest step
+  TensorView step_picked_;  // [sequences] int32, its likeliest tokens
 };
 
 }  // namespace shadowkv
