@@ -132,16 +132,15 @@ SHADOWKV_INLINE void count_bytes(Words& x) {
 }
 
 // Counts of the query's planes into sums of its numbers: two's complement, lowest plane first.
-SHADOWKV_INLINE void weigh(const Words* counts, int32_t* sums) {
+SHADOWKV_INLINE void weigh(const Words* counts, Words& sum) {
   static_assert(kQueryBits == 6);
   const Words low = counts[0] + (counts[1] << 1) + (counts[2] << 2) + (counts[3] << 3) + (counts[4] << 4);
-  const Words sum = low - (counts[5] << 5);
-  std::memcpy(sums, &sum, sizeof(sum));
+  sum = low - (counts[5] << 5);
 }
 
-// sums[t] = sum of the query's numbers at the set bits of one plane of token t's code. words: [plane
+// Lane t becomes the sum of the query's numbers at the set bits of one plane of token t's code. words: [plane
 // words][16].
-SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uint32_t* query, int32_t* sums) {
+SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uint32_t* query, Words& sum) {
   constexpr int64_t kWords = 31;  // as many bytes of at most 8 as a byte can sum
   Words counts[kQueryBits] = {};
   for (int64_t first = 0; first < plane; first += kWords) {
@@ -162,36 +161,63 @@ SHADOWKV_INLINE void count_plane(const uint32_t* words, int64_t plane, const uin
       counts[b] += (pairs & 0xffffu) + (pairs >> 16);
     }
   }
-  weigh(counts, sums);
+  weigh(counts, sum);
+}
+
+// For each of `tiles` tiles of [bits][plane words][16] words: sums of a query's numbers times the tokens'
+// codes.
+struct Tiles {
+  const uint32_t* words;
+  int64_t tiles;
+  int64_t bits;
+  int64_t plane;
+};
+
+SHADOWKV_INLINE void count_tiles(const Tiles& t, const uint32_t* query, int32_t* sums) {
+  const int64_t words = t.plane * kTileTokens;
+  for (int64_t i = 0; i < t.tiles; ++i) {
+    Words total{}, sum;
+    for (int64_t b = 0; b < t.bits; ++b) {
+      count_plane(t.words + (i * t.bits + b) * words, t.plane, query, sum);
+      total += sum << static_cast<uint32_t>(b);
+    }
+    std::memcpy(sums + i * kTileTokens, &total, sizeof(total));
+  }
 }
 
 #ifdef __x86_64__
 // The same with the instruction that counts bits.
-[[gnu::target("avx512f,avx512vpopcntdq")]] void count_plane_avx512(const uint32_t* words, int64_t plane,
-                                                                   const uint32_t* query, int32_t* sums) {
+[[gnu::target("avx512f,avx512vpopcntdq")]] void count_tiles_avx512(const Tiles& t, const uint32_t* query,
+                                                                   int32_t* sums) {
   using Counts [[gnu::vector_size(64)]] = int32_t;
-  Words counts[kQueryBits] = {};
-  for (int64_t w = 0; w < plane; ++w) {
-    Words x;
-    std::memcpy(&x, words + w * kTileTokens, sizeof(x));
-    SHADOWKV_UNROLL
-    for (int b = 0; b < kQueryBits; ++b) {
-      const Words common = x & query[b * plane + w];
-      counts[b] += reinterpret_cast<Words>(__builtin_ia32_vpopcountd_v16si(reinterpret_cast<Counts>(common)));
+  const uint32_t* words = t.words;
+  for (int64_t i = 0; i < t.tiles; ++i) {
+    Words total{}, sum;
+    for (int64_t b = 0; b < t.bits; ++b) {
+      Words counts[kQueryBits] = {};
+      for (int64_t w = 0; w < t.plane; ++w, words += kTileTokens) {
+        Words x;
+        std::memcpy(&x, words, sizeof(x));
+        SHADOWKV_UNROLL
+        for (int k = 0; k < kQueryBits; ++k) {
+          const Words common = x & query[k * t.plane + w];
+          counts[k] +=
+              reinterpret_cast<Words>(__builtin_ia32_vpopcountd_v16si(reinterpret_cast<Counts>(common)));
+        }
+      }
+      weigh(counts, sum);
+      total += sum << static_cast<uint32_t>(b);
     }
+    std::memcpy(sums + i * kTileTokens, &total, sizeof(total));
   }
-  weigh(counts, sums);
 }
 #endif
 
-using CountPlane = void (*)(const uint32_t* words, int64_t plane, const uint32_t* query, int32_t* sums);
-
-// nullptr: count inline.
-CountPlane best_count_plane() {
+SHADOWKV_INLINE void count_best(const Tiles& t, const uint32_t* query, int32_t* sums) {
 #ifdef __x86_64__
-  if (best_isa() == Isa::avx512) return count_plane_avx512;
+  if (best_isa() == Isa::avx512) return count_tiles_avx512(t, query, sums);
 #endif
-  return nullptr;
+  count_tiles(t, query, sums);
 }
 
 // A stretch of one sequence's tokens whose words, scales and centre each lie in one block.
@@ -199,57 +225,66 @@ struct Stretch {
   int64_t row, head, first, count;
 };
 
-// What one piece of work needs besides the parameters: its query heads, and where estimates go.
+// What one piece of work needs besides the parameters: its query heads, and working memory.
 struct Piece {
   const SketchScoresParams& p;
   const Query* queries;  // of the KV head's query heads
   const float* q;        // likewise, [heads, D]
   int64_t heads;
+  int64_t stride;                // of estimates: tokens of the piece and room for a last tile
   std::vector<float> estimates;  // [heads][stride]
-  int64_t stride;
+  std::vector<uint32_t> words;   // tiles of a stretch
+  std::vector<float> scales;     // of its tokens
+  std::vector<int32_t> sums;     // of its tokens, for one query head
+
+  Piece(const SketchScoresParams& params, const Query* first_query, int64_t head, int64_t group,
+        int64_t tokens)
+      : p(params),
+        queries(first_query),
+        q(params.q.as<float>() + head * params.q.shape[2]),
+        heads(group),
+        stride(tokens + kTileTokens),
+        estimates(static_cast<std::size_t>(group * stride)),
+        words(
+            static_cast<std::size_t>(stride * sketch_token_bytes(params.q.shape[2], params.sketch.bits) / 4)),
+        scales(static_cast<std::size_t>(stride)),
+        sums(static_cast<std::size_t>(stride)) {}
 };
+
+// Lays a stretch's words out in tiles, and its scales as floats. All of it before any is counted: a wide load
+// right behind the narrow stores that it covers would wait for them.
+SHADOWKV_INLINE void gather_stretch(const Stretch& s, Piece& piece) {
+  const SketchView& sketch = piece.p.sketch;
+  const int64_t words = sketch_token_bytes(piece.p.q.shape[2], sketch.bits) / 4;
+  const int64_t word_step = sketch.words.token_bytes, scale_step = sketch.scales.token_bytes;
+  const std::byte* from = sketch.words.at(s.row, s.head, s.first);
+  const std::byte* scales = sketch.scales.at(s.row, s.head, s.first);
+  for (int64_t t = 0; t < s.count; t += kTileTokens) {
+    transpose_words(from + t * word_step, word_step, words, std::min(kTileTokens, s.count - t),
+                    piece.words.data() + t * words);
+  }
+  for (int64_t t = 0; t < s.count; ++t) {
+    piece.scales.data()[t] = static_cast<float>(*reinterpret_cast<const bf16*>(scales + t * scale_step));
+  }
+}
 
 SHADOWKV_INLINE void estimate_stretch(const Stretch& s, int64_t at, Piece& piece) {
   const SketchView& sketch = piece.p.sketch;
-  const int64_t head_dim = piece.p.q.shape[2], plane = sketch_plane_words(head_dim), bits = sketch.bits;
-  const std::byte* words = sketch.words.at(s.row, s.head, s.first);
-  const std::byte* scales = sketch.scales.at(s.row, s.head, s.first);
+  const int64_t head_dim = piece.p.q.shape[2], tiles = ceil_div(s.count, kTileTokens);
   const auto* centre = reinterpret_cast<const float*>(sketch.centre.at(s.row, s.head, s.first));
-  std::vector<uint32_t> tile(static_cast<std::size_t>(plane * bits * kTileTokens));
-  const CountPlane count = best_count_plane();
-  std::vector<float> base(static_cast<std::size_t>(piece.heads));
+  gather_stretch(s, piece);
   for (int64_t h = 0; h < piece.heads; ++h) {
-    base[static_cast<std::size_t>(h)] = piece.p.scale * dot(piece.q + h * head_dim, centre, head_dim);
-  }
-  for (int64_t t = 0; t < s.count; t += kTileTokens) {
-    const int64_t tokens = std::min(kTileTokens, s.count - t);
-    transpose_words(words + t * sketch.words.token_bytes, sketch.words.token_bytes, plane * bits, tokens,
-                    tile.data());
-    alignas(64) float token_scales[kTileTokens] = {};
-    for (int64_t i = 0; i < tokens; ++i) {
-      const std::byte* scale = scales + (t + i) * sketch.scales.token_bytes;
-      token_scales[i] = static_cast<float>(*reinterpret_cast<const bf16*>(scale));
-    }
-    for (int64_t h = 0; h < piece.heads; ++h) {
-      const Query& query = piece.queries[h];
-      alignas(64) int32_t sums[2][kTileTokens] = {};
-      for (int64_t b = 0; b < bits; ++b) {
-        const uint32_t* plane_words = tile.data() + b * plane * kTileTokens;
-        if (count != nullptr) {
-          count(plane_words, plane, query.planes.data(), sums[b]);
-        } else {
-          count_plane(plane_words, plane, query.planes.data(), sums[b]);
-        }
-      }
-      const float step = piece.p.scale * query.delta, start = base[static_cast<std::size_t>(h)];
-      const int32_t lowest = ((1 << bits) - 1) * query.sum;
-      alignas(64) float estimates[kTileTokens];
-      for (int64_t i = 0; i < kTileTokens; ++i) {
-        estimates[i] =
-            start + step * token_scales[i] * static_cast<float>(2 * (sums[0][i] + 2 * sums[1][i]) - lowest);
-      }
-      float* out = piece.estimates.data() + h * piece.stride + at + t;
-      for (int64_t i = 0; i < tokens; ++i) out[i] = estimates[i];
+    const Query& query = piece.queries[h];
+    count_best({piece.words.data(), tiles, sketch.bits, sketch_plane_words(head_dim)}, query.planes.data(),
+               piece.sums.data());
+    const float start = piece.p.scale * dot(piece.q + h * head_dim, centre, head_dim);
+    const float step = piece.p.scale * query.delta;
+    const int32_t lowest = ((1 << sketch.bits) - 1) * query.sum;
+    const int32_t* sums = piece.sums.data();
+    const float* scales = piece.scales.data();
+    float* out = piece.estimates.data() + h * piece.stride + at;
+    for (int64_t t = 0; t < tiles * kTileTokens; ++t) {
+      out[t] = start + step * scales[t] * static_cast<float>(2 * sums[t] - lowest);
     }
   }
 }
@@ -265,12 +300,7 @@ void score_chunks(const SketchScoresParams& p, const Query* queries, int64_t b, 
                   int64_t last) {
   const int64_t heads = p.q.shape[1], group = heads / p.kv_heads, all = p.scores.shape[2];
   const int64_t head = b * heads + g * group, tokens = (last - first) * p.chunk;
-  Piece piece{p,
-              queries + head,
-              p.q.as<float>() + head * p.q.shape[2],
-              group,
-              std::vector<float>(static_cast<std::size_t>(group * tokens)),
-              tokens};
+  Piece piece(p, queries + head, head, group, tokens);
   std::vector<float> sums(static_cast<std::size_t>(last - first));
   run_best([&]() SHADOWKV_LAMBDA_INLINE {
     for (int64_t at = 0; at < tokens;) {
@@ -280,7 +310,7 @@ void score_chunks(const SketchScoresParams& p, const Query* queries, int64_t b, 
       at += count;
     }
     for (int64_t h = 0; h < group; ++h) {
-      chunk_log_sum_exp(piece.estimates.data() + h * tokens, last - first, p.chunk, sums.data(),
+      chunk_log_sum_exp(piece.estimates.data() + h * piece.stride, last - first, p.chunk, sums.data(),
                         p.scores.as<float>() + (head + h) * all + first);
     }
   });
