@@ -110,15 +110,22 @@ Query round_query(const float* q, int64_t head_dim) {
   return query;
 }
 
-// words[w * 16 + t] = word w of token t, for `count` <= 16 tokens; the rest are zeros.
+// to[w * 16 + t] = word w of token t, for `count` <= 16 tokens; the rest repeat the last.
 SHADOWKV_INLINE void transpose_words(const std::byte* from, int64_t token_bytes, int64_t words, int64_t count,
                                      uint32_t* to) {
-  for (int64_t t = 0; t < count; ++t) {
-    const auto* token = reinterpret_cast<const uint32_t*>(from + t * token_bytes);
-    for (int64_t w = 0; w < words; ++w) to[w * kTileTokens + t] = token[w];
+  if (count == kTileTokens) {
+    for (int64_t w = 0; w < words; ++w, from += sizeof(uint32_t)) {
+      SHADOWKV_UNROLL
+      for (int64_t t = 0; t < kTileTokens; ++t) {
+        std::memcpy(to + w * kTileTokens + t, from + t * token_bytes, sizeof(uint32_t));
+      }
+    }
+    return;
   }
-  for (int64_t t = count; t < kTileTokens; ++t) {
-    for (int64_t w = 0; w < words; ++w) to[w * kTileTokens + t] = 0;
+  for (int64_t w = 0; w < words; ++w, from += sizeof(uint32_t)) {
+    for (int64_t t = 0; t < kTileTokens; ++t) {
+      std::memcpy(to + w * kTileTokens + t, from + std::min(t, count - 1) * token_bytes, sizeof(uint32_t));
+    }
   }
 }
 
