@@ -191,6 +191,12 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
            {"--tokenizer", "PATH",
             "tokenizer.json or GGUF file to take the tokenizer from [default: the model's own]", group},
            options.tokenizer);
+  add(app, {"--device", "NAME", "Where to compute: cpu, cuda, or auto for a GPU where there is one", group},
+      options.device, [&options](const std::string& value) {
+        require(value == "cpu" || value == "cuda" || value == "auto",
+                "--device is \"{}\"; it must be auto, cpu or cuda", value);
+        options.device = value;
+      });
   add(app, {"--dtype", "TYPE", "Type to compute and store in: float32 or bfloat16", group}, options.dtype,
       [&options](const std::string& value) {
         require(value == "float32" || value == "bfloat16",

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <memory>
 #include <numeric>
@@ -30,6 +31,8 @@ struct Arguments {
   std::string batches = "1";
   int64_t steps = 16;
   int64_t warmup = 2;
+  bool made_up = false;   // sequences hold made-up state instead of a prompt
+  double hit_share = -1;  // forced share of choices found in the slots; negative: as they come
   std::string json;
 };
 
@@ -45,6 +48,26 @@ struct Row {
   SessionStatistics statistics;
   std::string error;  // why it did not run; then the rest is 0
 };
+
+// The most sequences of that many tokens that both memories hold, with room left for a step's activations.
+int64_t largest_batch(const Engine& engine, const AttentionConfig& config, int64_t tokens) {
+  constexpr int64_t kActivations = int64_t{3}
+                                   << 29;  // 1.5 GiB: logits, MLP, scores and rebuilt keys of a large batch
+  const SequenceFootprint one = engine.footprint(config, tokens);
+  const EngineMemory memory = engine.memory();
+  const int64_t device = memory.budget[0] - memory.held[0] - kActivations;
+  const int64_t host = memory.budget[1] - memory.held[1];
+  int64_t batch = 0;
+  while (true) {
+    const int64_t more = batch + 1;
+    const int64_t spilled = std::max<int64_t>(0, more * (one.device + one.either) - device);
+    const bool fits = more * one.device <= device && more * one.host + spilled <= host;
+    if (!fits) break;
+    batch = more;
+  }
+  require(batch > 0, "not even one sequence of {} tokens fits; shorten --context", tokens);
+  return batch;
+}
 
 class TokenSource {
  public:
@@ -69,11 +92,29 @@ std::vector<double> time_steps(Session& session, int64_t method, const Arguments
     check_interrupted();
     for (SequenceToken& one : batch) one.token = tokens.next();
     const Stopwatch watch;
-    (void)session.decode(method, batch);
+    (void)session.decode_greedy(method, batch);
     if (s >= a.warmup) times.push_back(1e3 * watch.seconds());
   }
   std::sort(times.begin(), times.end());
   return times;
+}
+
+// Decode over made-up state: each method alone, so that all of the memory is its.
+std::vector<Row> measure_made_up(Engine& engine, const Arguments& a, Cell cell, const NamedMethod& method) {
+  TokenSource tokens(engine.model().vocab_size);
+  const std::unique_ptr<Session> session = engine.open({&method.config, 1});
+  const int64_t most = cell.context + a.warmup + a.steps;
+  if (cell.batch == 0) cell.batch = largest_batch(engine, method.config, most);
+  std::vector<SequenceToken> batch;
+  for (int64_t i = 0; i < cell.batch; ++i) {
+    check_interrupted();
+    batch.push_back({session->add(most), 0});
+    session->fill(batch.back().sequence, cell.context, static_cast<uint64_t>(i));
+  }
+  session->force_hit_share(0, a.hit_share);
+  Row row{cell, method.label, 0, time_steps(*session, 0, a, batch, tokens), {}, ""};
+  row.statistics = session->statistics(0);
+  return {row};
 }
 
 std::vector<Row> measure(Engine& engine, const Arguments& a, Cell cell,
@@ -102,7 +143,12 @@ std::vector<Row> measure(Engine& engine, const Arguments& a, Cell cell,
 std::vector<Row> measure_or_explain(Engine& engine, const Arguments& a, Cell cell,
                                     std::span<const NamedMethod> methods) {
   try {
-    return measure(engine, a, cell, methods);
+    if (!a.made_up) return measure(engine, a, cell, methods);
+    std::vector<Row> rows;
+    for (const NamedMethod& method : methods) {
+      for (Row& row : measure_made_up(engine, a, cell, method)) rows.push_back(std::move(row));
+    }
+    return rows;
   } catch (const OutOfMemory& error) {
     std::vector<Row> rows;
     for (const NamedMethod& method : methods) rows.push_back({cell, method.label, 0, {}, {}, error.what()});
@@ -134,8 +180,9 @@ std::string table_of(const std::vector<Row>& rows) {
       continue;
     }
     const SessionStatistics& s = row.statistics;
-    table.add({row.method, context, batch, fmt::format("{:.2f}", row.prefill_s),
-               fmt::format("{:.1f}", prefill_rate(row)), fmt::format("{:.2f}", median(row)),
+    const bool read = row.prefill_s > 0;
+    table.add({row.method, context, batch, read ? fmt::format("{:.2f}", row.prefill_s) : "-",
+               read ? fmt::format("{:.1f}", prefill_rate(row)) : "-", fmt::format("{:.2f}", median(row)),
                fmt::format("{:.2f}", row.step_ms.front()), fmt::format("{:.2f}", row.step_ms.back()),
                fmt::format("{:.2f}", decode_rate(row)), format_bytes(s.held_bytes[0]),
                format_bytes(s.held_bytes[1]),
@@ -144,7 +191,8 @@ std::string table_of(const std::vector<Row>& rows) {
                                                                   static_cast<double>(s.chosen_chunks))});
   }
   return table.text() +
-         "\nOne exact prefill of each context and batch is shared by its methods; ms/step is the median.\n" +
+         "\nms/step is the median. Prompts are read once, exactly, for all methods; a dash stands for "
+         "made-up state.\n" +
          errors;
 }
 
@@ -154,8 +202,10 @@ Json row_json(const Row& row) {
     json["error"] = row.error;
     return json;
   }
-  json["prefill_s"] = row.prefill_s;
-  json["prefill_tokens_per_s"] = prefill_rate(row);
+  if (row.prefill_s > 0) {
+    json["prefill_s"] = row.prefill_s;
+    json["prefill_tokens_per_s"] = prefill_rate(row);
+  }
   json["step_ms"] = {{"median", median(row)}, {"min", row.step_ms.front()}, {"max", row.step_ms.back()}};
   json["decode_tokens_per_s"] = decode_rate(row);
   json["statistics"] = to_json(row.statistics);
@@ -172,6 +222,8 @@ Json report(const Engine& engine, const Arguments& a, std::span<const NamedMetho
           {"random_weights", !a.engine.shape.empty()},
           {"steps", a.steps},
           {"warmup", a.warmup},
+          {"made_up_state", a.made_up},
+          {"forced_hit_share", a.hit_share < 0 ? Json(nullptr) : Json(a.hit_share)},
           {"attention", configs},
           {"rows", list}};
 }
@@ -186,11 +238,24 @@ void print_results(const Json& json, const std::vector<Row>& rows, std::optional
   std::cout << table_of(rows);
 }
 
-void run(const Arguments& a) {
+double parse_hit_rate(const std::string& text) {
+  if (text == "natural") return -1;
+  double share = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
+  require(error == std::errc() && end == text.data() + text.size() && share >= 0 && share <= 1,
+          "--hit-rate is \"{}\"; it must be natural or a share in [0, 1]", text);
+  return share;
+}
+
+void run(Arguments& a) {
+  a.hit_share = parse_hit_rate(a.hit_rate);
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = methods_of(a.methods);
   const auto contexts = parse_wholes(a.contexts, "--context", {1, int64_t{1} << 32});
-  const auto batches = parse_wholes(a.batches, "--batch", {1, 1 << 20});
+  require(a.made_up || (a.hit_share < 0 && a.batches != "auto"),
+          "--hit-rate and --batch auto need --made-up-state; add it");
+  const auto batches =
+      a.batches == "auto" ? std::vector<int64_t>{0} : parse_wholes(a.batches, "--batch", {1, 1 << 20});
   std::optional<OutputFile> file;
   if (!a.json.empty() && a.json != "-") file.emplace(a.json);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
@@ -217,7 +282,17 @@ Command add_bench(CLI::App& root) {
   add_model_options(app, a.engine);
   add_methods_option(app, a.methods);
   add_text(app, {"--context", "TOKENS", "Prompt lengths, separated by commas", ""}, a.contexts);
-  add_text(app, {"--batch", "SEQUENCES", "Sequences decoded together, separated by commas", ""}, a.batches);
+  add_text(app,
+           {"--batch", "SEQUENCES",
+            "Sequences decoded together, separated by commas; auto: the most that fit", ""},
+           a.batches);
+  add_flag(app, {"--made-up-state", "", "Time decode alone, over made-up state instead of prompts", ""},
+           a.made_up);
+  add_text(
+      app,
+      {"--hit-rate", "SHARE",
+       "Force that share (0 to 1) of the choices to be found in the slot cache; natural: as they come", ""},
+      a.hit_rate);
   add_whole(app, {"--steps", "STEPS", "Timed decode steps, at least 1", ""}, {1, 1'000'000}, a.steps);
   add_whole(app, {"--warmup", "STEPS", "Decode steps before those timed", ""}, {0, 1'000'000}, a.warmup);
   add_text(app,
