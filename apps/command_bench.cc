@@ -31,8 +31,9 @@ struct Arguments {
   std::string batches = "1";
   int64_t steps = 16;
   int64_t warmup = 2;
-  bool made_up = false;   // sequences hold made-up state instead of a prompt
-  double hit_share = -1;  // forced share of choices found in the slots; negative: as they come
+  bool made_up = false;  // sequences hold made-up state instead of a prompt
+  std::string hit_rate = "natural";
+  double hit_share = -1;  // of hit_rate; negative: natural
   std::string json;
 };
 
