@@ -82,7 +82,10 @@ struct SlotView {
   DType dtype = DType::bf16;  // float32 or bfloat16
 
   SHADOWKV_HD int64_t slot_bytes() const { return chunk * head_dim * size_of(dtype); }
-  SHADOWKV_HD int64_t layer_bytes(int64_t slots) const { return kv_heads * slots * (2 * slot_bytes() + 8); }
+  SHADOWKV_HD int64_t layer_bytes(int64_t slots) const {
+    // A multiple of 16, so that every layer's rows can be read 16 bytes at a time.
+    return (kv_heads * slots * (2 * slot_bytes() + 8) + 15) / 16 * 16;
+  }
   SHADOWKV_HD std::byte* keys(int64_t row, int64_t head, int64_t slot) const {
     const int64_t slots = counts[row];
     return regions[row] + layer * layer_bytes(slots) + (head * slots + slot) * slot_bytes();
@@ -119,8 +122,8 @@ struct ResidentView {
   }
   SHADOWKV_HD int64_t token_bytes() const { return head_dim * size_of(dtype); }
   SHADOWKV_HD int64_t layer_bytes(int64_t outlier_chunks) const {
-    // A multiple of 8, so that every layer's numbers stay aligned.
-    const int64_t ids = (kv_heads * outlier_chunks * 4 + 7) / 8 * 8;
+    // A multiple of 16, so that every layer's rows can be read 16 bytes at a time.
+    const int64_t ids = (kv_heads * outlier_chunks * 4 + 15) / 16 * 16;
     return 2 * kv_heads * capacity(outlier_chunks) * token_bytes() + ids;
   }
   SHADOWKV_HD std::byte* keys(int64_t row, int64_t head, int64_t entry) const {

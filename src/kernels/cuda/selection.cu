@@ -1,0 +1,496 @@
+// Ranking, exact top-k and exact scores of candidates. rank_groups and top_k give every row of a KV head one
+// block: two reads of the scores (the second from the L2 cache), and a radix selection over the row in shared
+// memory. candidate_scores reads each candidate's keys once for all query heads; bound: their bytes.
+#include "kernels/cuda/query_tile.cuh"
+
+namespace shadowkv::cuda {
+namespace {
+
+// ---- ranking ----------------------------------------------------------------------------------------------
+
+// Largest number and sum of exp(number - largest) of what a thread has seen.
+struct RunningSum {
+  float largest = kMinusInfinity;
+  float sum = 0.0f;
+
+  __device__ void add(float x) {
+    if (x > largest) {
+      sum *= expf(largest - x);
+      largest = x;
+    }
+    if (x > kMinusInfinity) sum += expf(x - largest);
+  }
+  __device__ void add(const float4& x) {
+    const float most = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));
+    if (most > largest) {
+      sum *= expf(largest - most);
+      largest = most;
+    }
+    if (largest == kMinusInfinity) return;
+    sum += expf(x.x - largest) + expf(x.y - largest) + expf(x.z - largest) + expf(x.w - largest);
+  }
+};
+
+template <int kThreads>
+__device__ float log_sum_exp(const float* scores, int64_t n, bool vectors, float* shared) {
+  RunningSum running;
+  if (vectors) {
+    for (int64_t i = threadIdx.x; i < n / 4; i += kThreads)
+      running.add(reinterpret_cast<const float4*>(scores)[i]);
+  } else {
+    for (int64_t i = threadIdx.x; i < n; i += kThreads) running.add(scores[i]);
+  }
+  const float largest = block_reduce<kThreads>(running.largest, Max(), shared);
+  if (largest == kMinusInfinity) return kMinusInfinity;
+  const float share = running.largest == kMinusInfinity ? 0.0f : running.sum * expf(running.largest - largest);
+  return largest + logf(block_reduce<kThreads>(share, Sum(), shared));
+}
+
+__device__ void raise(float& best, float score, float lse) {
+  const float share = score - lse;
+  best = share > best ? share : best;
+}
+
+// lses: of the query heads; those of -infinity have no say.
+template <int kThreads>
+__device__ void rank_row(const float* scores, const float* lses, int group, int64_t n, bool vectors,
+                         float* ranking) {
+  if (vectors) {
+    for (int64_t i = threadIdx.x; i < n / 4; i += kThreads) {
+      float4 best = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+      for (int h = 0; h < group; ++h) {
+        if (lses[h] == kMinusInfinity) continue;
+        const float4 x = reinterpret_cast<const float4*>(scores + h * n)[i];
+        raise(best.x, x.x, lses[h]), raise(best.y, x.y, lses[h]);
+        raise(best.z, x.z, lses[h]), raise(best.w, x.w, lses[h]);
+      }
+      reinterpret_cast<float4*>(ranking)[i] = best;
+    }
+    return;
+  }
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+    float best = kMinusInfinity;
+    for (int h = 0; h < group; ++h) {
+      if (lses[h] != kMinusInfinity) raise(best, scores[h * n + i], lses[h]);
+    }
+    ranking[i] = best;
+  }
+}
+
+// One block a sequence and KV head. shared: [group] log-sum-exps.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads) rank_groups_kernel(const float* scores, float* ranking, int group,
+                                                               int64_t n) {
+  extern __shared__ float lses[];
+  __shared__ float reduced[kThreads / kWarp];
+  scores += blockIdx.x * group * n;
+  ranking += blockIdx.x * n;
+  const bool vectors = n % 4 == 0;  // rows then start at multiples of 16 bytes
+  for (int h = 0; h < group; ++h) {
+    const float lse = log_sum_exp<kThreads>(scores + h * n, n, vectors, reduced);
+    if (threadIdx.x == 0) lses[h] = lse;
+  }
+  __syncthreads();
+  rank_row<kThreads>(scores, lses, group, n, vectors, ranking);
+}
+
+// ---- top-k ------------------------------------------------------------------------------------------------
+
+// Unsigned numbers in the order of floats; -0 and 0 are one. 0 stands for -infinity and NaN.
+__device__ uint32_t order_of(float x) {
+  const uint32_t bits = __float_as_uint(__fadd_rn(x, 0.0f));
+  const uint32_t order = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+  return x > kMinusInfinity ? order : 0u;
+}
+
+__device__ int lanes_below(unsigned lanes) {
+  return __popc(lanes & ((1u << (threadIdx.x % kWarp)) - 1));
+}
+
+// Rows of up to kFewEntries: every thread counts how many entries come before its own.
+constexpr int kFewEntries = 512;
+
+__global__ void __launch_bounds__(kFewEntries)
+    choose_few_kernel(const float* ranking, const int32_t* limits, int64_t heads, int n, int32_t* chosen,
+                      int room) {
+  __shared__ uint32_t orders[kFewEntries];
+  __shared__ int counts[kFewEntries / kWarp];
+  const int i = threadIdx.x, warp = i / kWarp;
+  const uint32_t own = i < n ? order_of(ranking[blockIdx.x * static_cast<int64_t>(n) + i]) : 0u;
+  orders[i] = own;
+  __syncthreads();
+  int before = 0;
+  for (int j = 0; j < n; ++j) before += orders[j] > own || (orders[j] == own && j < i) ? 1 : 0;
+  const int limit = min(limits[blockIdx.x / heads], room);
+  const bool taken = own != 0 && before < limit;
+  const unsigned lanes = __ballot_sync(kAllLanes, taken);
+  if (i % kWarp == 0) counts[warp] = __popc(lanes);
+  __syncthreads();
+  int at = lanes_below(lanes), all = 0;
+  for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) {
+    at += w < warp ? counts[w] : 0;
+    all += counts[w];
+  }
+  chosen += blockIdx.x * static_cast<int64_t>(room);
+  if (taken) chosen[at] = i;
+  for (int k = all + i; k < room; k += blockDim.x) chosen[k] = -1;
+}
+
+constexpr int kChooseThreads = 512;
+constexpr int kChooseWarps = kChooseThreads / kWarp;
+constexpr int kBins = 2048;                           // of the first two digits; the third has half
+constexpr int kBinsEach = kBins / kChooseThreads;     // of a thread
+constexpr int64_t kMostShared = 160 << 10;            // bytes of a row held in shared memory
+
+struct ChooseParams {
+  const float* ranking;
+  const int32_t* limits;
+  int64_t heads;
+  int n;
+  int32_t* chosen;
+  int room;
+};
+
+struct ChooseShared {
+  int bins[kBins];
+  int above[kChooseWarps];  // entries in the bins of later warps, then other counts a warp
+  int equal[kChooseWarps];
+  int found_bin;
+  int found_larger;
+};
+
+// Finds the bin of the k-th largest of the counted entries (k from 1 to how many there are): the bin, and how
+// many entries lie in larger ones.
+__device__ void find_bin(ChooseShared& s, int k) {
+  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  // Thread 0 has the largest bins, so that sums run from the top.
+  const int first = kBins - (thread + 1) * kBinsEach;
+  int own = 0;
+#pragma unroll
+  for (int i = 0; i < kBinsEach; ++i) own += s.bins[first + i];
+  int until = own;
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, until, step);
+    until += lane >= step ? other : 0;
+  }
+  if (lane == kWarp - 1) s.above[warp] = until;
+  __syncthreads();
+  int larger = until - own;
+  for (int w = 0; w < warp; ++w) larger += s.above[w];
+  if (larger < k && k <= larger + own) {  // in one thread only
+    for (int bin = first + kBinsEach - 1; bin >= first; --bin) {
+      if (k <= larger + s.bins[bin]) {
+        s.found_bin = bin;
+        s.found_larger = larger;
+        break;
+      }
+      larger += s.bins[bin];
+    }
+  }
+  __syncthreads();
+}
+
+// Counts the entries whose digits above `shift + bits` are those of `prefix` by their next `bits` bits.
+template <typename Orders>
+__device__ void count_bins(ChooseShared& s, const Orders& orders, int n, uint32_t prefix, int shift, int bits) {
+  for (int i = threadIdx.x; i < kBins; i += kChooseThreads) s.bins[i] = 0;
+  __syncthreads();
+  const uint32_t mask = (1u << bits) - 1;
+  for (int i = threadIdx.x; i < n; i += kChooseThreads) {
+    const uint32_t order = orders(i);
+    const bool counts = shift + bits == 32 || (order >> (shift + bits)) == (prefix >> (shift + bits));
+    if (order != 0 && counts) atomicAdd(&s.bins[(order >> shift) & mask], 1);
+  }
+  __syncthreads();
+}
+
+// Writes the entries above `least` and the first `equals` of those equal to it, by index; returns how many.
+template <typename Orders>
+__device__ int write_chosen(ChooseShared& s, const Orders& orders, int n, uint32_t least, int equals,
+                            int32_t* chosen) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int each = ceil_div(ceil_div(n, kChooseWarps), kWarp) * kWarp;  // entries of a warp, side by side
+  const int first = warp * each, end = min(n, first + each);
+  int above = 0, equal = 0;
+  for (int base = first; base < end; base += kWarp) {
+    const uint32_t order = base + lane < end ? orders(base + lane) : 0u;
+    above += __popc(__ballot_sync(kAllLanes, order > least));
+    equal += __popc(__ballot_sync(kAllLanes, order == least && base + lane < end));
+  }
+  if (lane == 0) s.above[warp] = above, s.equal[warp] = equal;
+  __syncthreads();
+  int above_before = 0, equal_before = 0, above_all = 0, equal_all = 0;
+  for (int w = 0; w < kChooseWarps; ++w) {
+    above_before += w < warp ? s.above[w] : 0;
+    equal_before += w < warp ? s.equal[w] : 0;
+    above_all += s.above[w];
+    equal_all += s.equal[w];
+  }
+  for (int base = first; base < end; base += kWarp) {
+    const uint32_t order = base + lane < end ? orders(base + lane) : 0u;
+    const unsigned larger = __ballot_sync(kAllLanes, order > least);
+    const unsigned same = __ballot_sync(kAllLanes, order == least && base + lane < end);
+    const int rank = equal_before + lanes_below(same);  // among equals
+    const bool taken = order > least || (order == least && base + lane < end && rank < equals);
+    if (taken) chosen[above_before + lanes_below(larger) + min(rank, equals)] = base + lane;
+    above_before += __popc(larger);
+    equal_before += __popc(same);
+  }
+  return above_all + min(equal_all, equals);
+}
+
+template <typename Orders>
+__device__ void choose(ChooseShared& s, const Orders& orders, const ChooseParams& p, int32_t* chosen) {
+  constexpr int kBits[3] = {11, 11, 10}, kShifts[3] = {21, 10, 0};
+  const int limit = min(p.limits[blockIdx.x / p.heads], p.room);
+  int open = 0;
+  for (int i = threadIdx.x; i < p.n; i += kChooseThreads) open += orders(i) != 0 ? 1 : 0;
+  open = block_reduce<kChooseThreads>(open, Sum(), s.equal);
+  __syncthreads();  // s.equal is free again
+  uint32_t least = 0;
+  int left = min(limit, open);
+  const int wanted = left;
+  const bool all = left == open;  // every entry above 0
+  for (int digit = 0; digit < 3 && wanted > 0 && !all; ++digit) {
+    count_bins(s, orders, p.n, least, kShifts[digit], kBits[digit]);
+    find_bin(s, left);
+    least |= static_cast<uint32_t>(s.found_bin) << kShifts[digit];
+    left -= s.found_larger;
+    __syncthreads();
+  }
+  int count = 0;
+  if (wanted > 0) count = write_chosen(s, orders, p.n, least, all ? 0 : left, chosen);
+  for (int k = count + threadIdx.x; k < p.room; k += kChooseThreads) chosen[k] = -1;
+}
+
+// One block a row; with kHeld the row's orders lie in dynamic shared memory.
+template <bool kHeld>
+__global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseParams p) {
+  extern __shared__ uint32_t held[];
+  __shared__ ChooseShared shared;
+  const float* ranking = p.ranking + blockIdx.x * static_cast<int64_t>(p.n);
+  int32_t* chosen = p.chosen + blockIdx.x * static_cast<int64_t>(p.room);
+  if constexpr (kHeld) {
+    for (int i = threadIdx.x; i < p.n; i += kChooseThreads) held[i] = order_of(ranking[i]);
+    __syncthreads();
+    choose(shared, [](int i) { return held[i]; }, p, chosen);
+  } else {
+    choose(shared, [=](int i) { return order_of(ranking[i]); }, p, chosen);
+  }
+}
+
+// ---- candidates -------------------------------------------------------------------------------------------
+
+struct CandidateParams {
+  const Bf16* q;  // [B, H, D]
+  DecodeBatch batch;
+  const int32_t* chunks;     // [B, G, M]
+  const int32_t* found;      // [B, G, M]
+  const std::byte* rebuilt;  // [B, G, M, chunk * D]
+  DType rebuilt_dtype;
+  SlotView slots;
+  int64_t group;
+  int candidates;
+  float scale;
+  float* scores;  // [B, H, M]
+
+  // Keys of a candidate of entry (b, g); null where there is none.
+  __device__ const std::byte* keys(int64_t b, int64_t g, int candidate, DType* dtype) const {
+    if (candidate >= candidates) return nullptr;
+    const int64_t entry = (b * slots.kv_heads + g) * candidates + candidate;
+    if (chunks[entry] < 0) return nullptr;
+    const int32_t slot = found[entry];
+    *dtype = slot >= 0 ? slots.dtype : rebuilt_dtype;
+    if (slot >= 0) return slots.keys(batch.rows[b], g, slot);
+    return rebuilt + entry * slots.chunk * slots.head_dim * size_of(rebuilt_dtype);
+  }
+};
+
+constexpr int kScoreWarps = 8;
+
+// Eight columns of scores of one head, two a lane (t = lane % 4), in runs of `width` columns (a power of two):
+// every lane of a run gets its largest and its sum of exp2(score - largest) over columns that count.
+struct ColumnSums {
+  float largest;
+  float sum;
+};
+template <int kWidth>
+__device__ ColumnSums reduce_pair(float a, float b) {
+  float most = fmaxf(a, b);
+  if constexpr (kWidth > 2) most = warp_reduce<kWidth / 2>(most, Max());
+  const float base = most == kMinusInfinity ? 0.0f : most;
+  float sum = exp2f(a - base) + exp2f(b - base);
+  if constexpr (kWidth > 2) sum = warp_reduce<kWidth / 2>(sum, Sum());
+  return {most, sum};
+}
+
+// A warp takes 8 / kWidth candidates at a time: kWidth columns each, a token a column; chunks of more than 8
+// tokens, or of a number that is no power of two, take kWidth 8 and several rounds.
+template <int kDim, int kWidth>
+__global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(CandidateParams p) {
+  constexpr int kEach = 8 / kWidth;
+  const int64_t b = blockIdx.z, g = blockIdx.y;
+  const int lane = threadIdx.x % kWarp, column = lane / 4, t = lane % 4;
+  const int chunk = static_cast<int>(p.slots.chunk);
+  const int first = (blockIdx.x * kScoreWarps + threadIdx.x / kWarp) * kEach;
+  if (first >= p.candidates) return;
+  DType dtype;
+  const std::byte* keys = p.keys(b, g, first + column / kWidth, &dtype);
+  const int64_t heads = p.slots.kv_heads * p.group, row_bytes = 2 * kDim;
+  for (int64_t tile = 0; tile < p.group; tile += kTileHeads) {
+    const int count = static_cast<int>(p.group - tile < kTileHeads ? p.group - tile : kTileHeads);
+    const int64_t head = b * heads + g * p.group + tile;
+    QueryTile<kDim> query;
+    query.load(p.q + head * kDim, count);
+    ColumnSums total[2] = {{kMinusInfinity, 0.0f}, {kMinusInfinity, 0.0f}};
+    for (int from = 0; from < chunk; from += kWidth) {
+      const int token = from + column % kWidth;
+      KeyPart<kDim> key;
+      key.load(keys + token * row_bytes, t, keys != nullptr && token < chunk);
+      float x[4];
+      query.multiply(key, x);
+      const bool held = from + 2 * t % kWidth < chunk, next_held = from + (2 * t + 1) % kWidth < chunk;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float a = held ? x[2 * half] * p.scale * kLog2e : kMinusInfinity;
+        const float c = next_held ? x[2 * half + 1] * p.scale * kLog2e : kMinusInfinity;
+        if constexpr (kWidth == 1) {  // each column is a whole chunk
+          total[half] = {a, c};
+          continue;
+        }
+        const ColumnSums now = reduce_pair<kWidth == 1 ? 2 : kWidth>(a, c);
+        const float most = fmaxf(total[half].largest, now.largest);
+        total[half].sum =
+            total[half].sum * exp2f(total[half].largest - most) + now.sum * exp2f(now.largest - most);
+        total[half].largest = most;
+      }
+    }
+    // Which candidates this lane's columns 2 t and 2 t + 1 belong to, and whether they exist.
+    const bool exists = __shfl_sync(kAllLanes, keys != nullptr ? 1 : 0, 2 * t * 4) != 0;
+    const bool next_exists = __shfl_sync(kAllLanes, keys != nullptr ? 1 : 0, (2 * t + 1) * 4) != 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int h = column + 8 * half;
+      if (h >= count) continue;
+      float* scores = p.scores + (head + h) * p.candidates + first;
+      if constexpr (kWidth == 1) {
+        if (first + 2 * t < p.candidates)
+          scores[2 * t] = exists ? total[half].largest * kLn2 : kMinusInfinity;
+        if (first + 2 * t + 1 < p.candidates)
+          scores[2 * t + 1] = next_exists ? total[half].sum * kLn2 : kMinusInfinity;
+      } else {
+        const int nth = 2 * t / kWidth;
+        if (2 * t % kWidth != 0 || first + nth >= p.candidates) continue;
+        scores[nth] = exists ? (total[half].largest + log2f(total[half].sum)) * kLn2 : kMinusInfinity;
+      }
+    }
+  }
+}
+
+// One warp a candidate, number by number.
+__global__ void __launch_bounds__(kScoreWarps* kWarp) score_plainly_kernel(CandidateParams p) {
+  const int64_t b = blockIdx.z, g = blockIdx.y;
+  const int candidate = blockIdx.x * kScoreWarps + threadIdx.x / kWarp;
+  if (candidate >= p.candidates) return;
+  const int n = static_cast<int>(p.slots.head_dim);
+  DType dtype = DType::f32;
+  const std::byte* keys = p.keys(b, g, candidate, &dtype);
+  for (int64_t h = 0; h < p.group; ++h) {
+    const int64_t head = (b * p.slots.kv_heads + g) * p.group + h;
+    const Bf16* q = p.q + head * n;
+    RunningSum running;
+    for (int64_t t = 0; keys != nullptr && t < p.slots.chunk; ++t) {
+      const float product = warp_dot(n, [&](int d) { return to_float(q[d]); },
+                                     [&](int d) { return read_number(keys, dtype, t * n + d); });
+      running.add(p.scale * product);
+    }
+    if (threadIdx.x % kWarp != 0) continue;
+    p.scores[head * p.candidates + candidate] =
+        keys == nullptr ? kMinusInfinity : running.largest + logf(running.sum);
+  }
+}
+
+// ---- launchers --------------------------------------------------------------------------------------------
+
+template <int kDim, int kWidth>
+void score_candidates(Queue& queue, const CandidateParams& p, int64_t kv_heads, const char* op) {
+  const int64_t warps = ceil_div<int64_t>(p.candidates, 8 / kWidth);
+  const dim3 grid(grid_x(ceil_div<int64_t>(warps, kScoreWarps), op), grid_yz(kv_heads, op),
+                  grid_yz(p.batch.size, op));
+  score_candidates_kernel<kDim, kWidth><<<grid, kScoreWarps * kWarp, 0, stream_of(queue)>>>(p);
+}
+
+}  // namespace
+
+void rank_groups(Queue& queue, const RankGroupsParams& p) {
+  constexpr const char* kOp = "rank_groups";
+  const int64_t kv_heads = p.ranking.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2];
+  const unsigned rows = grid_x(p.scores.shape[0] * kv_heads, kOp);
+  const float* scores = device_ptr<float>(p.scores);
+  float* ranking = device_ptr<float>(p.ranking);
+  const int64_t shared = group * 4;
+  if (n <= 1024) {
+    rank_groups_kernel<128>
+        <<<rows, 128, shared, stream_of(queue)>>>(scores, ranking, static_cast<int>(group), n);
+  } else {
+    rank_groups_kernel<512>
+        <<<rows, 512, shared, stream_of(queue)>>>(scores, ranking, static_cast<int>(group), n);
+  }
+  check_launch(kOp);
+}
+
+void top_k(Queue& queue, const TopKParams& p) {
+  constexpr const char* kOp = "top_k";
+  const int64_t heads = p.ranking.shape[1], n = p.ranking.shape[2], room = p.chosen.shape[2];
+  const unsigned rows = grid_x(p.ranking.shape[0] * heads, kOp);
+  demand(n <= 0x7fffffff - kChooseThreads && room <= 0x7fffffff - kChooseThreads, kOp,
+         "rows of more than 2^31 entries have no kernel");
+  const ChooseParams params{device_ptr<float>(p.ranking),  p.limits, heads, static_cast<int>(n),
+                            device_ptr<int32_t>(p.chosen), static_cast<int>(room)};
+  if (n <= kFewEntries) {
+    const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
+    choose_few_kernel<<<rows, threads, 0, stream_of(queue)>>>(params.ranking, params.limits, heads, params.n,
+                                                              params.chosen, params.room);
+  } else if (n * 4 <= kMostShared &&
+             n * 4 + static_cast<int64_t>(sizeof(ChooseShared)) <= device_of(queue).shared_bytes_per_block()) {
+    allow_shared(choose_kernel<true>, n * 4, kOp);
+    choose_kernel<true><<<rows, kChooseThreads, n * 4, stream_of(queue)>>>(params);
+  } else {
+    choose_kernel<false><<<rows, kChooseThreads, 0, stream_of(queue)>>>(params);
+  }
+  check_launch(kOp);
+}
+
+void candidate_scores(Queue& queue, const CandidateScoresParams& p) {
+  constexpr const char* kOp = "candidate_scores";
+  demand_activations(p.q, kOp);
+  const SlotView& slots = p.slots;
+  const CandidateParams params{device_ptr<Bf16>(p.q),
+                               p.batch,
+                               device_ptr<int32_t>(p.chunks),
+                               device_ptr<int32_t>(p.found),
+                               p.rebuilt.data,
+                               p.rebuilt.dtype,
+                               slots,
+                               p.q.shape[1] / slots.kv_heads,
+                               static_cast<int>(p.chunks.shape[2]),
+                               p.scale,
+                               device_ptr<float>(p.scores)};
+  const bool vectors = slots.dtype == DType::bf16 && p.rebuilt.dtype == DType::bf16;
+  const bool taken = vectors && with_head_dim(slots.head_dim, [&](auto dim) {
+    constexpr int kDim = decltype(dim)::value;
+    if (slots.chunk == 1) return score_candidates<kDim, 1>(queue, params, slots.kv_heads, kOp);
+    if (slots.chunk == 2) return score_candidates<kDim, 2>(queue, params, slots.kv_heads, kOp);
+    if (slots.chunk == 4) return score_candidates<kDim, 4>(queue, params, slots.kv_heads, kOp);
+    score_candidates<kDim, 8>(queue, params, slots.kv_heads, kOp);
+  });
+  if (!taken) {
+    const dim3 grid(grid_x(ceil_div<int64_t>(params.candidates, kScoreWarps), kOp),
+                    grid_yz(slots.kv_heads, kOp), grid_yz(p.batch.size, kOp));
+    score_plainly_kernel<<<grid, kScoreWarps * kWarp, 0, stream_of(queue)>>>(params);
+  }
+  check_launch(kOp);
+}
+
+}  // namespace shadowkv::cuda

@@ -1,0 +1,483 @@
+// Attention over slots and resident tokens. A block takes one sequence, KV head and up to 16 query heads; its
+// warps walk 16 tokens at a time with an online softmax in registers and are merged in shared memory. Bound:
+// the bytes of the keys and values, each read once for all query heads. What lies between heads of other sizes
+// or float32 storage goes number by number.
+#include "kernels/cuda/query_tile.cuh"
+
+namespace shadowkv::cuda {
+namespace {
+
+constexpr int kStepTokens = 16;
+constexpr int kWarps = 4;  // of a block; the same for any batch, so that sums add up in the same order
+
+// ---- which tokens -----------------------------------------------------------------------------------------
+
+// Tokens of one KV head: entry(i) is the row of the i-th in both keys and values, -1: none.
+struct SlotWalk {
+  const std::byte* keys;
+  const std::byte* values;
+  const int32_t* assigned;
+  int chunk;
+  int count;
+
+  __device__ int entry(int i) const {
+    const int slot = assigned[i / chunk];
+    return slot < 0 ? -1 : slot * chunk + i % chunk;
+  }
+};
+
+struct SlotTokens {
+  SlotView slots;
+  const int32_t* assigned;  // [B, G, entries]
+  int64_t entries;
+
+  __device__ SlotWalk walk(const DecodeBatch& batch, int64_t b, int64_t g) const {
+    const int64_t row = batch.rows[b];
+    return {slots.keys(row, g, 0), slots.values(row, g, 0), assigned + (b * slots.kv_heads + g) * entries,
+            static_cast<int>(slots.chunk), static_cast<int>(entries * slots.chunk)};
+  }
+};
+
+// First chunk, then outlier chunks, then the ring's tokens from the first unsealed one on.
+struct ResidentWalk {
+  const std::byte* keys;
+  const std::byte* values;
+  const int32_t* outliers;
+  int first_tokens;   // held of the first chunk
+  int outlier_end;    // tokens before the ring's
+  int ring_position;  // position of the first token taken from the ring
+  int ring_tokens;
+  int ring_entry;  // row of the ring's start
+  int chunk;
+  int count;
+
+  __device__ int entry(int i) const {
+    if (i < first_tokens) return i;
+    if (i < outlier_end) {
+      const int nth = (i - first_tokens) / chunk;
+      return outliers[nth] < 0 ? -1 : chunk + i - first_tokens;
+    }
+    return ring_entry + (ring_position + i - outlier_end) % ring_tokens;
+  }
+};
+
+struct ResidentTokens {
+  ResidentView resident;
+
+  __device__ ResidentWalk walk(const DecodeBatch& batch, int64_t b, int64_t g) const {
+    const int64_t row = batch.rows[b], tokens = batch.tokens[b], chunk = resident.chunk;
+    const int64_t sealed = sealed_chunks(tokens, chunk, resident.local_window) * chunk;
+    const int64_t first = tokens < chunk ? tokens : chunk, outliers = resident.outliers[row] * chunk;
+    const int64_t ring = tokens > sealed ? tokens - sealed : 0;
+    return {resident.keys(row, g, 0),
+            resident.values(row, g, 0),
+            resident.outlier_chunks(row, g),
+            static_cast<int>(first),
+            static_cast<int>(first + outliers),
+            static_cast<int>(sealed),
+            static_cast<int>(resident.ring_tokens),
+            static_cast<int>(chunk + outliers),
+            static_cast<int>(chunk),
+            static_cast<int>(first + outliers + ring)};
+  }
+};
+
+struct AttendParams {
+  const Bf16* q;  // [B, H, D]
+  DecodeBatch batch;
+  int64_t kv_heads;
+  int64_t group;  // query heads of a KV head
+  int64_t head_dim;
+  DType dtype;  // of keys and values
+  float scale;
+  Bf16* out;   // [B, H, D]
+  float* lse;  // [B, H]
+};
+
+// ---- merging ----------------------------------------------------------------------------------------------
+
+// Adds up what every warp found for `heads` query heads: largest score (base 2) and sum of weights [warps][16],
+// weighted values [warps][heads][head_dim].
+__device__ void merge_warps(const float* largest, const float* sums, const float* values, int heads,
+                            int head_dim, Bf16* out, float* lse) {
+  for (int i = threadIdx.x; i < heads * head_dim; i += blockDim.x) {
+    const int h = i / head_dim;
+    float most = kMinusInfinity;
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, largest[w * kTileHeads + h]);
+    float sum = 0.0f, value = 0.0f;
+    for (int w = 0; w < kWarps; ++w) {
+      if (largest[w * kTileHeads + h] == kMinusInfinity) continue;
+      const float share = exp2f(largest[w * kTileHeads + h] - most);
+      sum += share * sums[w * kTileHeads + h];
+      value += share * values[w * heads * head_dim + i];
+    }
+    out[i] = __float2bfloat16_rn(sum > 0.0f ? value / sum : 0.0f);
+    if (i % head_dim == 0) lse[h] = sum > 0.0f ? (most + log2f(sum)) * kLn2 : kMinusInfinity;
+  }
+}
+
+// ---- on tensor cores --------------------------------------------------------------------------------------
+
+template <int kWords>
+struct Words;
+template <>
+struct Words<1> {
+  using Vector = uint32_t;
+};
+template <>
+struct Words<2> {
+  using Vector = uint2;
+};
+template <>
+struct Words<4> {
+  using Vector = uint4;
+};
+
+// 2 kWords numbers a lane of four tokens' values: numbers 2 kWords g .. of a stretch of 16 kWords.
+template <int kWords>
+struct ValuePart {
+  union {
+    typename Words<kWords>::Vector vector[4];
+    uint32_t words[4][kWords];
+  };
+
+  __device__ void load(const std::byte* values, int64_t row_bytes, const int (&entries)[4], int first) {
+    const int g = threadIdx.x % kWarp / 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) words[i][w] = 0;
+      if (entries[i] < 0) continue;
+      const std::byte* from = values + entries[i] * row_bytes + 2 * first + 4 * kWords * g;
+      vector[i] = *reinterpret_cast<const typename Words<kWords>::Vector*>(from);
+    }
+  }
+
+  // sums: 2 kWords accumulator tiles; column n of tile i is number 2 kWords n + i of the stretch.
+  __device__ void add(const uint32_t (&weights)[4], float (*sums)[4]) const {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const uint32_t even[2] = {__byte_perm(words[0][w], words[1][w], 0x5410),
+                                __byte_perm(words[2][w], words[3][w], 0x5410)};
+      const uint32_t odd[2] = {__byte_perm(words[0][w], words[1][w], 0x7632),
+                               __byte_perm(words[2][w], words[3][w], 0x7632)};
+      mma_16x8x16(sums[2 * w], weights, even);
+      mma_16x8x16(sums[2 * w + 1], weights, odd);
+    }
+  }
+
+  __device__ static void write(const float (*sums)[4], int half, float* row, int first) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < 2 * kWords; ++i) {
+      row[first + 2 * kWords * (2 * t) + i] = sums[i][2 * half];
+      row[first + 2 * kWords * (2 * t + 1) + i] = sums[i][2 * half + 1];
+    }
+  }
+};
+
+// One lane's values of four tokens: stretches of 64 numbers, then one of 32, then one of 16, as kDim has them.
+template <int kDim>
+struct ValueRows {
+  static constexpr int kWide = kDim / 64;
+  static constexpr bool kHasHalf = kDim % 64 >= 32, kHasTail = kDim % 32 != 0;
+  __device__ static constexpr int half_at() { return 64 * kWide; }
+  __device__ static constexpr int tail_at() { return half_at() + (kHasHalf ? 32 : 0); }
+  ValuePart<4> wide[kWide > 0 ? kWide : 1];
+  ValuePart<2> half;
+  ValuePart<1> tail;
+
+  __device__ void load(const std::byte* values, const int (&entries)[4]) {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) wide[i].load(values, 2 * kDim, entries, 64 * i);
+    if constexpr (kHasHalf) half.load(values, 2 * kDim, entries, half_at());
+    if constexpr (kHasTail) tail.load(values, 2 * kDim, entries, tail_at());
+  }
+  __device__ void add(const uint32_t (&weights)[4], float (&sums)[kDim / 8][4]) const {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) wide[i].add(weights, sums + 8 * i);
+    if constexpr (kHasHalf) half.add(weights, sums + half_at() / 8);
+    if constexpr (kHasTail) tail.add(weights, sums + tail_at() / 8);
+  }
+  __device__ static void write(const float (&sums)[kDim / 8][4], int which, float* row) {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) ValuePart<4>::write(sums + 8 * i, which, row, 64 * i);
+    if constexpr (kHasHalf) ValuePart<2>::write(sums + half_at() / 8, which, row, half_at());
+    if constexpr (kHasTail) ValuePart<1>::write(sums + tail_at() / 8, which, row, tail_at());
+  }
+};
+
+// What a lane knows of two heads (g and g + 8): largest score (base 2), its part of the sum of weights, and
+// weighted values.
+template <int kDim>
+struct Softmax {
+  float largest[2] = {kMinusInfinity, kMinusInfinity};
+  float sum[2] = {0.0f, 0.0f};
+  float values[kDim / 8][4] = {};
+
+  // scores[tile][..] of tokens 2 t, 2 t + 1 of each 8; turned into weights as an operand.
+  __device__ void take(float (&scores)[2][4], uint32_t (&weights)[4]) {
+    float keep[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = fmaxf(fmaxf(scores[0][2 * half], scores[0][2 * half + 1]),
+                         fmaxf(scores[1][2 * half], scores[1][2 * half + 1]));
+      most = fmaxf(largest[half], warp_reduce<4>(most, Max()));
+      const float base = most == kMinusInfinity ? 0.0f : most;
+      keep[half] = exp2f(largest[half] - base);
+      largest[half] = most;
+      sum[half] *= keep[half];
+#pragma unroll
+      for (int tile = 0; tile < 2; ++tile) {
+        float& a = scores[tile][2 * half];
+        float& b = scores[tile][2 * half + 1];
+        a = exp2f(a - base), b = exp2f(b - base);
+        sum[half] += a + b;
+        weights[2 * tile + half] = pack_bf16(a, b);
+      }
+    }
+#pragma unroll
+    for (auto& tile : values) tile[0] *= keep[0], tile[1] *= keep[0], tile[2] *= keep[1], tile[3] *= keep[1];
+  }
+};
+
+template <int kDim, typename Walk>
+__device__ void attend_step(const Walk& walk, const QueryTile<kDim>& query, float scale, int base,
+                            Softmax<kDim>& softmax) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const int token = base + lane % kStepTokens;
+  const int entry = token < walk.count ? walk.entry(token) : -1;
+  const int first = __shfl_sync(kAllLanes, entry, g), second = __shfl_sync(kAllLanes, entry, g + 8);
+  int columns[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) columns[i] = __shfl_sync(kAllLanes, entry, 8 * (i / 2) + 2 * t + i % 2);
+  constexpr int64_t kRowBytes = 2 * kDim;
+  constexpr bool kEarly = kDim <= 128;  // else registers run short
+  KeyPart<kDim> low, high;
+  low.load(walk.keys + first * kRowBytes, t, first >= 0);
+  high.load(walk.keys + second * kRowBytes, t, second >= 0);
+  ValueRows<kDim> values;
+  if constexpr (kEarly) values.load(walk.values, columns);
+  float scores[2][4];
+  query.multiply(low, scores[0]);
+  query.multiply(high, scores[1]);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    float& x = scores[i / 4][i % 4];
+    x = columns[2 * (i / 4) + i % 2] < 0 ? kMinusInfinity : x * scale;
+  }
+  uint32_t weights[4];
+  softmax.take(scores, weights);
+  if constexpr (!kEarly) values.load(walk.values, columns);
+  values.add(weights, softmax.values);
+}
+
+template <int kDim, typename Tokens>
+__global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1) attend_kernel(AttendParams p, Tokens tokens) {
+  extern __shared__ __align__(16) float shared[];
+  const int64_t b = blockIdx.z, g = blockIdx.y;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int first = blockIdx.x * kTileHeads;
+  const int left = static_cast<int>(p.group) - first, heads = left < kTileHeads ? left : kTileHeads;
+  const int64_t head = b * p.kv_heads * p.group + g * p.group + first;
+  const auto walk = tokens.walk(p.batch, b, g);
+  QueryTile<kDim> query;
+  query.load(p.q + head * kDim, heads);
+  Softmax<kDim> softmax;
+  for (int base = warp * kStepTokens; base < walk.count; base += kWarps * kStepTokens) {
+    attend_step(walk, query, p.scale * kLog2e, base, softmax);
+  }
+  float* largest = shared;
+  float* sums = largest + kWarps * kTileHeads;
+  float* values = sums + kWarps * kTileHeads;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int h = lane / 4 + 8 * half;
+    const float sum = warp_reduce<4>(softmax.sum[half], Sum());
+    if (h >= heads) continue;
+    largest[warp * kTileHeads + h] = softmax.largest[half];
+    sums[warp * kTileHeads + h] = sum;
+    ValueRows<kDim>::write(softmax.values, half, values + (warp * heads + h) * kDim);
+  }
+  __syncthreads();
+  merge_warps(largest, sums, values, heads, kDim, p.out + head * kDim, p.lse + head);
+}
+
+// ---- number by number -------------------------------------------------------------------------------------
+
+// One block a query head.
+template <typename Tokens>
+__global__ void __launch_bounds__(kWarps* kWarp) attend_plainly_kernel(AttendParams p, Tokens tokens) {
+  extern __shared__ __align__(16) float shared[];
+  const int64_t b = blockIdx.z, g = blockIdx.y;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int n = static_cast<int>(p.head_dim);
+  const int64_t head = (b * p.kv_heads + g) * p.group + blockIdx.x, row_bytes = n * size_of(p.dtype);
+  const auto walk = tokens.walk(p.batch, b, g);
+  const Bf16* q = p.q + head * n;
+  float largest = kMinusInfinity, sum = 0.0f, values[kLaneNumbers] = {};
+  for (int i = warp; i < walk.count; i += kWarps) {
+    const int entry = walk.entry(i);
+    if (entry < 0) continue;
+    const std::byte* key = walk.keys + entry * row_bytes;
+    const std::byte* value = walk.values + entry * row_bytes;
+    const float score = p.scale * kLog2e *
+                        warp_dot(n, [&](int d) { return to_float(q[d]); },
+                                 [&](int d) { return read_number(key, p.dtype, d); });
+    const float most = fmaxf(largest, score), keep = exp2f(largest - most), weight = exp2f(score - most);
+    largest = most;
+    sum = sum * keep + weight;
+#pragma unroll
+    for (int j = 0; j < kLaneNumbers; ++j) {
+      const int d = lane + j * kWarp;
+      if (d < n) values[j] = values[j] * keep + weight * read_number(value, p.dtype, d);
+    }
+  }
+  float* most = shared;
+  float* sums = most + kWarps * kTileHeads;
+  float* partial = sums + kWarps * kTileHeads;
+  if (lane == 0) most[warp * kTileHeads] = largest, sums[warp * kTileHeads] = sum;
+#pragma unroll
+  for (int j = 0; j < kLaneNumbers; ++j) {
+    if (lane + j * kWarp < n) partial[warp * n + lane + j * kWarp] = values[j];
+  }
+  __syncthreads();
+  merge_warps(most, sums, partial, 1, n, p.out + head * n, p.lse + head);
+}
+
+// ---- launchers --------------------------------------------------------------------------------------------
+
+template <typename Tokens>
+void attend(Queue& queue, const AttendParams& p, const Tokens& tokens, const char* op) {
+  demand_head_dim(p.head_dim, op);
+  const unsigned heads = grid_yz(p.kv_heads, op), sequences = grid_yz(p.batch.size, op);
+  const bool taken = p.dtype == DType::bf16 && with_head_dim(p.head_dim, [&](auto dim) {
+    constexpr int kDim = decltype(dim)::value;
+    const int64_t tiles = ceil_div<int64_t>(p.group, kTileHeads);
+    const int64_t rows = p.group < kTileHeads ? p.group : kTileHeads;
+    const int64_t shared = kWarps * (2 * kTileHeads + rows * kDim) * 4;
+    allow_shared(attend_kernel<kDim, Tokens>, shared, op);
+    attend_kernel<kDim, Tokens><<<dim3(grid_x(tiles, op), heads, sequences), kWarps * kWarp, shared,
+                                  stream_of(queue)>>>(p, tokens);
+  });
+  if (!taken) {
+    const int64_t shared = kWarps * (2 * kTileHeads + p.head_dim) * 4;
+    attend_plainly_kernel<Tokens><<<dim3(grid_x(p.group, op), heads, sequences), kWarps * kWarp, shared,
+                                    stream_of(queue)>>>(p, tokens);
+  }
+  check_launch(op);
+}
+
+template <typename Params>
+AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, const char* op) {
+  demand_activations(p.q, op);
+  demand_activations(p.out, op);
+  return {device_ptr<Bf16>(p.q), p.batch, kv_heads, p.q.shape[1] / kv_heads,  p.q.shape[2],
+          dtype,                 p.scale, device_ptr<Bf16>(p.out), device_ptr<float>(p.lse)};
+}
+
+// ---- copies into resident storage -------------------------------------------------------------------------
+
+// One block a token, its threads over heads and numbers.
+__global__ void store_resident_kernel(const Bf16* k, const Bf16* v, TokenBatch tokens, ResidentView resident) {
+  const int64_t t = blockIdx.x, n = resident.head_dim, heads = resident.kv_heads;
+  const int64_t row = tokens.rows[t], position = tokens.positions[t];
+  const int64_t entry = position < resident.chunk ? position : resident.ring_entry(row, position);
+  for (int64_t i = threadIdx.x; i < heads * n; i += blockDim.x) {
+    const int64_t g = i / n, d = i % n, from = t * heads * n + i;
+    write_number(resident.keys(row, g, entry), resident.dtype, d, to_float(k[from]));
+    write_number(resident.values(row, g, entry), resident.dtype, d, to_float(v[from]));
+  }
+}
+
+struct OutlierParams {
+  const Bf16* k;
+  const Bf16* v;
+  int64_t tokens;         // of k and v
+  const int32_t* chunks;  // [G, count]
+  int64_t count;
+  int64_t row;
+  int64_t first_entry;
+  ResidentView resident;
+};
+
+// One block an entry of one KV head. Entries beyond the row's room and chunks beyond the prompt are left out.
+__global__ void store_outliers_kernel(OutlierParams p) {
+  const ResidentView& resident = p.resident;
+  const int64_t g = blockIdx.y, entry = p.first_entry + blockIdx.x, n = resident.head_dim;
+  const int64_t chunk = resident.chunk, heads = resident.kv_heads;
+  if (entry >= resident.outliers[p.row]) return;
+  const int64_t wanted = p.chunks[g * p.count + blockIdx.x];
+  const int64_t id = wanted >= 0 && (wanted + 1) * chunk <= p.tokens ? wanted : -1;
+  if (threadIdx.x == 0) resident.outlier_chunks(p.row, g)[entry] = static_cast<int32_t>(id);
+  for (int64_t i = threadIdx.x; id >= 0 && i < chunk * n; i += blockDim.x) {
+    const int64_t t = i / n, d = i % n, from = ((id * chunk + t) * heads + g) * n + d;
+    const int64_t to = chunk * (1 + entry) + t;
+    write_number(resident.keys(p.row, g, to), resident.dtype, d, to_float(p.k[from]));
+    write_number(resident.values(p.row, g, to), resident.dtype, d, to_float(p.v[from]));
+  }
+}
+
+// One block a head, one thread two numbers.
+__global__ void merge_attention_kernel(const Bf16* a, const Bf16* b, const float* lse_a, const float* lse_b,
+                                       Bf16* out, int64_t n) {
+  const int64_t i = blockIdx.x;
+  const float left = lse_a[i], right = lse_b[i];
+  const bool only_a = right == kMinusInfinity, only_b = !only_a && left == kMinusInfinity;
+  const float share_b = only_a ? 0.0f : only_b ? 1.0f : 1.0f / (1.0f + expf(left - right));
+  const float share_a = only_a ? 1.0f : only_b ? 0.0f : 1.0f / (1.0f + expf(right - left));
+  for (int64_t d = threadIdx.x; d < n; d += blockDim.x) {
+    const float x = only_b ? 0.0f : to_float(a[i * n + d]) * share_a;
+    const float y = only_a ? 0.0f : to_float(b[i * n + d]) * share_b;
+    out[i * n + d] = __float2bfloat16_rn(x + y);
+  }
+}
+
+constexpr int kCopyThreads = 256;
+
+}  // namespace
+
+void store_resident(Queue& queue, const StoreResidentParams& p) {
+  constexpr const char* kOp = "store_resident";
+  demand_activations(p.k, kOp);
+  demand_activations(p.v, kOp);
+  store_resident_kernel<<<grid_x(p.tokens.count, kOp), kCopyThreads, 0, stream_of(queue)>>>(
+      device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v), p.tokens, p.resident);
+  check_launch(kOp);
+}
+
+void store_outliers(Queue& queue, const StoreOutliersParams& p) {
+  constexpr const char* kOp = "store_outliers";
+  demand_activations(p.k, kOp);
+  demand_activations(p.v, kOp);
+  const OutlierParams params{device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v), p.k.shape[0],
+                             device_ptr<int32_t>(p.chunks), p.chunks.shape[2], p.row, p.first_entry,
+                             p.resident};
+  const dim3 grid(grid_x(p.chunks.shape[2], kOp), grid_yz(p.resident.kv_heads, kOp));
+  store_outliers_kernel<<<grid, kCopyThreads, 0, stream_of(queue)>>>(params);
+  check_launch(kOp);
+}
+
+void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
+  constexpr const char* kOp = "resident_attention";
+  attend(queue, attend_params(p, p.resident.kv_heads, p.resident.dtype, kOp), ResidentTokens{p.resident}, kOp);
+}
+
+void slot_attention(Queue& queue, const SlotAttentionParams& p) {
+  constexpr const char* kOp = "slot_attention";
+  const SlotTokens tokens{p.slots, device_ptr<int32_t>(p.assigned), p.assigned.shape[2]};
+  attend(queue, attend_params(p, p.slots.kv_heads, p.slots.dtype, kOp), tokens, kOp);
+}
+
+void merge_attention(Queue& queue, const MergeAttentionParams& p) {
+  constexpr const char* kOp = "merge_attention";
+  for (const TensorView* x : {&p.a, &p.b, &p.out}) demand_activations(*x, kOp);
+  const int64_t n = p.a.shape[2], heads = p.a.shape[0] * p.a.shape[1];
+  const int threads = static_cast<int>(n < 128 ? round_up<int64_t>(n, kWarp) : 128);
+  merge_attention_kernel<<<grid_x(heads, kOp), threads, 0, stream_of(queue)>>>(
+      device_ptr<Bf16>(p.a), device_ptr<Bf16>(p.b), device_ptr<float>(p.lse_a), device_ptr<float>(p.lse_b),
+      device_ptr<Bf16>(p.out), n);
+  check_launch(kOp);
+}
+
+}  // namespace shadowkv::cuda
