@@ -41,9 +41,9 @@ struct AttentionConfig {
   // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 96, at most the
   // width.
   int64_t rank = 0;
-  // Type of the left factors.
+  // Type of the left factors; automatic: int8.
   StorageType factors = StorageType::int8;
-  // Type of the stored values; automatic: the compute type.
+  // Type of the stored values; automatic: int8 under shadow, the compute type under full.
   StorageType values = StorageType::automatic;
 
   // Chunks per KV head and segment kept whole and always attended, outside the budget: those whose mean

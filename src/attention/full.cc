@@ -50,9 +50,10 @@ class FullAttention final : public Attention {
   void begin_step(std::span<const SeqId> ids) override {
     std::vector<int64_t> rows;
     std::vector<int64_t> tokens;
+    // For all of them before any counts its token: a step that finds no memory can be taken again.
+    for (const SeqId id : ids) store_.reserve(sequences_.at(id).row, sequences_.at(id).tokens + 1);
     for (const SeqId id : ids) {
       Sequence& sequence = sequences_.at(id);
-      store_.reserve(sequence.row, sequence.tokens + 1);
       rows.push_back(sequence.row);
       tokens.push_back(++sequence.tokens);
       statistics_.decode_steps += 1;

@@ -46,7 +46,6 @@ void check_ranges(const AttentionConfig& config) {
           "outlier-chunks = {} was asked for with the sketch index, which keeps none; set it to 0 or take "
           "index=landmarks",
           config.outlier_chunks);
-  require(config.factors != StorageType::automatic, "factors = automatic; name a type");
 }
 
 int64_t default_rank(int64_t width) {
@@ -69,6 +68,8 @@ AttentionConfig resolve(const AttentionConfig& config, const AttentionShape& sha
   }
   check_ranges(config);
   const int64_t width = shape.kv_width();
+  if (config.factors == StorageType::automatic) resolved.factors = StorageType::int8;
+  if (config.values == StorageType::automatic) resolved.values = StorageType::int8;
   if (config.rank == 0) resolved.rank = default_rank(width);
   if (config.rank > width) {
     note(

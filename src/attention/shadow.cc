@@ -115,7 +115,6 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   sequence.candidates = std::min(proposed, ceil_div(max_tokens, config_.chunk_size));
   const int64_t slots = slot_count(sequence.budget, max_tokens);
   slots_.allocate(row, shape_.layers * slot_view(0).layer_bytes(slots), slots);
-  sequence.sparse = true;
 }
 
 TokenBatch ShadowAttention::tokens_of(const RawLayer& raw) {
@@ -243,8 +242,20 @@ void ShadowAttention::keep_outliers(const Sequence& sequence, int64_t layer, con
   }
 }
 
-// A sequence that has grown past exact_below: its plain keys, turned back, make its first segments.
+// A sequence that has grown past exact_below. Without memory for it, it stays as it was.
 void ShadowAttention::turn_sparse(Sequence& sequence) {
+  try {
+    copy_exact_to_sparse(sequence);
+  } catch (...) {
+    release_sparse(sequence.row);
+    throw;
+  }
+  exact_.release(sequence.row);
+  sequence.sparse = true;
+}
+
+// Its plain keys, turned back, make its first segments.
+void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   Queue& queue = device_.compute();
   const int64_t tokens = sequence.tokens;
   const int64_t numbers = tokens * shape_.kv_width();
@@ -276,20 +287,22 @@ void ShadowAttention::turn_sparse(Sequence& sequence) {
     build_layer(sequence, layer, raw);
   }
   queue.synchronize();
-  exact_.release(sequence.row);
 }
 
-void ShadowAttention::end(SeqId id) {
-  const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return;
-  const int64_t row = found->second.row;
-  exact_.release(row);
+void ShadowAttention::release_sparse(int64_t row) {
   index_->release(row);
   keys_.release(row);
   values_.release(row);
   segments_.release(row);
   resident_.release(row);
   slots_.release(row);
+}
+
+void ShadowAttention::end(SeqId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return;
+  exact_.release(found->second.row);
+  release_sparse(found->second.row);
   rows_.remove(id);
   sequences_.erase(found);
 }

@@ -60,17 +60,20 @@ class ShadowAttention final : public Attention {
   // ---- sequences
   void open_sparse(Sequence& sequence, int64_t tokens);
   void reserve_sparse(int64_t row, int64_t tokens);
+  void release_sparse(int64_t row);
   void build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw);
   void keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens);
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const TensorView& min_cosine);
   void turn_sparse(Sequence& sequence);
+  void copy_exact_to_sparse(Sequence& sequence);
   [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
 
   // ---- one step
+  void make_room(Sequence& sequence);
   void count_step(const Sequence& sequence);
   void upload_tables();
   void decode_exact(const LayerInput& input, TensorView out);
@@ -113,6 +116,7 @@ class ShadowAttention final : public Attention {
   int64_t open_chunks_ = 0;  // most sealed chunks of a sequence of the step
   int64_t most_candidates_ = 0;
   int64_t most_picks_ = 0;
+  bool reranks_ = false;          // some sequence of the step has more candidates than it may pick
   double forced_hit_share_ = -1;  // negative: choices stand
   Selection selection_;
   Scratch scores_, ranking_, candidates_, found_, rebuilt_, candidate_scores_, candidate_ranking_, picked_,

@@ -52,7 +52,19 @@ void ShadowAttention::count_step(const Sequence& sequence) {
   statistics_.attended_tokens += static_cast<double>(whole + chosen * chunk);
 }
 
+// For one more token, in the form that the sequence then has.
+void ShadowAttention::make_room(Sequence& sequence) {
+  if (!sequence.sparse && sequence.tokens + 1 >= config_.exact_below) turn_sparse(sequence);
+  if (sequence.sparse) {
+    reserve_sparse(sequence.row, sequence.tokens + 1);
+  } else {
+    exact_.reserve(sequence.row, sequence.tokens + 1);
+  }
+}
+
 void ShadowAttention::begin_step(std::span<const SeqId> ids) {
+  // For all of them before any counts its token: a step that finds no memory can be taken again.
+  for (const SeqId id : ids) make_room(sequences_.at(id));
   std::vector<int64_t> rows[2];
   std::vector<int64_t> lengths[2];
   std::vector<int32_t> candidates;
@@ -60,15 +72,10 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   sparse_at_.clear();
   exact_at_.clear();
   open_chunks_ = most_candidates_ = most_picks_ = 0;
+  reranks_ = false;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     Sequence& sequence = sequences_.at(ids[i]);
-    if (!sequence.sparse && sequence.tokens + 1 >= config_.exact_below) turn_sparse(sequence);
     const bool sparse = sequence.sparse;
-    if (sparse) {
-      reserve_sparse(sequence.row, sequence.tokens + 1);
-    } else {
-      exact_.reserve(sequence.row, sequence.tokens + 1);
-    }
     rows[sparse].push_back(sequence.row);
     lengths[sparse].push_back(++sequence.tokens);
     (sparse ? sparse_at_ : exact_at_).push_back(static_cast<int64_t>(i));
@@ -76,8 +83,9 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
     if (!sparse) continue;
     candidates.push_back(static_cast<int32_t>(sequence.candidates));
     picks.push_back(static_cast<int32_t>(sequence.budget));
-    open_chunks_ =
-        std::max(open_chunks_, sealed_chunks(sequence.tokens, config_.chunk_size, config_.local_window));
+    const int64_t sealed = sealed_chunks(sequence.tokens, config_.chunk_size, config_.local_window);
+    open_chunks_ = std::max(open_chunks_, sealed);
+    reranks_ = reranks_ || std::min(sequence.candidates, sealed - 1) > sequence.budget;
     most_candidates_ = std::max(most_candidates_, sequence.candidates);
     most_picks_ = std::max(most_picks_, sequence.budget);
   }
@@ -105,7 +113,7 @@ void ShadowAttention::upload_tables() {
 
 std::vector<int64_t> ShadowAttention::step_shape() const {
   return {sparse_step_.size(), exact_step_.size(), sparse_step_.batch().max_tokens,
-          exact_step_.batch().max_tokens, open_chunks_, most_candidates_, most_picks_,
+          exact_step_.batch().max_tokens, open_chunks_, most_candidates_, most_picks_, reranks_ ? 1 : 0,
           // Only with rows of both kinds do places in the batch matter.
           exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
 }
@@ -251,11 +259,10 @@ void ShadowAttention::select(int64_t layer) {
   const int64_t sequences = sparse_step_.size();
   const int64_t proposed = selection_.candidates.shape[2];
   const int64_t picks = std::min(most_picks_, proposed);
-  const bool reranks = config_.rerank > 1 && picks < proposed;
   const bool forced = forced_hit_share_ >= 0;
   if (forced) {
     force(selection_.candidates,
-          reranks ? picked_.get(DType::i32, {sequences, shape_.kv_heads, picks}) : TensorView());
+          reranks_ ? picked_.get(DType::i32, {sequences, shape_.kv_heads, picks}) : TensorView());
   }
   selection_.found = found_.get(DType::i32, {sequences, shape_.kv_heads, proposed});
   selection_.rebuilt = rebuilt_.get(
@@ -267,9 +274,9 @@ void ShadowAttention::select(int64_t layer) {
   keys_.rebuild(layer, sparse_step_.batch(), rope(), selection_.candidates, selection_.found,
                 selection_.rebuilt);
   selection_.picked = TensorView();
-  if (reranks) rerank(layer, picks);
-  if (reranks && forced) force(selection_.candidates, selection_.picked);  // the same candidates again
-  assign(layer, reranks ? picks : proposed);
+  if (reranks_) rerank(layer, picks);
+  if (reranks_ && forced) force(selection_.candidates, selection_.picked);  // the same candidates again
+  assign(layer, reranks_ ? picks : proposed);
 }
 
 void ShadowAttention::assign(int64_t layer, int64_t picks) {

@@ -111,7 +111,7 @@ std::vector<Knob> choice_knobs() {
                 "Share of the sequence to attend instead of a token budget, to 1; 0: off",
                 &C::sparse_budget_share, 0.0, 1.0),
       real_knob("rerank", "Candidates a chosen chunk, scored again by their rebuilt keys; 1: trust the index",
-                &C::rerank, 1.0, 64.0),
+                &C::rerank, 1.0, 16.0),
   };
 }
 
@@ -121,18 +121,19 @@ std::vector<Knob> storage_knobs() {
   return {
       whole_knob("rank", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 96", &C::rank,
                  0, kMostTokens),
-      word_knob<StorageType>("factors", "Type of the key factors: automatic, float32, bfloat16 or int8",
+      word_knob<StorageType>("factors",
+                             "Type of the key factors: automatic (int8), float32, bfloat16 or int8",
                              &C::factors, types),
       word_knob<StorageType>("values",
-                             "Type of the stored values: automatic (that of computing), float32, bfloat16 "
-                             "or int8",
+                             "Type of the stored values: automatic (int8; with full, that of computing), "
+                             "float32, bfloat16 or int8",
                              &C::values, types),
       whole_knob("outlier-chunks", "Chunks per KV head and segment kept whole and always attended",
                  &C::outlier_chunks, 0, kMostTokens),
-      whole_knob("local-window", "Latest tokens kept whole and always attended", &C::local_window, 0,
+      whole_knob("local-window", "Latest tokens kept whole and always attended", &C::local_window, 1,
                  kMostTokens),
       real_knob("slot-selections", "Size of the cache of recently used chunks, in steps' selections, from 1",
-                &C::slot_selections, 1.0, 1e6),
+                &C::slot_selections, 1.0, 1024.0),
       whole_knob("segment-tokens", "Tokens that share one key basis, a multiple of 512; 0: the whole prompt",
                  &C::segment_tokens, 0, kMostTokens),
       whole_knob("segment-min-tokens", "Prompt tokens that give a segment a basis of its own",
@@ -163,6 +164,7 @@ AttentionConfig paper_preset() {
   config.rerank = 1.0;
   config.rank = 160;
   config.factors = StorageType::bfloat16;
+  config.values = StorageType::bfloat16;
   config.outlier_chunks = 48;
   config.local_window = 32;
   config.slot_selections = 1.0;

@@ -380,7 +380,7 @@ class SideBySide(ProgramTest):
     def test_compare_as_json_measures_agreement_with_full(self):
         ids = ",".join(str(3 + i * 7 % 280) for i in range(300))
         done = self.succeed("compare", *MODEL, "--dtype", "float32", "--json", "--ignore-eos", "-n", "12", "--methods",
-                            "default:budget=16;full;default:rank=5000,factors=float32,sparse-budget=100%"
+                            "default:budget=16;full;default:rank=5000,factors=float32,values=float32,sparse-budget=100%"
                             .replace("budget=16", "sparse-budget=16"), "--prompt-ids", ids)
         report = json.loads(done.text)
         self.assertEqual(report["reference"], "full")
