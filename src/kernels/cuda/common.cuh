@@ -1,5 +1,5 @@
-// What every CUDA twin shares on the device: 16-byte loads, conversions, reductions, tensor cores. launch.h has the
-// host's part: stream_of(), check_launch(), demand(), grids.
+// What every CUDA twin shares on the device: 16-byte loads, conversions, reductions, tensor cores. launch.h
+// has the host's part: stream_of(), check_launch(), demand(), grids.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -88,7 +88,8 @@ __device__ inline float read_stored(const std::byte* data, DType dtype, float sc
                             : read_number(data, dtype, i);
 }
 
-// Sine and cosine of position * inv_freq. The angle reaches 1e6 radians: it is reduced in float64, to half turns.
+// Sine and cosine of position * inv_freq. The angle reaches 1e6 radians: it is reduced in float64, to half
+// turns.
 __device__ inline void turn_of(int64_t position, float inv_freq, float* sine, float* cosine) {
   constexpr double kHalfTurns = 0.31830988618379067154;  // 1 / pi
   double turns = static_cast<double>(position) * static_cast<double>(inv_freq) * kHalfTurns;

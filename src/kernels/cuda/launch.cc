@@ -1,6 +1,7 @@
+#include "kernels/cuda/launch.h"
+
 #include <fmt/core.h>
 
-#include "kernels/cuda/launch.h"
 #include "shadowkv/error.h"
 
 namespace shadowkv::cuda {

@@ -1,0 +1,37 @@
+// Parts of a sequence's context that blocks attend to alone, and how their results are kept and merged.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/cuda/common.cuh"
+
+namespace shadowkv::cuda {
+
+// How a decode step's contexts are cut: part i of a sequence covers tokens [i * tokens, (i + 1) * tokens).
+struct PartPlan {
+  int64_t parts = 1;
+  int64_t tokens = 0;
+};
+
+// Results of parts in the device's scratch: sums [B, H, parts, D] of exp2(score - most) * value, and most and
+// total [B, H, parts], scores in base 2. A part without tokens has total 0 and sums that are not written.
+struct PartResults {
+  float* sums;
+  float* most;
+  float* total;
+  int64_t parts;
+
+  SHADOWKV_HD int64_t index(int64_t sequence, int64_t head, int64_t heads, int64_t part) const {
+    return (sequence * heads + head) * parts + part;
+  }
+};
+
+inline constexpr float kLog2E = 1.44269504088896340736f;
+inline constexpr float kLn2 = 0.69314718055994530942f;
+inline constexpr float kNothing = -INFINITY;
+
+// Any head_dim, stored type, layout and ratio of heads: slow.
+void launch_any_paged_attention(Queue& queue, const PagedAttentionParams& params, const PartPlan& plan,
+                                const PartResults& results);
+
+}  // namespace shadowkv::cuda

@@ -1,0 +1,187 @@
+// Factors a = (x - mean) basis^T in float32 to scratch, then rounded as rows are stored. For few tokens, each
+// with a basis of its own, a warp takes one row of the basis (bound: bytes of the bases); for many a block
+// takes a tile of tokens (bound: 2 * T * W * R float32 operations), once for every run of tokens that share a
+// segment.
+#include <algorithm>
+
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/rows.h"
+
+namespace shadowkv::cuda {
+namespace {
+
+constexpr int64_t kFewTokens = 256;
+
+struct ProjectParams {
+  TokenBatch tokens;
+  PagedView mean;
+  PagedView basis;
+  int width;
+  int rank;
+  float* factors;  // [tokens, rank]
+};
+
+struct Segment {
+  const float* mean;
+  const float* basis;
+};
+
+__device__ Segment segment_of(const ProjectParams& p, int64_t token) {
+  const int64_t row = p.tokens.rows[token], position = p.tokens.positions[token];
+  return {reinterpret_cast<const float*>(p.mean.at(row, 0, position)),
+          reinterpret_cast<const float*>(p.basis.at(row, 0, position))};
+}
+
+// ---- few tokens -------------------------------------------------------------------------------------------
+
+constexpr int kFewThreads = 256;
+constexpr int kFewRows = kFewThreads / kWarp;  // of the basis a block
+
+template <typename T>
+__global__ void project_few_kernel(const T* x, const ProjectParams p) {
+  extern __shared__ float centred[];  // [width]
+  const int64_t token = blockIdx.y;
+  const Segment segment = segment_of(p, token);
+  for (int i = threadIdx.x; i < p.width; i += kFewThreads) {
+    centred[i] = to_float(x[token * p.width + i]) - segment.mean[i];
+  }
+  __syncthreads();
+  const int r = static_cast<int>(blockIdx.x) * kFewRows + static_cast<int>(threadIdx.x) / kWarp;
+  if (r >= p.rank) return;
+  const float* basis = segment.basis + int64_t{r} * p.width;
+  float sum = 0.0f;
+#pragma unroll 8
+  for (int i = threadIdx.x % kWarp; i < p.width; i += kWarp) sum += centred[i] * basis[i];
+  sum = warp_reduce(sum, Sum{});
+  if (threadIdx.x % kWarp == 0) p.factors[token * p.rank + r] = sum;
+}
+
+// ---- many tokens ------------------------------------------------------------------------------------------
+
+constexpr int kTokens = 128;   // of a tile
+constexpr int kRanks = 32;     // likewise
+constexpr int kDepth = 16;     // numbers of a key at a time
+constexpr int kThreads = 128;  // each 8 tokens by 4 ranks
+static_assert(kThreads == kTokens && kThreads * 4 == kRanks * kDepth);
+
+struct Tiles {
+  float keys[kDepth][kTokens + 4];
+  float basis[kDepth][kRanks + 4];
+
+  // This thread's token (its own in the run or none) and its piece of four of a row of the basis.
+  template <typename T>
+  __device__ void load(const T* key, const Segment& segment, const ProjectParams& p, int rank, int from) {
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      const bool exists = key != nullptr && from + i < p.width;
+      keys[i][threadIdx.x] = exists ? to_float(key[from + i]) - segment.mean[from + i] : 0.0f;
+    }
+    const int r = threadIdx.x / 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int column = from + threadIdx.x % 4 * 4 + i;
+      const bool exists = rank + r < p.rank && column < p.width;
+      basis[threadIdx.x % 4 * 4 + i][r] = exists ? segment.basis[int64_t{rank + r} * p.width + column] : 0.0f;
+    }
+  }
+
+  __device__ void multiply(float (&sums)[8][4]) const {
+    const int token = threadIdx.x / 8 * 8, rank = threadIdx.x % 8 * 4;
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      const float4 low = *reinterpret_cast<const float4*>(&keys[i][token]);
+      const float4 high = *reinterpret_cast<const float4*>(&keys[i][token + 4]);
+      const float4 b = *reinterpret_cast<const float4*>(&basis[i][rank]);
+      const float a[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int t = 0; t < 8; ++t) {
+        sums[t][0] += a[t] * b.x, sums[t][1] += a[t] * b.y, sums[t][2] += a[t] * b.z,
+            sums[t][3] += a[t] * b.w;
+      }
+    }
+  }
+};
+
+// Tokens [first, end) of the tile share `segment`; factors of ranks [rank, rank + kRanks).
+template <typename T>
+__device__ void project_run(const T* x, const ProjectParams& p, const Segment& segment, int64_t tile,
+                            int first, int end, int rank, Tiles& tiles) {
+  const int own = static_cast<int>(threadIdx.x);
+  const T* key = own >= first && own < end ? x + (tile + own) * p.width : nullptr;
+  float sums[8][4] = {};
+  for (int from = 0; from < p.width; from += kDepth) {
+    tiles.load(key, segment, p, rank, from);
+    __syncthreads();
+    tiles.multiply(sums);
+    __syncthreads();
+  }
+#pragma unroll
+  for (int t = 0; t < 8; ++t) {
+    const int token = own / 8 * 8 + t;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int r = rank + own % 8 * 4 + j;
+      if (token >= first && token < end && r < p.rank) p.factors[(tile + token) * p.rank + r] = sums[t][j];
+    }
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) project_tile_kernel(const T* x, const ProjectParams p) {
+  __shared__ __align__(16) Tiles tiles;
+  __shared__ Segment segments[kTokens];
+  const int64_t tile = blockIdx.y * int64_t{kTokens};
+  const int count = static_cast<int>(min(int64_t{kTokens}, p.tokens.count - tile));
+  if (threadIdx.x < count) segments[threadIdx.x] = segment_of(p, tile + threadIdx.x);
+  __syncthreads();
+  for (int first = 0; first < count;) {
+    int end = first + 1;
+    while (end < count && segments[end].basis == segments[first].basis) ++end;
+    project_run(x, p, segments[first], tile, first, end, static_cast<int>(blockIdx.x) * kRanks, tiles);
+    first = end;
+  }
+}
+
+template <typename T>
+void launch_project(Queue& queue, const T* x, const ProjectParams& p, bool few) {
+  const char* op = "project_keys";
+  if (few) {
+    const int64_t shared = p.width * int64_t{sizeof(float)};
+    allow_shared(project_few_kernel<T>, shared, op);
+    const dim3 grid(grid_x(ceil_div(p.rank, kFewRows), op), grid_yz(p.tokens.count, op));
+    project_few_kernel<T><<<grid, kFewThreads, static_cast<size_t>(shared), stream_of(queue)>>>(x, p);
+  } else {
+    const dim3 grid(grid_x(ceil_div(p.rank, kRanks), op),
+                    grid_yz(ceil_div<int64_t>(p.tokens.count, kTokens), op));
+    project_tile_kernel<T><<<grid, kThreads, 0, stream_of(queue)>>>(x, p);
+  }
+  check_launch(op);
+}
+
+}  // namespace
+
+void project_keys(Queue& queue, const ProjectKeysParams& params) {
+  const char* op = "project_keys";
+  const int64_t width = params.x.row_elements(), count = params.tokens.count;
+  const int64_t row_bytes = params.rank * int64_t{sizeof(float)};
+  const int64_t step = std::max<int64_t>(1, CudaDevice::kScratchBytes / row_bytes / kTokens) * kTokens;
+  const bool few = count <= kFewTokens;
+  for (int64_t first = 0; first < count; first += step) {
+    const int64_t tokens = std::min(step, count - first);
+    const TokenBatch batch{tokens, params.tokens.rows + first, params.tokens.positions + first};
+    std::byte* scratch = device_of(queue).scratch(tokens * row_bytes, op);
+    const ProjectParams p{batch,
+                          params.mean,
+                          params.basis,
+                          static_cast<int>(width),
+                          static_cast<int>(params.rank),
+                          reinterpret_cast<float*>(scratch)};
+    with_number_type(params.x.dtype, op, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      launch_project(queue, device_ptr<const T>(params.x) + first * width, p, few);
+    });
+    launch_store_rows(queue, scratch, DType::f32, 1, params.rank, batch, params.factors, op);
+  }
+}
+
+}  // namespace shadowkv::cuda

@@ -1,0 +1,60 @@
+// One block a token: a sum of squares in float32, then the scaled row. Bound: bytes of x and out; a decode
+// step's few tokens are bound by latency, so a thread's loads are 16 bytes where rows allow it.
+#include "kernels/cuda/common.cuh"
+
+namespace shadowkv::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void rms_norm_kernel(const Bf16* x, const float* weight, float eps, int64_t hidden, Bf16* out) {
+  __shared__ float sums[kThreads / kWarp];
+  const Bf16* row = x + blockIdx.x * hidden;
+  float squares = 0.0f;
+  for (int64_t i = threadIdx.x; i < hidden; i += kThreads) {
+    const float number = to_float(row[i]);
+    squares += number * number;
+  }
+  squares = block_reduce<kThreads>(squares, Sum{}, sums);
+  const float inverse = rsqrtf(squares / static_cast<float>(hidden) + eps);
+  for (int64_t i = threadIdx.x; i < hidden; i += kThreads) {
+    out[blockIdx.x * hidden + i] = from_float<Bf16>(to_float(row[i]) * inverse * weight[i]);
+  }
+}
+
+// Rows that are multiples of 8 numbers and 16-byte aligned. The second read of the row comes from the L1
+// cache.
+__global__ void rms_norm_kernel_x8(const Bf16* x, const float* weight, float eps, int64_t hidden, Bf16* out) {
+  __shared__ float sums[kThreads / kWarp];
+  const Bf16* row = x + blockIdx.x * hidden;
+  float squares = 0.0f;
+  float numbers[8];
+  for (int64_t i = threadIdx.x * 8; i < hidden; i += kThreads * 8) {
+    Bf16x8::load(row + i).to_floats(numbers);
+#pragma unroll
+    for (const float number : numbers) squares += number * number;
+  }
+  squares = block_reduce<kThreads>(squares, Sum{}, sums);
+  const float inverse = rsqrtf(squares / static_cast<float>(hidden) + eps);
+  for (int64_t i = threadIdx.x * 8; i < hidden; i += kThreads * 8) {
+    Bf16x8::load(row + i).to_floats(numbers);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) numbers[j] *= inverse * weight[i + j];
+    Bf16x8::from_floats(numbers).store(out + blockIdx.x * hidden + i);
+  }
+}
+
+}  // namespace
+
+void rms_norm(Queue& queue, const RmsNormParams& params) {
+  const int64_t tokens = params.x.shape[0], hidden = params.x.shape[1];
+  if (tokens == 0) return;
+  const bool wide = hidden % 8 == 0 && is_aligned_16(params.x.data) && is_aligned_16(params.out.data);
+  (wide ? rms_norm_kernel_x8
+        : rms_norm_kernel)<<<grid_x(tokens, "rms_norm"), kThreads, 0, stream_of(queue)>>>(
+      device_ptr<Bf16>(params.x), device_ptr<float>(params.weight), static_cast<float>(params.eps), hidden,
+      device_ptr<Bf16>(params.out));
+  check_launch("rms_norm");
+}
+
+}  // namespace shadowkv::cuda

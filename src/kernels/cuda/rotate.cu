@@ -1,0 +1,62 @@
+// One block a token: its sines and cosines once, in shared memory, then every head. Bound: bytes of x and
+// out.
+#include "kernels/cuda/common.cuh"
+
+namespace shadowkv::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct Rotation {
+  RopeView rope;
+  bool inverse;
+  int heads;
+  int head_dim;
+};
+
+template <typename T>
+__global__ void rotate_kernel(const T* x, const int32_t* positions, Rotation how, T* out) {
+  extern __shared__ float turns[];  // cosines [half], sines [half]
+  const int half = static_cast<int>(how.rope.rotary_dim / 2);
+  for (int i = threadIdx.x; i < half; i += kThreads) {
+    float sine, cosine;
+    turn_of(positions[blockIdx.x], how.rope.inv_freq[i], &sine, &cosine);
+    turns[i] = cosine;
+    turns[half + i] = how.inverse ? -sine : sine;
+  }
+  __syncthreads();
+  const int64_t token = int64_t{blockIdx.x} * how.heads * how.head_dim;
+  const int step = how.rope.interleaved ? 2 : 1;      // between pairs
+  const int apart = how.rope.interleaved ? 1 : half;  // within a pair
+  for (int pair = threadIdx.x; pair < how.heads * half; pair += kThreads) {
+    const int i = pair % half;
+    const int64_t at = token + pair / half * how.head_dim + i * step;
+    const float a = to_float(x[at]), b = to_float(x[at + apart]);
+    out[at] = from_float<T>(a * turns[i] - b * turns[half + i]);
+    out[at + apart] = from_float<T>(b * turns[i] + a * turns[half + i]);
+  }
+  const int rest = how.head_dim - 2 * half;  // does not turn
+  for (int i = threadIdx.x; x != out && i < how.heads * rest; i += kThreads) {
+    const int64_t at = token + i / rest * how.head_dim + 2 * half + i % rest;
+    out[at] = x[at];
+  }
+}
+
+}  // namespace
+
+void rotate(Queue& queue, const RotateParams& params) {
+  const int64_t tokens = params.x.shape[0];
+  if (tokens == 0) return;
+  const Rotation how{params.rope, params.inverse, static_cast<int>(params.x.shape[1]),
+                     static_cast<int>(params.x.shape[2])};
+  demand(params.x.dtype == params.out.dtype, "rotate", "x and out must hold the same type of number");
+  with_number_type(params.x.dtype, "rotate", [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const auto shared = static_cast<size_t>(params.rope.rotary_dim) * sizeof(float);
+    rotate_kernel<T><<<grid_x(tokens, "rotate"), kThreads, shared, stream_of(queue)>>>(
+        device_ptr<T>(params.x), device_ptr<int32_t>(params.positions), how, device_ptr<T>(params.out));
+  });
+  check_launch("rotate");
+}
+
+}  // namespace shadowkv::cuda
