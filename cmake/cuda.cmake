@@ -16,8 +16,12 @@ endif()
 enable_language(CUDA)
 find_package(CUDAToolkit 13 REQUIRED)
 
-# CMake 3.25 drops CUDA_STANDARD 20 without a word, so the flag is given by hand and CUDA_STANDARD left unset.
-add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-lineinfo>")
+# Device code is C++20 like the rest; CMake before 3.26 does not know how to ask nvcc for it.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo>")
 
 target_compile_definitions(shadowkv_options INTERFACE SHADOWKV_CUDA)
 target_link_libraries(shadowkv_options INTERFACE CUDA::cudart_static)

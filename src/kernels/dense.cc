@@ -30,7 +30,8 @@ void matmul(Queue& queue, const MatmulParams& params) {
   check_dtype(op, "weight", params.weight.dtype, {DType::f32, DType::bf16});
   const Extent outputs{"out", params.weight.shape[0]};
   if (!params.bias.empty()) check_tensor(op, "bias", params.bias, DType::f32, {outputs});
-  check_activation(op, queue, "out", params.out, {{"tokens", params.x.shape[0]}, outputs});
+  check_shape(op, "out", params.out, {{"tokens", params.x.shape[0]}, outputs});
+  check_dtype(op, "out", params.out.dtype, {activation_dtype(queue), DType::f32});
   SHADOWKV_DISPATCH(matmul, queue, params);
 }
 

@@ -39,7 +39,7 @@ struct MatmulParams {
   TensorView x;       // [T, in]
   TensorView weight;  // [out, in] float32 or bfloat16
   TensorView bias;    // [out] float32, or empty
-  TensorView out;     // [T, out]
+  TensorView out;     // [T, out], on a GPU bfloat16 or float32
   bool accumulate = false;
 };
 void matmul(Queue& queue, const MatmulParams& params);
