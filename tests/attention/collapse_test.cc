@@ -1,0 +1,138 @@
+// Collapse: with a budget of everything, full rank and float32 storage, shadow attention is full attention.
+#include <gtest/gtest.h>
+
+#include "attention/cases.h"
+#include "support/tolerances.h"
+
+namespace shadowkv::testing {
+namespace {
+
+AttentionConfig everything(IndexKind index, int64_t chunk) {
+  AttentionConfig config = lossless(index, chunk);
+  config.sparse_budget = 1 << 20;
+  return config;
+}
+
+class Collapse : public ::testing::TestWithParam<AttentionCase> {};
+
+TEST_P(Collapse, ABudgetOfEverythingEqualsFullAttention) {
+  TinyModel model(GetParam().shape);
+  AttentionConfig full;
+  full.method = Method::full;
+  Methods methods(model, {full, GetParam().config});
+  const std::vector<int32_t> steps = tiny_ids(40, 3);
+  const SeqId id = 0;
+  (void)methods.prefill(id, tiny_ids(700), 40);
+  for (const int32_t token : steps) {
+    const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
+    ASSERT_NO_FATAL_FAILURE(
+        expect_logits_near(methods.decode({&id, 1}, {&token, 1}, 1), expected, kCollapse));
+  }
+}
+
+std::vector<AttentionCase> collapse_cases() {
+  const auto sketch = IndexKind::sketch;
+  const auto landmarks = IndexKind::landmarks;
+  const auto no_rerank = [](AttentionConfig& c) { c.rerank = 1.0; };
+  const auto crossing = [](AttentionConfig& c) { c.exact_below = 715; };
+  const auto host = [](AttentionConfig& c) { c.placement = Placement::host; };
+  const auto one_segment = [](AttentionConfig& c) { c.segment_tokens = 0; };
+  const auto narrow = [](AttentionConfig& c) { c.local_window = 1; };
+  return {
+      {"sketch_chunk1", everything(sketch, 1)},
+      {"sketch_chunk3", everything(sketch, 3)},
+      {"sketch_chunk4_host", with(everything(sketch, 4), host)},
+      {"sketch_chunk8_no_rerank", with(everything(sketch, 8), no_rerank)},
+      {"sketch_chunk16_narrow_window", with(everything(sketch, 16), narrow)},
+      {"sketch_crossing", with(everything(sketch, 4), crossing)},
+      {"landmarks_chunk1_narrow_window", with(everything(landmarks, 1), narrow)},
+      {"landmarks_chunk8", everything(landmarks, 8)},
+      {"landmarks_chunk8_one_segment_no_rerank",
+       with(with(everything(landmarks, 8), one_segment), no_rerank)},
+      {"landmarks_chunk16_crossing", with(everything(landmarks, 16), crossing)},
+      {"one_kv_head_a_query_head", everything(sketch, 4), {.heads = 4, .kv_heads = 4}},
+      {"one_kv_head_for_all", everything(landmarks, 4), {.heads = 8, .kv_heads = 1}},
+      {"head_dim_24", everything(sketch, 4), {.heads = 4, .kv_heads = 2, .head_dim = 24}},
+      {"head_dim_80", everything(sketch, 8), {.heads = 2, .kv_heads = 1, .head_dim = 80}},
+      {"interleaved_rope", everything(sketch, 4), {.interleaved = true}},
+      {"interleaved_rope_crossing", with(everything(landmarks, 4), crossing), {.interleaved = true}},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Configurations, Collapse, ::testing::ValuesIn(collapse_cases()), name_of_case);
+
+TEST(Collapse, HoldsForAnAnswerFarLongerThanItsPrompt) {
+  TinyModel model;
+  AttentionConfig full;
+  full.method = Method::full;
+  Methods methods(model, {full, everything(IndexKind::sketch, 4)});
+  const SeqId id = 0;
+  const std::vector<int32_t> steps = tiny_ids(800, 5);
+  (void)methods.prefill(id, tiny_ids(20), 800);
+  for (const int32_t token : steps) {
+    const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
+    ASSERT_NO_FATAL_FAILURE(
+        expect_logits_near(methods.decode({&id, 1}, {&token, 1}, 1), expected, kCollapse));
+  }
+}
+
+// A law that cannot fail says nothing: a small budget does change the logits of this model.
+TEST(Collapse, DoesNotHoldForASmallBudget) {
+  TinyModel model;
+  AttentionConfig small = lossless(IndexKind::sketch, 4);
+  small.sparse_budget = 8;
+  AttentionConfig full;
+  full.method = Method::full;
+  Methods methods(model, {full, small});
+  const SeqId id = 0;
+  const int32_t token = 5;
+  (void)methods.prefill(id, tiny_ids(700), 1);
+  const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
+  const std::vector<float> found = methods.decode({&id, 1}, {&token, 1}, 1);
+  double most = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    most = std::max(most, std::abs(double{found[i]} - double{expected[i]}));
+  }
+  EXPECT_GT(most, 100 * kCollapse.absolute);
+}
+
+// Mean squared difference from full attention over some steps.
+double error_of(const AttentionConfig& config) {
+  TinyModel model;
+  AttentionConfig full;
+  full.method = Method::full;
+  Methods methods(model, {full, config});
+  const SeqId id = 0;
+  (void)methods.prefill(id, tiny_ids(900), 20);
+  double sum = 0;
+  for (const int32_t token : tiny_ids(20, 9)) {
+    const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
+    const std::vector<float> found = methods.decode({&id, 1}, {&token, 1}, 1);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      sum += (double{found[i]} - double{expected[i]}) * (double{found[i]} - double{expected[i]});
+    }
+  }
+  return sum;
+}
+
+TEST(Collapse, ALargerBudgetComesCloserToFullAttention) {
+  AttentionConfig config = lossless(IndexKind::sketch, 4);
+  config.sparse_budget = 16;
+  const double small = error_of(config);
+  config.sparse_budget = 256;
+  const double large = error_of(config);
+  EXPECT_LT(large, small / 2);
+}
+
+TEST(Collapse, RerankByExactKeysComesCloserThanOneBitAlone) {
+  AttentionConfig config = lossless(IndexKind::sketch, 4);
+  config.sparse_budget = 64;
+  config.rerank = 1.0;
+  const double alone = error_of(config);
+  config.rerank = 4.0;
+  const double reranked = error_of(config);
+  EXPECT_LT(reranked, alone);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

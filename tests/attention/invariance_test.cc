@@ -1,0 +1,132 @@
+// What must not change a result, to the bit on the CPU: the slices of a prefill, who else is in the batch,
+// how much is cached and where values lie, the number of threads, the methods that share a prefill.
+#include <gtest/gtest.h>
+
+#include "attention/cases.h"
+
+namespace shadowkv::testing {
+namespace {
+
+constexpr int64_t kPrompt = 600;  // more than one segment
+constexpr int64_t kSteps = 24;    // through the crossing of the cases that have one
+
+class Invariance : public ::testing::TestWithParam<AttentionCase> {
+ protected:
+  std::vector<std::vector<float>> run(const AttentionConfig& config, int64_t slice = 512, int threads = 2) {
+    TinyModel model(GetParam().shape, {.threads = threads});
+    Methods methods(model, {config});
+    return methods.run(0, tiny_ids(kPrompt), tiny_ids(kSteps, 2), slice);
+  }
+};
+
+TEST_P(Invariance, SlicesOfThePrefillChangeNothing) {
+  const auto whole = run(GetParam().config, 4096);
+  for (const int64_t slice : {1, 7, 64, 512}) {
+    EXPECT_EQ(run(GetParam().config, slice), whole) << "slices of " << slice;
+  }
+}
+
+TEST_P(Invariance, ThreadsChangeNothing) {
+  const auto alone = run(GetParam().config, 512, 1);
+  for (const int threads : {2, 3}) EXPECT_EQ(run(GetParam().config, 512, threads), alone) << threads;
+}
+
+TEST_P(Invariance, RunningAgainChangesNothing) {
+  EXPECT_EQ(run(GetParam().config), run(GetParam().config));
+}
+
+TEST_P(Invariance, SlotsAndPlacementChangeNothing) {
+  AttentionConfig config = GetParam().config;
+  const auto expected = run(config);
+  for (const double selections : {1.0, 2.5, 8.0}) {
+    config.slot_selections = selections;
+    EXPECT_EQ(run(config), expected) << "slots for " << selections << " selections";
+  }
+  for (const Placement placement : {Placement::spill, Placement::host}) {
+    config.placement = placement;
+    EXPECT_EQ(run(config), expected);
+  }
+}
+
+// Three sequences of other lengths, one of them short enough to be exact in the cases that have exact_below,
+// and one whose share of the context makes a far larger budget.
+TEST_P(Invariance, OthersInTheBatchChangeNothing) {
+  const std::vector<int64_t> lengths = {kPrompt, 37, 1300};
+  std::vector<std::vector<std::vector<float>>> alone;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    TinyModel model(GetParam().shape);
+    Methods methods(model, {GetParam().config});
+    const auto seed = static_cast<uint32_t>(10 + i);
+    alone.push_back(methods.run(0, tiny_ids(lengths[i], seed), tiny_ids(kSteps, seed + 10)));
+  }
+  TinyModel model(GetParam().shape);
+  Methods methods(model, {GetParam().config});
+  const std::vector<SeqId> ids = {5, 9, 2};
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const auto seed = static_cast<uint32_t>(10 + i);
+    EXPECT_EQ(methods.prefill(ids[i], tiny_ids(lengths[i], seed), kSteps), alone[i][0]) << "sequence " << i;
+  }
+  const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
+  for (std::size_t step = 0; step < kSteps; ++step) {
+    std::vector<int32_t> tokens;
+    for (uint32_t i = 0; i < 3; ++i) tokens.push_back(tiny_ids(kSteps, 20 + i)[step]);
+    const std::vector<float> all = methods.decode(ids, tokens);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const auto first = all.begin() + static_cast<std::ptrdiff_t>(i * vocab);
+      const std::vector<float> row(first, first + static_cast<std::ptrdiff_t>(vocab));
+      ASSERT_EQ(row, alone[i][step + 1]) << "sequence " << i << ", step " << step;
+    }
+  }
+}
+
+TEST_P(Invariance, AMethodBesideOthersEqualsItselfAlone) {
+  const auto expected = run(GetParam().config);
+  TinyModel model(GetParam().shape);
+  AttentionConfig full;
+  full.method = Method::full;
+  Methods methods(model, {full, GetParam().config, lossless(IndexKind::landmarks, 4)});
+  const SeqId id = 3;
+  EXPECT_EQ(methods.prefill(id, tiny_ids(kPrompt), kSteps), expected[0]);
+  const std::vector<int32_t> steps = tiny_ids(kSteps, 2);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    for (const int64_t other : {0, 2}) (void)methods.decode({&id, 1}, {&steps[i], 1}, other);
+    ASSERT_EQ(methods.decode({&id, 1}, {&steps[i], 1}, 1), expected[i + 1]) << "step " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Configurations, Invariance, ::testing::ValuesIn(lossy_cases()), name_of_case);
+
+// The longer sequence may pick all that is open to it, the shorter one only half: it must rank all the same.
+TEST(Batches, WhereOneSequenceMayPickEverythingLeaveTheOthersChoiceAlone) {
+  AttentionConfig config = lossless(IndexKind::sketch, 1);
+  config.sparse_budget = 600;
+  config.sparse_budget_per = 1024;
+  config.slot_selections = 1.0;
+  const std::vector<int32_t> steps = tiny_ids(6, 2);
+  TinyModel model;
+  const auto alone = Methods(model, {config}).run(0, tiny_ids(1000), steps);
+  Methods methods(model, {config});
+  (void)methods.prefill(0, tiny_ids(1000), 6);
+  (void)methods.prefill(1, tiny_ids(1030, 4), 6);
+  const std::vector<SeqId> both = {0, 1};
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::vector<float> rows = methods.decode(both, std::vector<int32_t>{steps[i], steps[i]});
+    const auto half = static_cast<std::ptrdiff_t>(rows.size() / 2);
+    ASSERT_EQ(std::vector<float>(rows.begin(), rows.begin() + half), alone[i + 1]) << "step " << i;
+  }
+}
+
+TEST(Sequences, ARowUsedAgainStartsClean) {
+  for (const AttentionCase& one : lossy_cases()) {
+    TinyModel model;
+    Methods methods(model, {one.config});
+    const auto first = methods.run(0, tiny_ids(300), tiny_ids(8, 2));
+    methods.end(0);
+    (void)methods.run(1, tiny_ids(700, 4), tiny_ids(8, 5));
+    methods.end(1);
+    EXPECT_EQ(methods.run(0, tiny_ids(300), tiny_ids(8, 2)), first) << one.name;
+  }
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

@@ -1,0 +1,198 @@
+#include "cache/paged_store.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+
+#include "shadowkv/error.h"
+
+namespace shadowkv {
+namespace {
+
+constexpr int64_t kTokenBytes = 8;
+
+// Every token's bytes say whose they are.
+void write(const PagedView& view, int64_t row, int64_t list, int64_t token) {
+  const std::array<int16_t, 4> mark = {static_cast<int16_t>(row), static_cast<int16_t>(list),
+                                       static_cast<int16_t>(token), 77};
+  std::memcpy(view.at(row, list, token), mark.data(), sizeof(mark));
+}
+
+::testing::AssertionResult holds(const PagedView& view, int64_t row, int64_t list, int64_t token) {
+  std::array<int16_t, 4> mark{};
+  std::memcpy(mark.data(), view.at(row, list, token), sizeof(mark));
+  if (mark == std::array<int16_t, 4>{static_cast<int16_t>(row), static_cast<int16_t>(list),
+                                     static_cast<int16_t>(token), 77}) {
+    return ::testing::AssertionSuccess();
+  }
+  return ::testing::AssertionFailure()
+         << "row " << row << ", list " << list << ", token " << token << " holds the mark of " << mark[0]
+         << ", " << mark[1] << ", " << mark[2];
+}
+
+class Paged : public ::testing::Test {
+ protected:
+  PagedView view(PagedStore& store) {
+    PagedView view = store.view(device_->compute(), 0, true);
+    view.token_bytes = kTokenBytes;
+    return view;
+  }
+  void fill(PagedStore& store, int64_t row, int64_t first, int64_t end) {
+    const PagedView at = view(store);
+    for (int64_t list = 0; list < store.config().lists; ++list) {
+      for (int64_t t = first; t < end; ++t) write(at, row, list, t);
+    }
+  }
+  void expect_kept(PagedStore& store, int64_t row, int64_t end) {
+    const PagedView at = view(store);
+    for (int64_t list = 0; list < store.config().lists; ++list) {
+      for (int64_t t = 0; t < end; ++t) ASSERT_TRUE(holds(at, row, list, t));
+    }
+  }
+  [[nodiscard]] int64_t held(const PagedStore& store, int64_t row) const {
+    return store.held_bytes(row, Tier::device) + store.held_bytes(row, Tier::pinned_host);
+  }
+
+  std::unique_ptr<Device> device_ = make_cpu_device({.threads = 1});
+};
+
+TEST_F(Paged, GrowingToAnyLengthKeepsContents) {
+  PagedStore store(*device_,
+                   {.block_tokens = 16, .token_bytes = kTokenBytes, .lists = 3, .growth_tokens = 4});
+  int64_t before = 0;
+  for (const int64_t tokens : {1, 4, 5, 15, 16, 17, 40, 200}) {
+    store.reserve(0, tokens);
+    fill(store, 0, before, tokens);
+    expect_kept(store, 0, tokens);
+    before = tokens;
+  }
+}
+
+TEST_F(Paged, TheLastRunIsShortAndBytesAreAsPromised) {
+  PagedStore store(*device_,
+                   {.block_tokens = 16, .token_bytes = kTokenBytes, .lists = 2, .growth_tokens = 4});
+  for (int64_t tokens = 1; tokens < 70; ++tokens) {
+    store.reserve(0, tokens);
+    EXPECT_EQ(store.capacity_tokens(0), (tokens + 3) / 4 * 4);
+    EXPECT_EQ(held(store, 0), store.bytes_for(tokens));
+    EXPECT_EQ(store.bytes_for(tokens), (tokens + 3) / 4 * 4 * kTokenBytes * 2);
+  }
+}
+
+TEST_F(Paged, AStepThatDoesNotDivideTheBlockStillEndsAtTheBlock) {
+  PagedStore store(*device_, {.block_tokens = 15, .token_bytes = kTokenBytes, .growth_tokens = 4});
+  store.reserve(0, 13);
+  EXPECT_EQ(store.capacity_tokens(0), 15);
+  store.reserve(0, 16);
+  EXPECT_EQ(store.capacity_tokens(0), 19);
+  EXPECT_EQ(held(store, 0), store.bytes_for(16));
+  fill(store, 0, 0, 19);
+  expect_kept(store, 0, 19);
+}
+
+TEST_F(Paged, WholeBlocksWithoutGrowthSteps) {
+  PagedStore store(*device_, {.block_tokens = 16, .token_bytes = kTokenBytes});
+  store.reserve(0, 1);
+  EXPECT_EQ(store.capacity_tokens(0), 16);
+  EXPECT_EQ(held(store, 0), 16 * kTokenBytes);
+  store.reserve(0, 1);  // a smaller wish changes nothing
+  EXPECT_EQ(held(store, 0), 16 * kTokenBytes);
+  EXPECT_EQ(store.bytes_for(0), 0);
+}
+
+TEST_F(Paged, SeveralRowsKeepTheirContentsWhileTheTableGrows) {
+  PagedStore store(*device_, {.block_tokens = 4, .token_bytes = kTokenBytes, .lists = 2});
+  constexpr std::array<int64_t, 4> kLengths = {3, 30, 1, 130};
+  for (int64_t row = 0; row < 4; ++row) {
+    store.reserve(row, kLengths[static_cast<std::size_t>(row)]);
+    fill(store, row, 0, kLengths[static_cast<std::size_t>(row)]);
+    for (int64_t earlier = 0; earlier <= row; ++earlier) {
+      expect_kept(store, earlier, kLengths[static_cast<std::size_t>(earlier)]);
+    }
+  }
+  store.reserve(0, 500);  // the first outgrows all
+  for (int64_t row = 0; row < 4; ++row) expect_kept(store, row, kLengths[static_cast<std::size_t>(row)]);
+}
+
+TEST_F(Paged, AReleasedRowGivesEverythingBackAndTheOthersStay) {
+  PagedStore store(*device_, {.block_tokens = 4, .token_bytes = kTokenBytes, .purpose = Purpose::factors});
+  for (const int64_t row : {0, 1, 2}) {
+    store.reserve(row, 20);
+    fill(store, row, 0, 20);
+  }
+  store.release(1);
+  store.release(40);  // never seen: nothing happens
+  EXPECT_EQ(held(store, 1), 0);
+  EXPECT_EQ(store.capacity_tokens(1), 0);
+  EXPECT_EQ(device_->memory().of(Tier::device, Purpose::factors), 40 * kTokenBytes);
+  store.reserve(1, 50);
+  fill(store, 1, 0, 50);
+  for (const int64_t row : {0, 2}) expect_kept(store, row, 20);
+  expect_kept(store, 1, 50);
+}
+
+TEST_F(Paged, RunsSpillToTheHostWhenTheDeviceIsFull) {
+  PagedStore store(*device_, {.block_tokens = 4,
+                              .token_bytes = kTokenBytes,
+                              .purpose = Purpose::values,
+                              .prefer_device = true,
+                              .spill_to_host = true});
+  (void)view(store);
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device) + 10 * kTokenBytes);
+  store.reserve(0, 20);
+  EXPECT_EQ(store.held_bytes(0, Tier::device), 8 * kTokenBytes);
+  EXPECT_EQ(store.held_bytes(0, Tier::pinned_host), 12 * kTokenBytes);
+  device_->set_budget(Tier::device, 1 << 20);
+  fill(store, 0, 0, 20);
+  expect_kept(store, 0, 20);
+}
+
+TEST_F(Paged, HostPlacementTakesNothingFromTheDevice) {
+  PagedStore store(*device_, {.block_tokens = 4,
+                              .token_bytes = kTokenBytes,
+                              .purpose = Purpose::values,
+                              .prefer_device = false,
+                              .spill_to_host = true});
+  store.reserve(0, 20);
+  EXPECT_EQ(store.held_bytes(0, Tier::device), 0);
+  EXPECT_EQ(store.held_bytes(0, Tier::pinned_host), 20 * kTokenBytes);
+}
+
+TEST_F(Paged, AReserveWithoutMemoryLeavesContentsAndBytesAsTheyWere) {
+  PagedStore store(*device_,
+                   {.block_tokens = 16, .token_bytes = kTokenBytes, .lists = 3, .growth_tokens = 4});
+  store.reserve(0, 6);
+  fill(store, 0, 0, 6);
+  const int64_t before = device_->memory().held(Tier::device);
+  for (const int64_t room : {0, 100, 200, 300, 400}) {
+    device_->set_budget(Tier::device, before + room);
+    EXPECT_THROW(store.reserve(0, 40), OutOfMemory) << room;
+    EXPECT_EQ(device_->memory().held(Tier::device), before);
+    EXPECT_EQ(store.capacity_tokens(0), 8);
+    expect_kept(store, 0, 6);
+  }
+  device_->set_budget(Tier::device, 1 << 20);
+  store.reserve(0, 40);
+  expect_kept(store, 0, 6);
+}
+
+TEST_F(Paged, SizesOfNothingAndSizesThatOverflowAreRefused) {
+  EXPECT_THROW(PagedStore(*device_, {.block_tokens = 0, .token_bytes = 8}), InvalidInput);
+  EXPECT_THROW(PagedStore(*device_, {.block_tokens = 8, .token_bytes = 0}), InvalidInput);
+  EXPECT_THROW(PagedStore(*device_, {.block_tokens = 8, .token_bytes = 8, .lists = 0}), InvalidInput);
+  const PagedStore store(*device_, {.block_tokens = 16, .token_bytes = int64_t{1} << 40});
+  EXPECT_THROW((void)store.bytes_for(int64_t{1} << 40), InvalidInput);
+}
+
+TEST_F(Paged, EverythingComesBackWithTheStore) {
+  {
+    PagedStore store(*device_, {.block_tokens = 4, .token_bytes = kTokenBytes, .lists = 2});
+    store.reserve(0, 100);
+    fill(store, 0, 0, 100);
+  }
+  EXPECT_EQ(device_->memory().held(Tier::device), 0);
+}
+
+}  // namespace
+}  // namespace shadowkv

@@ -1,0 +1,144 @@
+// A small transformer with random weights and peaked attention, and sequences that run through it under one
+// or more methods: what the laws of attention are stated over.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attention/shared_prefill.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+
+namespace shadowkv::testing {
+
+struct TinyShape {
+  int64_t heads = 4;
+  int64_t kv_heads = 2;
+  int64_t head_dim = 16;
+  bool interleaved = false;
+};
+
+inline ModelConfig tiny_config(const TinyShape& shape) {
+  ModelConfig config;
+  config.architecture = "llama";
+  config.name = "tiny";
+  config.vocab_size = 96;
+  config.hidden = 64;
+  config.layers = 3;
+  config.heads = shape.heads;
+  config.kv_heads = shape.kv_heads;
+  config.head_dim = shape.head_dim;
+  config.inner = 96;
+  config.context = 8192;
+  config.rope = {.theta = 10000.0, .rotary_dim = shape.head_dim, .interleaved = shape.interleaved};
+  return config;
+}
+
+// In float32.
+inline AttentionShape shape_of(const ModelConfig& config) {
+  return {.layers = config.layers,
+          .heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .rope = config.rope,
+          .compute = DType::f32};
+}
+
+// Tokens that repeat with a long period, so that some keys recur and attention has something to find.
+inline std::vector<int32_t> tiny_ids(int64_t count, uint32_t seed = 1) {
+  std::vector<int32_t> ids;
+  uint32_t state = seed * 2654435761u + 12345u;
+  for (int64_t i = 0; i < count; ++i) {
+    state = state * 1664525u + 1013904223u;
+    const bool repeats = i >= 97 && (state >> 28) < 6;
+    ids.push_back(repeats ? ids[static_cast<std::size_t>(i - 97)] : static_cast<int32_t>((state >> 8) % 96));
+  }
+  return ids;
+}
+
+class TinyModel {
+ public:
+  explicit TinyModel(const TinyShape& shape = {}, const CpuDeviceOptions& options = {.threads = 2})
+      : device_(make_cpu_device(options)),
+        config_(tiny_config(shape)),
+        weights_(random_weights(config_, DType::f32, *device_, 7)),
+        transformer_(config_, weights_, *device_) {
+    // Scores of unit variance attend to everything alike; four times that has favourites.
+    for (LayerWeights& layer : weights_.layers) {
+      auto* wq = layer.wq.as<float>();
+      std::for_each(wq, wq + layer.wq.elements(), [](float& x) { x *= 4.0f; });
+    }
+  }
+
+  [[nodiscard]] Device& device() { return *device_; }
+  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] Transformer& transformer() { return transformer_; }
+  [[nodiscard]] AttentionShape attention_shape() const { return shape_of(config_); }
+
+ private:
+  std::unique_ptr<Device> device_;
+  ModelConfig config_;
+  ModelWeights weights_;
+  Transformer transformer_;
+};
+
+// Methods over a model that share one prefill.
+class Methods {
+ public:
+  Methods(Transformer& transformer, const AttentionShape& shape, int64_t context, Device& device,
+          const std::vector<AttentionConfig>& configs)
+      : transformer_(transformer), prefill_(std::make_shared<ExactPrefill>(shape, device)) {
+    std::vector<std::unique_ptr<Attention>> made;
+    for (const AttentionConfig& config : configs) {
+      made.push_back(make_attention(resolve(config, shape, context, nullptr), shape, prefill_, device));
+    }
+    shared_ = std::make_unique<SharedPrefill>(prefill_, std::move(made));
+  }
+  Methods(TinyModel& model, const std::vector<AttentionConfig>& configs)
+      : Methods(model.transformer(), model.attention_shape(), model.config().context, model.device(),
+                configs) {}
+
+  // Logits of the last position. The sequence may grow by `more` tokens.
+  std::vector<float> prefill(SeqId id, std::span<const int32_t> ids, int64_t more, int64_t slice = 512,
+                             const StepProgress& progress = {}) {
+    const auto count = static_cast<int64_t>(ids.size());
+    prefill_->begin(count);
+    shared_->begin(id, {.prompt_tokens = count, .max_tokens = count + more});
+    std::vector<float> logits = transformer_.prefill(*shared_, id, ids, slice, progress);
+    prefill_->end();
+    return logits;
+  }
+
+  std::vector<float> decode(std::span<const SeqId> sequences, std::span<const int32_t> ids,
+                            int64_t method = 0) {
+    shared_->select(method);
+    return transformer_.decode(*shared_, sequences, ids);
+  }
+
+  // Prefill, then one row of logits a forced token.
+  std::vector<std::vector<float>> run(SeqId id, std::span<const int32_t> prompt,
+                                      std::span<const int32_t> steps, int64_t slice = 512) {
+    std::vector<std::vector<float>> rows{prefill(id, prompt, static_cast<int64_t>(steps.size()), slice)};
+    for (const int32_t token : steps) rows.push_back(decode({&id, 1}, {&token, 1}));
+    return rows;
+  }
+
+  // Gives back what a prefill that threw left behind.
+  void abandon(SeqId id) {
+    shared_->end(id);
+    prefill_->end();
+  }
+  void end(SeqId id) { shared_->end(id); }
+  [[nodiscard]] Attention& method(int64_t i = 0) { return shared_->method(i); }
+
+ private:
+  Transformer& transformer_;
+  std::shared_ptr<ExactPrefill> prefill_;
+  std::unique_ptr<SharedPrefill> shared_;
+};
+
+}  // namespace shadowkv::testing

@@ -1,0 +1,48 @@
+// How far the logits of whole models may lie from each other: |found - expected| <= absolute + relative *
+// |expected|. One row a comparison; every row says where the difference comes from.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+namespace shadowkv::testing {
+
+struct LogitTolerance {
+  double absolute;
+  double relative;
+};
+
+// Sparse attention that may choose everything, in float32 throughout: attention is summed in another order,
+// and keys are rebuilt as mean + factors * basis, two float32 products of full rank.
+inline constexpr LogitTolerance kCollapse{2e-4, 2e-4};
+// The same with weights of a trained model, whose residual stream grows large over 30 layers.
+inline constexpr LogitTolerance kCollapseDeep{2e-3, 1e-3};
+// transformers against ours on tiny models: other order of float32 sums, and it keeps rotary angles as
+// float32 products (an error of 4e-6 radians at position 71) where ours are float64.
+inline constexpr LogitTolerance kGolden{1e-4, 1e-4};
+// The same at 616 positions (4e-5 radians) through 30 layers.
+inline constexpr LogitTolerance kGoldenDeep{5e-3, 1e-3};
+// A Hugging Face folder against the GGUF file of the same numbers: rotary pairs stand side by side instead of
+// in halves, so that sums over a head run in another order.
+inline constexpr LogitTolerance kSameModel{2e-5, 2e-5};
+
+inline void expect_logits_near(std::span<const float> found, std::span<const float> expected,
+                               LogitTolerance tolerance) {
+  ASSERT_EQ(found.size(), expected.size());
+  double worst = 0;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double allowed = tolerance.absolute + tolerance.relative * std::abs(double{expected[i]});
+    const double share = std::abs(double{found[i]} - double{expected[i]}) / allowed;
+    if (!(share <= worst)) {
+      worst = share;
+      at = i;
+    }
+  }
+  ASSERT_LE(worst, 1.0) << "logit " << at << ": found " << found[at] << ", expected " << expected[at];
+}
+
+}  // namespace shadowkv::testing
