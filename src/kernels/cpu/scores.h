@@ -1,28 +1,38 @@
 // Log-sum-exp of scores, chunk by chunk.
 #pragma once
 
+#include <cstddef>
+#include <utility>
+
 #include "kernels/cpu/lanes.h"
 
 namespace shadowkv::cpu {
 
-using LaneIndices [[gnu::vector_size(64)]] = int32_t;
+// Lane i takes lane i ^ kStep.
+template <int kStep, std::size_t... kLane>
+SHADOWKV_INLINE void swap_lanes(const Lanes& x, Lanes& swapped, std::index_sequence<kLane...> /*lanes*/) {
+  swapped = __builtin_shufflevector(x, x, (static_cast<int>(kLane) ^ kStep)...);
+}
 
 // Every lane becomes the largest (or the sum) of the kChunk lanes that it belongs to; kChunk divides 16.
-template <int kChunk>
+template <int kChunk, int kStep = 1>
 SHADOWKV_INLINE void largest_of_chunks(Lanes& x) {
-  const LaneIndices lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  SHADOWKV_UNROLL
-  for (int step = 1; step < kChunk; step *= 2) {
-    const Lanes other = __builtin_shuffle(x, lane ^ step);
+  if constexpr (kStep < kChunk) {
+    Lanes other;
+    swap_lanes<kStep>(x, other, std::make_index_sequence<kLanes>());
     x = other > x ? other : x;
+    largest_of_chunks<kChunk, 2 * kStep>(x);
   }
 }
 
-template <int kChunk>
+template <int kChunk, int kStep = 1>
 SHADOWKV_INLINE void sum_of_chunks(Lanes& x) {
-  const LaneIndices lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  SHADOWKV_UNROLL
-  for (int step = 1; step < kChunk; step *= 2) x += __builtin_shuffle(x, lane ^ step);
+  if constexpr (kStep < kChunk) {
+    Lanes other;
+    swap_lanes<kStep>(x, other, std::make_index_sequence<kLanes>());
+    x += other;
+    sum_of_chunks<kChunk, 2 * kStep>(x);
+  }
 }
 
 // Of `tokens` <= 16 scores, whole chunks: each chunk's largest score, and the sum of exp(score - largest).

@@ -313,20 +313,19 @@ void transpose(const float* x, int64_t x_stride, int64_t rows, int64_t n, float*
     for (; i + kTile <= n; i += kTile) {
       const float* from = x + r * x_stride + i;
       float* to = out + i * out_stride + r;
-      typedef float Quad __attribute__((vector_size(16), aligned(4)));
-      typedef int Order __attribute__((vector_size(16)));
+      using Quad [[gnu::vector_size(16), gnu::aligned(4)]] = float;
       const Quad a = *reinterpret_cast<const Quad*>(from);
       const Quad b = *reinterpret_cast<const Quad*>(from + x_stride);
       const Quad c = *reinterpret_cast<const Quad*>(from + 2 * x_stride);
       const Quad d = *reinterpret_cast<const Quad*>(from + 3 * x_stride);
-      const Quad ab_low = __builtin_shuffle(a, b, Order{0, 4, 1, 5});
-      const Quad ab_high = __builtin_shuffle(a, b, Order{2, 6, 3, 7});
-      const Quad cd_low = __builtin_shuffle(c, d, Order{0, 4, 1, 5});
-      const Quad cd_high = __builtin_shuffle(c, d, Order{2, 6, 3, 7});
-      *reinterpret_cast<Quad*>(to) = __builtin_shuffle(ab_low, cd_low, Order{0, 1, 4, 5});
-      *reinterpret_cast<Quad*>(to + out_stride) = __builtin_shuffle(ab_low, cd_low, Order{2, 3, 6, 7});
-      *reinterpret_cast<Quad*>(to + 2 * out_stride) = __builtin_shuffle(ab_high, cd_high, Order{0, 1, 4, 5});
-      *reinterpret_cast<Quad*>(to + 3 * out_stride) = __builtin_shuffle(ab_high, cd_high, Order{2, 3, 6, 7});
+      const Quad ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+      const Quad ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Quad cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Quad cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      *reinterpret_cast<Quad*>(to) = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+      *reinterpret_cast<Quad*>(to + out_stride) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+      *reinterpret_cast<Quad*>(to + 2 * out_stride) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+      *reinterpret_cast<Quad*>(to + 3 * out_stride) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
     }
 #endif
     for (; i < n; ++i) {
