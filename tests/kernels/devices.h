@@ -22,8 +22,11 @@ struct TestDevice {
   DType activations;
 };
 
+// The CPU, and the first GPU where this build and machine have one; base/cuda_device_test.cc says when not.
 inline std::vector<TestDevice> test_devices() {
-  return {{"cpu", [] { return make_cpu_device({.threads = 2}); }, DType::f32}};
+  std::vector<TestDevice> devices = {{"cpu", [] { return make_cpu_device({.threads = 2}); }, DType::f32}};
+  if (cuda_device_count() > 0) devices.push_back({"cuda", [] { return make_cuda_device(); }, DType::bf16});
+  return devices;
 }
 
 inline std::string name_of_device(const ::testing::TestParamInfo<TestDevice>& info) {

@@ -119,10 +119,11 @@ bool Products::run(cudaStream_t stream, ProductShape shape, const ProductOperand
   const Plan* plan = plan_for(shape);
   if (plan == nullptr) return false;
   const float one = 1.0f, old = operands.accumulate ? 1.0f : 0.0f;
-  check(cublasLtMatmul(handle_, plan->product, &one, operands.a, plan->a, operands.b, plan->b, &old,
-                       operands.c, plan->c, operands.c, plan->c, &plan->algorithm, workspace_.data(),
-                       kWorkspaceBytes, stream),
-        "multiplying matrices");
+  const cublasStatus_t status = cublasLtMatmul(handle_, plan->product, &one, operands.a, plan->a, operands.b,
+                                               plan->b, &old, operands.c, plan->c, operands.c, plan->c,
+                                               &plan->algorithm, workspace_.data(), kWorkspaceBytes, stream);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
+  check(status, "multiplying matrices");
   return true;
 }
 
