@@ -320,7 +320,7 @@ __device__ ColumnSums reduce_pair(float a, float b) {
   float most = fmaxf(a, b);
   if constexpr (kWidth > 2) most = warp_reduce<kWidth / 2>(most, Max());
   const float base = most == kMinusInfinity ? 0.0f : most;
-  float sum = exp2f(a - base) + exp2f(b - base);
+  float sum = fast_exp2(a - base) + fast_exp2(b - base);
   if constexpr (kWidth > 2) sum = warp_reduce<kWidth / 2>(sum, Sum());
   return {most, sum};
 }
@@ -362,7 +362,7 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(Ca
         const ColumnSums now = reduce_pair<kWidth == 1 ? 2 : kWidth>(a, c);
         const float most = fmaxf(total[half].largest, now.largest);
         total[half].sum =
-            total[half].sum * exp2f(total[half].largest - most) + now.sum * exp2f(now.largest - most);
+            total[half].sum * fast_exp2(total[half].largest - most) + now.sum * fast_exp2(now.largest - most);
         total[half].largest = most;
       }
     }

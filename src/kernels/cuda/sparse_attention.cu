@@ -107,7 +107,7 @@ __device__ void merge_warps(const float* largest, const float* sums, const float
     float sum = 0.0f, value = 0.0f;
     for (int w = 0; w < kWarps; ++w) {
       if (largest[w * kTileHeads + h] == kMinusInfinity) continue;
-      const float share = exp2f(largest[w * kTileHeads + h] - most);
+      const float share = fast_exp2(largest[w * kTileHeads + h] - most);
       sum += share * sums[w * kTileHeads + h];
       value += share * values[w * heads * head_dim + i];
     }
@@ -224,14 +224,14 @@ struct Softmax {
                          fmaxf(scores[1][2 * half], scores[1][2 * half + 1]));
       most = fmaxf(largest[half], warp_reduce<4>(most, Max()));
       const float base = most == kMinusInfinity ? 0.0f : most;
-      keep[half] = exp2f(largest[half] - base);
+      keep[half] = fast_exp2(largest[half] - base);
       largest[half] = most;
       sum[half] *= keep[half];
 #pragma unroll
       for (int tile = 0; tile < 2; ++tile) {
         float& a = scores[tile][2 * half];
         float& b = scores[tile][2 * half + 1];
-        a = exp2f(a - base), b = exp2f(b - base);
+        a = fast_exp2(a - base), b = fast_exp2(b - base);
         sum[half] += a + b;
         weights[2 * tile + half] = pack_bf16(a, b);
       }
@@ -324,7 +324,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) attend_plainly_kernel(AttendPar
     const float score = p.scale * kLog2e *
                         warp_dot(n, [&](int d) { return to_float(q[d]); },
                                  [&](int d) { return read_number(key, p.dtype, d); });
-    const float most = fmaxf(largest, score), keep = exp2f(largest - most), weight = exp2f(score - most);
+    const float most = fmaxf(largest, score), keep = fast_exp2(largest - most), weight = fast_exp2(score - most);
     largest = most;
     sum = sum * keep + weight;
 #pragma unroll

@@ -1,0 +1,626 @@
+// The sketch: encoding by a warp a key, scoring on the tensor cores' bit products.
+//
+// Storage. Where a bit plane is a whole number of 128 bits and a block a whole number of 128 tokens, words lie in
+// tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8 tokens. For
+// each 128 bits of a token (step s of all planes), lane 4 r' + t of a warp multiplies word t of row r' and of row
+// r' + 8, so its words of the 8 tokens m of both rows lie together: word 4 s + t of token 8 r + m is number
+// ((4 s + e / 4) 32 + 4 (r % 8) + t) 4 + e % 4 of the tile, e = 2 m + r / 8.
+//
+// Scoring. The m-th product takes token m of all 16 rows against the bit planes of four query heads, six columns
+// a head, so ordered that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows
+// for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and
+// scales.
+#include "kernels/cuda/query_tile.cuh"
+#include "kernels/sketch_math.h"
+
+namespace shadowkv::cuda {
+namespace {
+
+constexpr int kTileTokens = 128;
+constexpr int kRowTokens = 8;
+constexpr int kQuadHeads = 4;    // query heads of one group of products
+constexpr int kQuadColumns = 3;  // column tiles of 8: kQuadHeads * kQueryBits / 8
+
+// ---- layout -----------------------------------------------------------------------------------------------
+
+struct WordLayout {
+  bool tiled;
+  int64_t token_words;  // apart, of tokens that lie one after the other
+  int words;            // of a token
+};
+
+bool is_aligned(const PagedView& view) {
+  return view.offset % 16 == 0 && view.head_offset % 16 == 0;
+}
+
+WordLayout layout_of(const SketchView& sketch, int64_t head_dim) {
+  const PagedView& words = sketch.words;
+  const int64_t bytes = sketch_token_bytes(head_dim, sketch.bits);
+  return {sketch_plane_words(head_dim) % 4 == 0 && words.token_bytes == bytes &&
+              words.block_tokens % kTileTokens == 0 && is_aligned(words),
+          words.token_bytes / 4, static_cast<int>(bytes / 4)};
+}
+
+// Word of a token, the token counted from its block's start.
+__device__ uint32_t* word_at(uint32_t* block, const WordLayout& layout, int64_t token, int word) {
+  if (!layout.tiled) return block + token * layout.token_words + word;
+  const int64_t tile = token / kTileTokens;
+  const int in_tile = static_cast<int>(token % kTileTokens), row = in_tile / kRowTokens;
+  const int e = 2 * (in_tile % kRowTokens) + row / 8, lane = 4 * (row % 8) + word % 4;
+  return block + tile * kTileTokens * layout.words + ((word / 4 * 4 + e / 4) * kWarp + lane) * 4 + e % 4;
+}
+
+// Start of the block that holds a token's words of one head.
+__device__ uint32_t* block_of(const PagedView& words, int64_t row, int64_t head, int64_t token) {
+  return reinterpret_cast<uint32_t*>(words.at(row, head, token - token % words.block_tokens));
+}
+
+// ---- turning ----------------------------------------------------------------------------------------------
+
+// y = H S x (sketch_math.h) by one warp: number i = lane + 32 j lies in x[j]; those from head_dim on stay.
+template <int kNumbers>
+__device__ void turn(float (&x)[kNumbers], int head_dim) {
+  const int lane = threadIdx.x % kWarp;
+  int size[kNumbers];  // of the Hadamard block that number j of this lane belongs to; 0 beyond the head
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    const int i = lane + j * kWarp;
+    size[j] = 0;
+    for (int first = 0; first < head_dim && i < head_dim;) {
+      const int block = static_cast<int>(hadamard_block(first, head_dim));
+      if (i < first + block) {
+        size[j] = block;
+        break;
+      }
+      first += block;
+    }
+    x[j] *= sketch_sign(i);
+  }
+#pragma unroll
+  for (int half = 1; half < kWarp; half *= 2) {
+#pragma unroll
+    for (int j = 0; j < kNumbers; ++j) {
+      const float other = __shfl_xor_sync(kAllLanes, x[j], half);
+      if (half < size[j]) x[j] = (lane & half) == 0 ? x[j] + other : other - x[j];
+    }
+  }
+#pragma unroll
+  for (int step = 1; step < kNumbers; step *= 2) {
+#pragma unroll
+    for (int j = 0; j < kNumbers; ++j) {
+      if ((j & step) != 0 || j + step >= kNumbers || step * kWarp >= size[j]) continue;
+      const float a = x[j], b = x[j + step];
+      x[j] = a + b;
+      x[j + step] = a - b;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    if (size[j] > 0) x[j] *= 1.0f / sqrtf(static_cast<float>(size[j]));
+  }
+}
+
+// Calls body with how many numbers a lane holds.
+template <int kCount>
+struct Numbers {
+  static constexpr int value = kCount;
+};
+template <typename Body>
+void with_lane_numbers(int64_t head_dim, const Body& body) {
+  if (head_dim <= 2 * kWarp) return body(Numbers<2>());
+  if (head_dim <= 4 * kWarp) return body(Numbers<4>());
+  body(Numbers<8>());
+}
+
+// ---- encoding ---------------------------------------------------------------------------------------------
+
+constexpr int kEncodeWarps = 8;
+
+__device__ uint32_t code_of(float y, float root_mean_square, int bits) {
+  const bool positive = y >= 0.0f, inner = fabsf(y) < root_mean_square;
+  if (bits == 1) return positive ? 1u : 0u;
+  return positive ? (inner ? 2u : 3u) : (inner ? 1u : 0u);
+}
+
+// One warp a token and head.
+template <int kNumbers, typename T>
+__global__ void __launch_bounds__(kEncodeWarps* kWarp)
+    encode_kernel(const T* k, TokenBatch tokens, SketchView sketch, WordLayout layout, int64_t heads,
+                  int head_dim) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kEncodeWarps) + threadIdx.x / kWarp;
+  if (i >= tokens.count * heads) return;
+  const int lane = threadIdx.x % kWarp, bits = static_cast<int>(sketch.bits);
+  const int64_t t = i / heads, g = i % heads, row = tokens.rows[t], position = tokens.positions[t];
+  const auto* centre = reinterpret_cast<const float*>(sketch.centre.at(row, g, position));
+  float y[kNumbers];
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    const int d = lane + j * kWarp;
+    y[j] = d < head_dim ? to_float(k[i * head_dim + d]) - centre[d] : 0.0f;
+  }
+  turn(y, head_dim);
+  float squares = 0.0f;
+#pragma unroll
+  for (float x : y) squares += x * x;
+  squares = warp_reduce(squares, Sum());
+  const float root_mean_square = sqrtf(squares / static_cast<float>(head_dim));
+  uint32_t* words = block_of(sketch.words, row, g, position);
+  const int64_t token = position % sketch.words.block_tokens;
+  const int plane = static_cast<int>(sketch_plane_words(head_dim));
+  float along = 0.0f;
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    if (j >= plane) break;
+    const bool held = lane + j * kWarp < head_dim;
+    const uint32_t code = held ? code_of(y[j], root_mean_square, bits) : 0u;
+    const int level = 2 * static_cast<int>(code) - ((1 << bits) - 1);
+    along += held ? y[j] * static_cast<float>(level) : 0.0f;
+    for (int b = 0; b < bits; ++b) {
+      const uint32_t word = __ballot_sync(kAllLanes, ((code >> b) & 1u) != 0);
+      if (lane == 0) *word_at(words, layout, token, b * plane + j) = word;
+    }
+  }
+  along = warp_reduce(along, Sum());
+  if (lane != 0) return;
+  *reinterpret_cast<Bf16*>(sketch.scales.at(row, g, position)) =
+      __float2bfloat16_rn(along > 0.0f ? squares / along : 0.0f);
+}
+
+// ---- queries ----------------------------------------------------------------------------------------------
+
+// What scoring needs of every query head, in scratch. Scores are in base 2 until they are written.
+struct Queries {
+  uint32_t* planes;   // [B, H][kQueryBits][plane words] of the rounded numbers
+  float* steps;       // [B, H] size of one step, times scale and log2(e)
+  int32_t* sums;      // [B, H] of the rounded numbers
+  float* bases;       // [B, H][segments] q . centre, times scale and log2(e)
+  int64_t segments;
+};
+
+struct ScoreParams {
+  const Bf16* q;  // [B, H, D]
+  DecodeBatch batch;
+  SketchView sketch;
+  WordLayout layout;
+  int64_t kv_heads;
+  int group;  // query heads of a KV head
+  int head_dim;
+  int64_t chunk;
+  int64_t local_window;
+  float scale;
+  float* scores;  // [B, H, C]
+  int64_t chunks;
+  Queries queries;
+  uint32_t block_tiles;    // of a block of words, and of scales
+  uint32_t segment_tiles;  // of a segment
+
+  // No more than there is room for: what a sequence holds is not known when an op is launched.
+  __device__ int64_t sealed(int64_t b) const {
+    const int64_t count = sealed_chunks(batch.tokens[b], chunk, local_window);
+    return count < chunks ? count : chunks;
+  }
+  __device__ int64_t head(int64_t b, int64_t g, int h) const { return (b * kv_heads + g) * group + h; }
+};
+
+// One warp a query head: turns and rounds it, and multiplies it with the centres of the segments in use.
+template <int kNumbers>
+__global__ void __launch_bounds__(kWarp) round_queries_kernel(ScoreParams p) {
+  const int64_t i = blockIdx.x, heads = p.kv_heads * p.group, b = i / heads, g = i % heads / p.group;
+  const int lane = threadIdx.x;
+  float y[kNumbers];
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    const int d = lane + j * kWarp;
+    y[j] = d < p.head_dim ? to_float(p.q[i * p.head_dim + d]) : 0.0f;
+  }
+  const int64_t row = p.batch.rows[b], used = p.sealed(b) * p.chunk, each = p.sketch.centre.block_tokens;
+  for (int64_t s = 0; s < p.queries.segments && s * each < used; ++s) {
+    const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, s * each));
+    float product = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kNumbers; ++j) {
+      if (lane + j * kWarp < p.head_dim) product += y[j] * centre[lane + j * kWarp];
+    }
+    product = warp_reduce(product, Sum());
+    if (lane == 0) p.queries.bases[i * p.queries.segments + s] = p.scale * kLog2e * product;
+  }
+  turn(y, p.head_dim);
+  float largest = 0.0f;
+#pragma unroll
+  for (float x : y) largest = fmaxf(largest, fabsf(x));
+  const float delta = warp_reduce(largest, Max()) / kQueryMax;
+  const int plane = static_cast<int>(sketch_plane_words(p.head_dim));
+  int sum = 0;
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    if (j >= plane) break;
+    const float steps = delta > 0.0f ? nearbyintf(y[j] / delta) : 0.0f;
+    const int number = static_cast<int>(fminf(fmaxf(steps, -kQueryMax), kQueryMax));
+    sum += number;
+#pragma unroll
+    for (int bit = 0; bit < kQueryBits; ++bit) {
+      const uint32_t word = __ballot_sync(kAllLanes, ((static_cast<uint32_t>(number) >> bit) & 1u) != 0);
+      if (lane == 0) p.queries.planes[(i * kQueryBits + bit) * plane + j] = word;
+    }
+  }
+  sum = warp_reduce(sum, Sum());
+  if (lane != 0) return;
+  p.queries.steps[i] = p.scale * kLog2e * delta;
+  p.queries.sums[i] = sum;
+}
+
+// ---- scoring tiles ----------------------------------------------------------------------------------------
+
+constexpr int kTileWarps = 4;
+constexpr int kWarpTiles = 8;  // tiles of one warp, one after the other
+
+// out = start + a b, a [16, 128] and b [128, 8] bits, sums of counts of common ones: m16n8k128. With lane =
+// 4 g + t: a[0] word t of row g, a[1] of row g + 8, b word t of column g; out as in mma_16x8x16.
+__device__ inline void count_common(int (&out)[4], const uint32_t (&a)[2], uint32_t b, const int (&start)[4]) {
+  asm volatile(  // kept in order: hoisting the products of all tokens takes registers
+      "mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%7,%8,%9,%10};\n"
+      : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b), "r"(start[0]), "r"(start[1]), "r"(start[2]), "r"(start[3]));
+}
+
+// Words and scales of one tile as a lane holds them.
+template <int kSteps>  // 128-bit steps of a token, all planes
+struct Tile {
+  uint32_t words[kSteps][16];  // e = 2 m + (row / 8)
+  uint4 scales[2];             // of rows g and g + 8
+
+  __device__ void load(const std::byte* tile_words, const std::byte* tile_scales) {
+    const int lane = threadIdx.x % kWarp;
+    const auto* from = reinterpret_cast<const uint4*>(tile_words);
+    const auto* scale = reinterpret_cast<const uint4*>(tile_scales);
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+      for (int v = 0; v < 4; ++v) {
+        const uint4 x = __ldcs(from + (s * 4 + v) * kWarp + lane);
+        words[s][4 * v] = x.x, words[s][4 * v + 1] = x.y, words[s][4 * v + 2] = x.z, words[s][4 * v + 3] = x.w;
+      }
+    }
+    scales[0] = __ldcs(scale + lane / 4);
+    scales[1] = __ldcs(scale + lane / 4 + 8);
+  }
+  __device__ float scale(int half, int m) const {
+    const uint4& x = scales[half];
+    const uint32_t pair = m / 2 == 0 ? x.x : m / 2 == 1 ? x.y : m / 2 == 2 ? x.z : x.w;
+    return m % 2 == 0 ? low_of(pair) : high_of(pair);
+  }
+};
+
+// Sum of the query's numbers at the set bits, of token m of rows g (0) and g + 8 (1), for head t: the weights of
+// the bit planes are 1, 2, .. and -32 for the sign. start[0] and start[2] are added.
+template <int kSteps>
+__device__ void add_planes(const uint32_t (*words)[16], const uint32_t (&query)[kSteps][kQuadColumns], int m,
+                           const int (&start)[4], int (&sums)[2]) {
+  constexpr int kZero[4] = {0, 0, 0, 0};
+  int counts[kQuadColumns][4];
+#pragma unroll
+  for (int s = 0; s < kSteps; ++s) {
+    const uint32_t a[2] = {words[s][2 * m], words[s][2 * m + 1]};
+#pragma unroll
+    for (int c = 0; c < kQuadColumns; ++c) {
+      if (s == 0) {
+        count_common(counts[c], a, query[s][c], c == 0 ? start : kZero);
+      } else {
+        count_common(counts[c], a, query[s][c], counts[c]);
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int low = counts[0][2 * half] + 2 * counts[0][2 * half + 1];
+    const int middle = counts[1][2 * half] + 2 * counts[1][2 * half + 1];
+    const int high = counts[2][2 * half] - 2 * counts[2][2 * half + 1];
+    sums[half] = low + 4 * middle + 16 * high;
+  }
+}
+
+// Integers of less than 2^22 become floats by being added to the bits of 1.5 * 2^23.
+constexpr int kMagicBits = 0x4b400000;
+constexpr float kMagic = 12582912.0f;
+
+struct HeadFactors {
+  float level;   // twice a step of the rounded numbers
+  float lowest;  // (2^bits - 1) / 2 times the sum of the rounded numbers: levels are 2 code - (2^bits - 1)
+  float base;    // q . centre
+};
+
+// estimates[half][m] of the tokens of rows g and g + 8, in base 2.
+template <int kSteps, int kBits>
+__device__ void estimate_tile(const Tile<kSteps * kBits>& tile, const uint32_t (&query)[kSteps][kQuadColumns],
+                              const HeadFactors& head, float (&estimates)[2][kRowTokens]) {
+  constexpr int kZero[4] = {0, 0, 0, 0};
+  int start[4] = {kMagicBits, 0, kMagicBits, 0};
+  asm volatile("" : "+r"(start[0]), "+r"(start[1]), "+r"(start[2]), "+r"(start[3]));  // stay in registers
+#pragma unroll
+  for (int m = 0; m < kRowTokens; ++m) {
+    int sums[2];
+    add_planes<kSteps>(tile.words, query, m, start, sums);
+    if constexpr (kBits == 2) {
+      int upper[2];
+      add_planes<kSteps>(tile.words + kSteps, query, m, kZero, upper);
+      sums[0] += 2 * upper[0], sums[1] += 2 * upper[1];
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float half_product = __int_as_float(sums[half]) - kMagic - head.lowest;
+      estimates[half][m] = head.base + tile.scale(half, m) * head.level * half_product;
+    }
+  }
+}
+
+// Log-sum-exps of a lane's row by chunks of kChunk: 8 / kChunk of them; with 16 tokens a chunk the neighbouring
+// row's lane, 4 lanes away, has the other half and both get the whole.
+template <int kChunk>
+__device__ void reduce_row(const float (&estimates)[kRowTokens],
+                           float (&scores)[kChunk < kRowTokens ? kRowTokens / kChunk : 1]) {
+  constexpr int kOwn = kChunk < kRowTokens ? kChunk : kRowTokens;
+#pragma unroll
+  for (int c = 0; c < kRowTokens / kOwn; ++c) {
+    float most = estimates[c * kOwn];
+#pragma unroll
+    for (int i = 1; i < kOwn; ++i) most = fmaxf(most, estimates[c * kOwn + i]);
+    if constexpr (kChunk > kRowTokens) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 4));
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) sum += fast_exp2(estimates[c * kOwn + i] - most);
+    if constexpr (kChunk > kRowTokens) sum += __shfl_xor_sync(kAllLanes, sum, 4);
+    scores[c] = (most + __log2f(sum)) * kLn2;  // sum is 1 at least
+  }
+}
+
+// Scores of the chunks of rows g and g + 8 of a tile; closed ones become -infinity.
+template <int kChunk>
+__device__ void write_tile(const float (&estimates)[2][kRowTokens], int64_t token, int64_t sealed, int64_t all,
+                           bool held, float* scores) {
+  constexpr int kEach = kChunk < kRowTokens ? kRowTokens / kChunk : 1;  // chunks of a row
+  const int g = threadIdx.x % kWarp / 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float row[kEach];
+    reduce_row<kChunk>(estimates[half], row);
+    if (!held || (kChunk > kRowTokens && g % 2 != 0)) continue;
+    const int64_t first = (token + (g + 8 * half) * kRowTokens) / kChunk;
+#pragma unroll
+    for (int c = 0; c < kEach; ++c) {
+      const int64_t chunk = first + c;
+      if (chunk < all) scores[chunk] = chunk >= 1 && chunk < sealed ? row[c] : kMinusInfinity;
+    }
+  }
+}
+
+// Address of tile `nth` of a view's block.
+__device__ const std::byte* tile_at(const PagedView& view, int64_t row, int64_t head, uint32_t block,
+                                    uint32_t nth) {
+  const std::byte* start = view.table[row * view.seq_stride + head * view.head_stride + block];
+  return start + view.offset + head * view.head_offset + nth * (kTileTokens * view.token_bytes);
+}
+
+// Marks all chunks of a tile as closed, of all heads.
+template <int kChunk>
+__device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t token) {
+  for (int h = 0; h < p.group; ++h) {
+    for (int i = threadIdx.x % kWarp; i < kTileTokens / kChunk; i += kWarp) {
+      const int64_t chunk = token / kChunk + i;
+      if (chunk < p.chunks) p.scores[(first_head + h) * p.chunks + chunk] = kMinusInfinity;
+    }
+  }
+}
+
+// The bit planes of the query heads of one KV head as operands: [quads][steps][columns][lanes] words.
+template <int kSteps>
+__device__ void load_queries(const ScoreParams& p, int64_t first_head, int quads, uint32_t* shared) {
+  constexpr int kPlane = 4 * kSteps;
+  for (int i = threadIdx.x; i < quads * kSteps * kQuadColumns * kWarp; i += kTileWarps * kWarp) {
+    const int lane = i % kWarp, c = i / kWarp % kQuadColumns, s = i / kWarp / kQuadColumns % kSteps;
+    const int quad = i / kWarp / kQuadColumns / kSteps, g = lane / 4, t = lane % 4;
+    const int h = quad * kQuadHeads + g / 2, bit = 2 * c + g % 2;
+    const int64_t from = ((first_head + h) * kQueryBits + bit) * kPlane + 4 * s + t;
+    shared[i] = h < p.group ? p.queries.planes[from] : 0u;
+  }
+}
+
+// Grid: stretches of tiles, KV heads, sequences. A warp walks kWarpTiles tiles.
+template <int kSteps, int kBits, int kChunk>
+__global__ void __launch_bounds__(kTileWarps* kWarp, kSteps* kBits == 1 ? 7 : 3) score_tiles_kernel(ScoreParams p) {
+  extern __shared__ uint32_t shared[];
+  const int64_t b = blockIdx.z, g = blockIdx.y, row = p.batch.rows[b], sealed = p.sealed(b);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
+  const int64_t first_head = p.head(b, g, 0), tiles = ceil_div<int64_t>(p.chunks * kChunk, kTileTokens);
+  load_queries<kSteps>(p, first_head, quads, shared);
+  __syncthreads();
+  const uint32_t first = (blockIdx.x * kTileWarps + warp) * kWarpTiles;
+#pragma unroll 1
+  for (uint32_t i = first; i < first + kWarpTiles && i < tiles; ++i) {
+    const int64_t token = i * int64_t{kTileTokens};
+    if (token >= sealed * kChunk || sealed <= 1) {
+      close_tile<kChunk>(p, first_head, token);
+      continue;
+    }
+    Tile<kSteps * kBits> tile;
+    const uint32_t block = i / p.block_tiles, segment = i / p.segment_tiles, nth = i - block * p.block_tiles;
+    tile.load(tile_at(p.sketch.words, row, g, block, nth), tile_at(p.sketch.scales, row, g, block, nth));
+#pragma unroll 1
+    for (int quad = 0; quad < quads; ++quad) {
+      const int h = quad * kQuadHeads + lane % 4;
+      const bool held = h < p.group;
+      const int64_t head = first_head + (held ? h : 0);
+      const HeadFactors factors{2.0f * p.queries.steps[head],
+                                0.5f * static_cast<float>(((1 << kBits) - 1) * p.queries.sums[head]),
+                                p.queries.bases[head * p.queries.segments + segment]};
+      uint32_t query[kSteps][kQuadColumns];
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+        for (int c = 0; c < kQuadColumns; ++c) {
+          query[s][c] = shared[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
+        }
+      }
+      float estimates[2][kRowTokens];
+      estimate_tile<kSteps, kBits>(tile, query, factors, estimates);
+      write_tile<kChunk>(estimates, token, sealed, p.chunks, held, p.scores + head * p.chunks);
+    }
+  }
+}
+
+// ---- scoring any shape ------------------------------------------------------------------------------------
+
+constexpr int kChunkThreads = 128;
+
+// Sum of a query's numbers at the set bits of one plane.
+__device__ int count_plane(uint32_t* block, const WordLayout& layout, int64_t token, int first, int plane,
+                           const uint32_t* query) {
+  int sum = 0;
+  for (int w = 0; w < plane; ++w) {
+    const uint32_t word = *word_at(block, layout, token, first + w);
+#pragma unroll
+    for (int bit = 0; bit < kQueryBits; ++bit) {
+      const int count = __popc(word & query[bit * plane + w]);
+      sum += bit == kQueryBits - 1 ? -(count << bit) : count << bit;
+    }
+  }
+  return sum;
+}
+
+// One thread a chunk and query head.
+__global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(ScoreParams p) {
+  const int64_t b = blockIdx.z, head = b * p.kv_heads * p.group + blockIdx.y, g = blockIdx.y / p.group;
+  const int64_t chunk = blockIdx.x * static_cast<int64_t>(kChunkThreads) + threadIdx.x, row = p.batch.rows[b];
+  if (chunk >= p.chunks) return;
+  float* score = p.scores + head * p.chunks + chunk;
+  if (chunk < 1 || chunk >= p.sealed(b)) {
+    *score = kMinusInfinity;
+    return;
+  }
+  const int plane = static_cast<int>(sketch_plane_words(p.head_dim)), bits = static_cast<int>(p.sketch.bits);
+  const uint32_t* query = p.queries.planes + head * kQueryBits * plane;
+  const float step = p.queries.steps[head];
+  const int lowest = ((1 << bits) - 1) * p.queries.sums[head];
+  const int64_t first = chunk * p.chunk, in_block = first % p.sketch.words.block_tokens;
+  uint32_t* block = block_of(p.sketch.words, row, g, first);
+  const int64_t segment = first / p.sketch.centre.block_tokens;
+  const float base = p.queries.bases[head * p.queries.segments + segment];
+  float most = kMinusInfinity, sum = 0.0f;
+  for (int64_t t = 0; t < p.chunk; ++t) {
+    int code_sum = count_plane(block, p.layout, in_block + t, 0, plane, query);
+    if (bits == 2) code_sum += 2 * count_plane(block, p.layout, in_block + t, plane, plane, query);
+    const float scale = to_float(*reinterpret_cast<const Bf16*>(p.sketch.scales.at(row, g, first + t)));
+    const float estimate = base + scale * step * static_cast<float>(2 * code_sum - lowest);
+    const float larger = fmaxf(most, estimate);
+    sum = sum * exp2f(most - larger) + exp2f(estimate - larger);
+    most = larger;
+  }
+  *score = (most + log2f(sum)) * kLn2;
+}
+
+// ---- launchers --------------------------------------------------------------------------------------------
+
+Queries queries_in(std::byte* scratch, int64_t heads, int64_t plane, int64_t segments) {
+  Queries queries;
+  queries.planes = reinterpret_cast<uint32_t*>(scratch);
+  queries.steps = reinterpret_cast<float*>(queries.planes + heads * kQueryBits * plane);
+  queries.sums = reinterpret_cast<int32_t*>(queries.steps + heads);
+  queries.bases = reinterpret_cast<float*>(queries.sums + heads);
+  queries.segments = segments;
+  return queries;
+}
+
+uint32_t tiles_of(const PagedView& view) {
+  constexpr int64_t kMost = 0x7fffffff;
+  const int64_t tiles = view.block_tokens / kTileTokens;
+  return static_cast<uint32_t>(tiles < 1 ? 1 : tiles < kMost ? tiles : kMost);
+}
+
+template <int kSteps, int kBits>
+void score_tiles(Queue& queue, const ScoreParams& p, const char* op) {
+  const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
+  const dim3 grid(grid_x(ceil_div<int64_t>(tiles, kTileWarps * kWarpTiles), op), grid_yz(p.kv_heads, op),
+                  grid_yz(p.batch.size, op));
+  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
+  const int64_t shared = quads * kSteps * kQuadColumns * kWarp * 4;
+  const auto launch = [&](auto* kernel) {
+    allow_shared(kernel, shared, op);
+    kernel<<<grid, kTileWarps * kWarp, shared, stream_of(queue)>>>(p);
+  };
+  if (p.chunk == 4) return launch(score_tiles_kernel<kSteps, kBits, 4>);
+  if (p.chunk == 8) return launch(score_tiles_kernel<kSteps, kBits, 8>);
+  launch(score_tiles_kernel<kSteps, kBits, 16>);
+}
+
+// Whether tiles can be scored whole: their scales lie together and one segment holds them.
+bool scores_by_tiles(const ScoreParams& p) {
+  const PagedView& scales = p.sketch.scales;
+  return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) &&
+         (p.head_dim == 128 || p.head_dim == 256) && scales.token_bytes == 2 &&
+         scales.block_tokens == p.sketch.words.block_tokens && is_aligned(scales) &&
+         p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
+}
+
+}  // namespace
+
+void sketch_encode(Queue& queue, const SketchEncodeParams& p) {
+  constexpr const char* kOp = "sketch_encode";
+  const int64_t heads = p.k.shape[1], head_dim = p.k.shape[2];
+  demand_head_dim(head_dim, kOp);
+  const WordLayout layout = layout_of(p.sketch, head_dim);
+  const unsigned blocks = grid_x(ceil_div<int64_t>(p.tokens.count * heads, kEncodeWarps), kOp);
+  with_number_type(p.k.dtype, kOp, [&](auto* type) {
+    with_lane_numbers(head_dim, [&](auto numbers) {
+      constexpr int kNumbers = decltype(numbers)::value;
+      using T = std::remove_pointer_t<decltype(type)>;
+      encode_kernel<kNumbers, T><<<blocks, kEncodeWarps * kWarp, 0, stream_of(queue)>>>(
+          device_ptr<T>(p.k), p.tokens, p.sketch, layout, heads, static_cast<int>(head_dim));
+    });
+  });
+  check_launch(kOp);
+}
+
+void sketch_scores(Queue& queue, const SketchScoresParams& p) {
+  constexpr const char* kOp = "sketch_scores";
+  demand_activations(p.q, kOp);
+  const int64_t sequences = p.batch.size, heads = p.q.shape[1], head_dim = p.q.shape[2];
+  const int64_t chunks = p.scores.shape[2], plane = sketch_plane_words(head_dim);
+  demand_head_dim(head_dim, kOp);
+  if (chunks == 0) return;
+  const int64_t segments = ceil_div<int64_t>(chunks * p.chunk, p.sketch.centre.block_tokens);
+  const int64_t bytes = sequences * heads * (kQueryBits * plane + 2 + segments) * 4;
+  ScoreParams params{device_ptr<Bf16>(p.q),
+                     p.batch,
+                     p.sketch,
+                     layout_of(p.sketch, head_dim),
+                     p.kv_heads,
+                     static_cast<int>(heads / p.kv_heads),
+                     static_cast<int>(head_dim),
+                     p.chunk,
+                     p.local_window,
+                     p.scale,
+                     device_ptr<float>(p.scores),
+                     chunks,
+                     queries_in(device_of(queue).scratch(bytes, kOp), sequences * heads, plane, segments),
+                     tiles_of(p.sketch.words),
+                     tiles_of(p.sketch.centre)};
+  const unsigned rows = grid_x(sequences * heads, kOp);
+  with_lane_numbers(head_dim, [&](auto numbers) {
+    round_queries_kernel<decltype(numbers)::value><<<rows, kWarp, 0, stream_of(queue)>>>(params);
+  });
+  check_launch(kOp);
+  if (scores_by_tiles(params)) {
+    if (head_dim == 128 && p.sketch.bits == 1) score_tiles<1, 1>(queue, params, kOp);
+    if (head_dim == 128 && p.sketch.bits == 2) score_tiles<1, 2>(queue, params, kOp);
+    if (head_dim == 256 && p.sketch.bits == 1) score_tiles<2, 1>(queue, params, kOp);
+    if (head_dim == 256 && p.sketch.bits == 2) score_tiles<2, 2>(queue, params, kOp);
+  } else {
+    const dim3 grid(grid_x(ceil_div<int64_t>(chunks, kChunkThreads), kOp), grid_yz(heads, kOp),
+                    grid_yz(sequences, kOp));
+    score_chunks_kernel<<<grid, kChunkThreads, 0, stream_of(queue)>>>(params);
+  }
+  check_launch(kOp);
+}
+
+}  // namespace shadowkv::cuda
