@@ -1,7 +1,7 @@
 // Values of misses into their slots, from the device or over the host link (pinned memory is mapped, so that
-// both are plain loads). Half a warp takes a miss, with four 16-byte loads a lane in flight; a fixed 32 blocks of
-// 512 threads fill the link and leave the other multiprocessors to the compute queue. Bound: bytes of the
-// misses' values, over the link's rate for those in host memory.
+// both are plain loads). Half a warp takes a miss, with four 16-byte loads a lane in flight; a fixed 32
+// blocks of 512 threads fill the link and leave the other multiprocessors to the compute queue. Bound: bytes
+// of the misses' values, over the link's rate for those in host memory.
 #include "kernels/cuda/common.cuh"
 
 namespace shadowkv::cuda {
@@ -66,7 +66,8 @@ __device__ void copy_vectors(const GatherParams& p, const Miss& miss) {
     for (int i = 0; i < kAhead; ++i) {
       const int v = base + i * kItemLanes;
       if (v < vectors) held[i] = __ldcs(reinterpret_cast<const uint4*>(from) + v);
-      if (kCodes && v < vectors) scales[i] = row_scale(p.values, miss.row, miss.head, miss.token + v / row_vectors);
+      if (kCodes && v < vectors)
+        scales[i] = row_scale(p.values, miss.row, miss.head, miss.token + v / row_vectors);
     }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -88,7 +89,8 @@ __device__ void copy_plainly(const GatherParams& p, const Miss& miss) {
     const std::byte* from = p.values.data.at(miss.row, miss.head, miss.token + t);
     const float scale = row_scale(p.values, miss.row, miss.head, miss.token + t);
     for (int64_t d = threadIdx.x % kItemLanes; d < n; d += kItemLanes) {
-      write_number(miss.to + t * row_bytes, p.slots.dtype, d, read_stored(from, p.values.data.dtype, scale, d));
+      write_number(miss.to + t * row_bytes, p.slots.dtype, d,
+                   read_stored(from, p.values.data.dtype, scale, d));
     }
   }
 }
@@ -127,8 +129,13 @@ bool is_aligned(const PagedView& view) {
 
 void gather_values(Queue& queue, const GatherValuesParams& p) {
   constexpr const char* kOp = "gather_values";
-  const GatherParams params{p.batch,  device_ptr<int32_t>(p.chunks), device_ptr<int32_t>(p.assigned),
-                            device_ptr<int32_t>(p.source), p.values, p.slots, p.chunks.shape[2],
+  const GatherParams params{p.batch,
+                            device_ptr<int32_t>(p.chunks),
+                            device_ptr<int32_t>(p.assigned),
+                            device_ptr<int32_t>(p.source),
+                            p.values,
+                            p.slots,
+                            p.chunks.shape[2],
                             p.assigned.shape[2]};
   const PagedView& data = p.values.data;
   const bool rows_touch = data.token_bytes == p.slots.head_dim * size_of(data.dtype);

@@ -1,7 +1,7 @@
 // Up to 16 query heads of one KV head against rows of bfloat16 keys, on tensor cores, straight from memory to
 // registers. A dot product does not mind the order of its terms, so the numbers of a head are dealt out such
-// that each lane's operands lie side by side: with lane = 4 g + t, lane t of a row holds numbers 8 t .. 8 t + 7
-// of each 32, and of a last 16 numbers 4 t .. 4 t + 3.
+// that each lane's operands lie side by side: with lane = 4 g + t, lane t of a row holds numbers 8 t .. 8 t +
+// 7 of each 32, and of a last 16 numbers 4 t .. 4 t + 3.
 #pragma once
 
 #include "kernels/cuda/common.cuh"
@@ -120,7 +120,8 @@ inline void demand_activations(const TensorView& x, const char* op) {
   demand(x.dtype == DType::bf16, op, "activations must be bfloat16 on a GPU");
 }
 inline void demand_head_dim(int64_t head_dim, const char* op) {
-  demand(head_dim <= kMostHeadDim, op, "heads of more than 256 numbers have no kernel; use a smaller head_dim");
+  demand(head_dim <= kMostHeadDim, op,
+         "heads of more than 256 numbers have no kernel; use a smaller head_dim");
 }
 
 // Dot product of two rows by one warp; every lane gets it.

@@ -42,7 +42,8 @@ __device__ float log_sum_exp(const float* scores, int64_t n, bool vectors, float
   }
   const float largest = block_reduce<kThreads>(running.largest, Max(), shared);
   if (largest == kMinusInfinity) return kMinusInfinity;
-  const float share = running.largest == kMinusInfinity ? 0.0f : running.sum * expf(running.largest - largest);
+  const float share =
+      running.largest == kMinusInfinity ? 0.0f : running.sum * expf(running.largest - largest);
   return largest + logf(block_reduce<kThreads>(share, Sum(), shared));
 }
 
@@ -79,8 +80,8 @@ __device__ void rank_row(const float* scores, const float* lses, int group, int6
 
 // One block a sequence and KV head. shared: [group] log-sum-exps.
 template <int kThreads>
-__global__ void __launch_bounds__(kThreads) rank_groups_kernel(const float* scores, float* ranking, int group,
-                                                               int64_t n) {
+__global__ void __launch_bounds__(kThreads)
+    rank_groups_kernel(const float* scores, float* ranking, int group, int64_t n) {
   extern __shared__ float lses[];
   __shared__ float reduced[kThreads / kWarp];
   scores += blockIdx.x * group * n;
@@ -138,9 +139,9 @@ __global__ void __launch_bounds__(kFewEntries)
 
 constexpr int kChooseThreads = 512;
 constexpr int kChooseWarps = kChooseThreads / kWarp;
-constexpr int kBins = 2048;                           // of the first two digits; the third has half
-constexpr int kBinsEach = kBins / kChooseThreads;     // of a thread
-constexpr int64_t kMostShared = 160 << 10;            // bytes of a row held in shared memory
+constexpr int kBins = 2048;                        // of the first two digits; the third has half
+constexpr int kBinsEach = kBins / kChooseThreads;  // of a thread
+constexpr int64_t kMostShared = 160 << 10;         // bytes of a row held in shared memory
 
 struct ChooseParams {
   const float* ranking;
@@ -193,7 +194,8 @@ __device__ void find_bin(ChooseShared& s, int k) {
 
 // Counts the entries whose digits above `shift + bits` are those of `prefix` by their next `bits` bits.
 template <typename Orders>
-__device__ void count_bins(ChooseShared& s, const Orders& orders, int n, uint32_t prefix, int shift, int bits) {
+__device__ void count_bins(ChooseShared& s, const Orders& orders, int n, uint32_t prefix, int shift,
+                           int bits) {
   for (int i = threadIdx.x; i < kBins; i += kChooseThreads) s.bins[i] = 0;
   __syncthreads();
   const uint32_t mask = (1u << bits) - 1;
@@ -274,9 +276,11 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseParams p) 
   if constexpr (kHeld) {
     for (int i = threadIdx.x; i < p.n; i += kChooseThreads) held[i] = order_of(ranking[i]);
     __syncthreads();
-    choose(shared, [](int i) { return held[i]; }, p, chosen);
+    choose(
+        shared, [](int i) { return held[i]; }, p, chosen);
   } else {
-    choose(shared, [=](int i) { return order_of(ranking[i]); }, p, chosen);
+    choose(
+        shared, [=](int i) { return order_of(ranking[i]); }, p, chosen);
   }
 }
 
@@ -309,8 +313,8 @@ struct CandidateParams {
 
 constexpr int kScoreWarps = 8;
 
-// Eight columns of scores of one head, two a lane (t = lane % 4), in runs of `width` columns (a power of two):
-// every lane of a run gets its largest and its sum of exp2(score - largest) over columns that count.
+// Eight columns of scores of one head, two a lane (t = lane % 4), in runs of `width` columns (a power of
+// two): every lane of a run gets its largest and its sum of exp2(score - largest) over columns that count.
 struct ColumnSums {
   float largest;
   float sum;
@@ -359,7 +363,7 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(Ca
           total[half] = {a, c};
           continue;
         }
-        const ColumnSums now = reduce_pair<kWidth == 1 ? 2 : kWidth>(a, c);
+        const ColumnSums now = reduce_pair < kWidth == 1 ? 2 : kWidth > (a, c);
         const float most = fmaxf(total[half].largest, now.largest);
         total[half].sum =
             total[half].sum * fast_exp2(total[half].largest - most) + now.sum * fast_exp2(now.largest - most);
@@ -401,8 +405,9 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_plainly_kernel(Candi
     const Bf16* q = p.q + head * n;
     RunningSum running;
     for (int64_t t = 0; keys != nullptr && t < p.slots.chunk; ++t) {
-      const float product = warp_dot(n, [&](int d) { return to_float(q[d]); },
-                                     [&](int d) { return read_number(keys, dtype, t * n + d); });
+      const float product = warp_dot(
+          n, [&](int d) { return to_float(q[d]); },
+          [&](int d) { return read_number(keys, dtype, t * n + d); });
       running.add(p.scale * product);
     }
     if (threadIdx.x % kWarp != 0) continue;
@@ -446,14 +451,15 @@ void top_k(Queue& queue, const TopKParams& p) {
   const unsigned rows = grid_x(p.ranking.shape[0] * heads, kOp);
   demand(n <= 0x7fffffff - kChooseThreads && room <= 0x7fffffff - kChooseThreads, kOp,
          "rows of more than 2^31 entries have no kernel");
-  const ChooseParams params{device_ptr<float>(p.ranking),  p.limits, heads, static_cast<int>(n),
-                            device_ptr<int32_t>(p.chosen), static_cast<int>(room)};
+  const ChooseParams params{
+      device_ptr<float>(p.ranking), p.limits, heads, static_cast<int>(n), device_ptr<int32_t>(p.chosen),
+      static_cast<int>(room)};
   if (n <= kFewEntries) {
     const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
     choose_few_kernel<<<rows, threads, 0, stream_of(queue)>>>(params.ranking, params.limits, heads, params.n,
                                                               params.chosen, params.room);
-  } else if (n * 4 <= kMostShared &&
-             n * 4 + static_cast<int64_t>(sizeof(ChooseShared)) <= device_of(queue).shared_bytes_per_block()) {
+  } else if (n * 4 <= kMostShared && n * 4 + static_cast<int64_t>(sizeof(ChooseShared)) <=
+                                         device_of(queue).shared_bytes_per_block()) {
     allow_shared(choose_kernel<true>, n * 4, kOp);
     choose_kernel<true><<<rows, kChooseThreads, n * 4, stream_of(queue)>>>(params);
   } else {
@@ -479,12 +485,15 @@ void candidate_scores(Queue& queue, const CandidateScoresParams& p) {
                                device_ptr<float>(p.scores)};
   const bool vectors = slots.dtype == DType::bf16 && p.rebuilt.dtype == DType::bf16;
   const bool taken = vectors && with_head_dim(slots.head_dim, [&](auto dim) {
-    constexpr int kDim = decltype(dim)::value;
-    if (slots.chunk == 1) return score_candidates<kDim, 1>(queue, params, slots.kv_heads, kOp);
-    if (slots.chunk == 2) return score_candidates<kDim, 2>(queue, params, slots.kv_heads, kOp);
-    if (slots.chunk == 4) return score_candidates<kDim, 4>(queue, params, slots.kv_heads, kOp);
-    score_candidates<kDim, 8>(queue, params, slots.kv_heads, kOp);
-  });
+                       constexpr int kDim = decltype(dim)::value;
+                       if (slots.chunk == 1)
+                         return score_candidates<kDim, 1>(queue, params, slots.kv_heads, kOp);
+                       if (slots.chunk == 2)
+                         return score_candidates<kDim, 2>(queue, params, slots.kv_heads, kOp);
+                       if (slots.chunk == 4)
+                         return score_candidates<kDim, 4>(queue, params, slots.kv_heads, kOp);
+                       score_candidates<kDim, 8>(queue, params, slots.kv_heads, kOp);
+                     });
   if (!taken) {
     const dim3 grid(grid_x(ceil_div<int64_t>(params.candidates, kScoreWarps), kOp),
                     grid_yz(slots.kv_heads, kOp), grid_yz(p.batch.size, kOp));

@@ -1,15 +1,16 @@
 // The sketch: encoding by a warp a key, scoring on the tensor cores' bit products.
 //
-// Storage. Where a bit plane is a whole number of 128 bits and a block a whole number of 128 tokens, words lie in
-// tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8 tokens. For
-// each 128 bits of a token (step s of all planes), lane 4 r' + t of a warp multiplies word t of row r' and of row
-// r' + 8, so its words of the 8 tokens m of both rows lie together: word 4 s + t of token 8 r + m is number
+// Storage. Where a bit plane is a whole number of 128 bits and a block a whole number of 128 tokens, words
+// lie in tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8
+// tokens. For each 128 bits of a token (step s of all planes), lane 4 r' + t of a warp multiplies word t of
+// row r' and of row r' + 8, so its words of the 8 tokens m of both rows lie together: word 4 s + t of token 8
+// r + m is number
 // ((4 s + e / 4) 32 + 4 (r % 8) + t) 4 + e % 4 of the tile, e = 2 m + r / 8.
 //
-// Scoring. The m-th product takes token m of all 16 rows against the bit planes of four query heads, six columns
-// a head, so ordered that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows
-// for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and
-// scales.
+// Scoring. The m-th product takes token m of all 16 rows against the bit planes of four query heads, six
+// columns a head, so ordered that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens
+// of two rows for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes
+// of words and scales.
 #include "kernels/cuda/query_tile.cuh"
 #include "kernels/sketch_math.h"
 
@@ -170,10 +171,10 @@ __global__ void __launch_bounds__(kEncodeWarps* kWarp)
 
 // What scoring needs of every query head, in scratch. Scores are in base 2 until they are written.
 struct Queries {
-  uint32_t* planes;   // [B, H][kQueryBits][plane words] of the rounded numbers
-  float* steps;       // [B, H] size of one step, times scale and log2(e)
-  int32_t* sums;      // [B, H] of the rounded numbers
-  float* bases;       // [B, H][segments] q . centre, times scale and log2(e)
+  uint32_t* planes;  // [B, H][kQueryBits][plane words] of the rounded numbers
+  float* steps;      // [B, H] size of one step, times scale and log2(e)
+  int32_t* sums;     // [B, H] of the rounded numbers
+  float* bases;      // [B, H][segments] q . centre, times scale and log2(e)
   int64_t segments;
 };
 
@@ -256,7 +257,8 @@ constexpr int kWarpTiles = 8;  // tiles of one warp, one after the other
 
 // out = start + a b, a [16, 128] and b [128, 8] bits, sums of counts of common ones: m16n8k128. With lane =
 // 4 g + t: a[0] word t of row g, a[1] of row g + 8, b word t of column g; out as in mma_16x8x16.
-__device__ inline void count_common(int (&out)[4], const uint32_t (&a)[2], uint32_t b, const int (&start)[4]) {
+__device__ inline void count_common(int (&out)[4], const uint32_t (&a)[2], uint32_t b,
+                                    const int (&start)[4]) {
   asm volatile(  // kept in order: hoisting the products of all tokens takes registers
       "mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5}, {%6}, "
       "{%7,%8,%9,%10};\n"
@@ -279,7 +281,8 @@ struct Tile {
 #pragma unroll
       for (int v = 0; v < 4; ++v) {
         const uint4 x = __ldcs(from + (s * 4 + v) * kWarp + lane);
-        words[s][4 * v] = x.x, words[s][4 * v + 1] = x.y, words[s][4 * v + 2] = x.z, words[s][4 * v + 3] = x.w;
+        words[s][4 * v] = x.x, words[s][4 * v + 1] = x.y, words[s][4 * v + 2] = x.z,
+                     words[s][4 * v + 3] = x.w;
       }
     }
     scales[0] = __ldcs(scale + lane / 4);
@@ -292,8 +295,8 @@ struct Tile {
   }
 };
 
-// Sum of the query's numbers at the set bits, of token m of rows g (0) and g + 8 (1), for head t: the weights of
-// the bit planes are 1, 2, .. and -32 for the sign. start[0] and start[2] are added.
+// Sum of the query's numbers at the set bits, of token m of rows g (0) and g + 8 (1), for head t: the weights
+// of the bit planes are 1, 2, .. and -32 for the sign. start[0] and start[2] are added.
 template <int kSteps>
 __device__ void add_planes(const uint32_t (*words)[16], const uint32_t (&query)[kSteps][kQuadColumns], int m,
                            const int (&start)[4], int (&sums)[2]) {
@@ -354,8 +357,8 @@ __device__ void estimate_tile(const Tile<kSteps * kBits>& tile, const uint32_t (
   }
 }
 
-// Log-sum-exps of a lane's row by chunks of kChunk: 8 / kChunk of them; with 16 tokens a chunk the neighbouring
-// row's lane, 4 lanes away, has the other half and both get the whole.
+// Log-sum-exps of a lane's row by chunks of kChunk: 8 / kChunk of them; with 16 tokens a chunk the
+// neighbouring row's lane, 4 lanes away, has the other half and both get the whole.
 template <int kChunk>
 __device__ void reduce_row(const float (&estimates)[kRowTokens],
                            float (&scores)[kChunk < kRowTokens ? kRowTokens / kChunk : 1]) {
@@ -376,8 +379,8 @@ __device__ void reduce_row(const float (&estimates)[kRowTokens],
 
 // Scores of the chunks of rows g and g + 8 of a tile; closed ones become -infinity.
 template <int kChunk>
-__device__ void write_tile(const float (&estimates)[2][kRowTokens], int64_t token, int64_t sealed, int64_t all,
-                           bool held, float* scores) {
+__device__ void write_tile(const float (&estimates)[2][kRowTokens], int64_t token, int64_t sealed,
+                           int64_t all, bool held, float* scores) {
   constexpr int kEach = kChunk < kRowTokens ? kRowTokens / kChunk : 1;  // chunks of a row
   const int g = threadIdx.x % kWarp / 4;
 #pragma unroll
@@ -427,7 +430,10 @@ __device__ void load_queries(const ScoreParams& p, int64_t first_head, int quads
 
 // Grid: stretches of tiles, KV heads, sequences. A warp walks kWarpTiles tiles.
 template <int kSteps, int kBits, int kChunk>
-__global__ void __launch_bounds__(kTileWarps* kWarp, kSteps* kBits == 1 ? 7 : 3) score_tiles_kernel(ScoreParams p) {
+__global__ void __launch_bounds__(kTileWarps* kWarp, kSteps* kBits == 1    ? 7
+                                                     : kSteps * kBits == 2 ? 5
+                                                                           : 3)
+    score_tiles_kernel(ScoreParams p) {
   extern __shared__ uint32_t shared[];
   const int64_t b = blockIdx.z, g = blockIdx.y, row = p.batch.rows[b], sealed = p.sealed(b);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

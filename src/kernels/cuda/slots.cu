@@ -1,6 +1,6 @@
 // The slots' bookkeeping: one block a sequence and KV head, decisions in shared memory, in the order that the
-// CPU twin takes them. Bound: latency; a head has a few hundred slots and candidates. fill_keys copies, bound by
-// the bytes of the misses' keys.
+// CPU twin takes them. Bound: latency; a head has a few hundred slots and candidates. fill_keys copies, bound
+// by the bytes of the misses' keys.
 #include "kernels/cuda/common.cuh"
 
 namespace shadowkv::cuda {
@@ -19,9 +19,7 @@ struct SlotMap {
   int32_t chunks[kMapEntries];
   int32_t slots[kMapEntries];
 
-  __device__ static uint32_t hash(int32_t chunk) {
-    return static_cast<uint32_t>(chunk) * 0x9e3779b9u >> 7;
-  }
+  __device__ static uint32_t hash(int32_t chunk) { return static_cast<uint32_t>(chunk) * 0x9e3779b9u >> 7; }
   __device__ void insert(int32_t chunk, int32_t slot, uint32_t mask) {
     for (uint32_t at = hash(chunk) & mask;; at = (at + 1) & mask) {
       const int32_t held = atomicCAS(&chunks[at], -1, chunk);
@@ -68,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- assigning --------------------------------------------------------------------------------------------
 
-constexpr int kSortedSlots = 4096;  // heads with more slots look for one victim after another
+constexpr int kSortedSlots = 4096;      // heads with more slots look for one victim after another
 constexpr int32_t kTaken = 0x7fffffff;  // stamp of a slot that this step has picked, until it ends
 constexpr int64_t kNoSlot = 0x7fffffffffffffff;
 
@@ -206,8 +204,8 @@ __device__ void assign_one_by_one(AssignShared& s, const Head& head, int entries
 __global__ void __launch_bounds__(kThreads) assign_slots_kernel(AssignParams p) {
   __shared__ AssignShared shared;
   const int64_t bg = blockIdx.x, b = bg / p.slots.kv_heads, g = bg % p.slots.kv_heads, row = p.batch.rows[b];
-  const Head head{p.slots.chunks(row, g),    p.slots.stamps(row, g),     p.slots.counts[row],
-                  p.batch.tokens[b],         p.chunks + bg * p.candidates, p.assigned + bg * p.entries,
+  const Head head{p.slots.chunks(row, g),   p.slots.stamps(row, g),       p.slots.counts[row],
+                  p.batch.tokens[b],        p.chunks + bg * p.candidates, p.assigned + bg * p.entries,
                   p.source + bg * p.entries};
   const int2 counts = mark_hits(p, head, bg);
   const int picked = block_reduce<kThreads>(counts.x, Sum(), shared.counts);
@@ -233,8 +231,8 @@ __global__ void __launch_bounds__(kThreads) assign_slots_kernel(AssignParams p) 
 
 // One warp an entry.
 __global__ void __launch_bounds__(kThreads)
-    fill_keys_kernel(DecodeBatch batch, const int32_t* assigned, const int32_t* source, const std::byte* rebuilt,
-                     SlotView slots, int64_t entries, int64_t candidates) {
+    fill_keys_kernel(DecodeBatch batch, const int32_t* assigned, const int32_t* source,
+                     const std::byte* rebuilt, SlotView slots, int64_t entries, int64_t candidates) {
   const int64_t b = blockIdx.z, g = blockIdx.y, bg = b * slots.kv_heads + g;
   const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads / kWarp) + threadIdx.x / kWarp;
   if (i >= entries) return;
@@ -275,7 +273,8 @@ void assign_slots(Queue& queue, const AssignSlotsParams& p) {
                             device_ptr<int32_t>(p.assigned),
                             device_ptr<int32_t>(p.source),
                             reinterpret_cast<unsigned long long*>(p.counters)};
-  assign_slots_kernel<<<grid_x(p.batch.size * p.slots.kv_heads, kOp), kThreads, 0, stream_of(queue)>>>(params);
+  assign_slots_kernel<<<grid_x(p.batch.size * p.slots.kv_heads, kOp), kThreads, 0, stream_of(queue)>>>(
+      params);
   check_launch(kOp);
 }
 
@@ -284,9 +283,9 @@ void fill_keys(Queue& queue, const FillKeysParams& p) {
   const int64_t entries = p.assigned.shape[2];
   const dim3 grid(grid_x(ceil_div<int64_t>(entries, kThreads / kWarp), kOp), grid_yz(p.slots.kv_heads, kOp),
                   grid_yz(p.batch.size, kOp));
-  fill_keys_kernel<<<grid, kThreads, 0, stream_of(queue)>>>(
-      p.batch, device_ptr<int32_t>(p.assigned), device_ptr<int32_t>(p.source), p.rebuilt.data, p.slots, entries,
-      p.rebuilt.shape[2]);
+  fill_keys_kernel<<<grid, kThreads, 0, stream_of(queue)>>>(p.batch, device_ptr<int32_t>(p.assigned),
+                                                            device_ptr<int32_t>(p.source), p.rebuilt.data,
+                                                            p.slots, entries, p.rebuilt.shape[2]);
   check_launch(kOp);
 }
 

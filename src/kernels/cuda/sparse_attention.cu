@@ -1,7 +1,7 @@
 // Attention over slots and resident tokens. A block takes one sequence, KV head and up to 16 query heads; its
 // warps walk 16 tokens at a time with an online softmax in registers and are merged in shared memory. Bound:
-// the bytes of the keys and values, each read once for all query heads. What lies between heads of other sizes
-// or float32 storage goes number by number.
+// the bytes of the keys and values, each read once for all query heads. What lies between heads of other
+// sizes or float32 storage goes number by number.
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -96,8 +96,8 @@ struct AttendParams {
 
 // ---- merging ----------------------------------------------------------------------------------------------
 
-// Adds up what every warp found for `heads` query heads: largest score (base 2) and sum of weights [warps][16],
-// weighted values [warps][heads][head_dim].
+// Adds up what every warp found for `heads` query heads: largest score (base 2) and sum of weights
+// [warps][16], weighted values [warps][heads][head_dim].
 __device__ void merge_warps(const float* largest, const float* sums, const float* values, int heads,
                             int head_dim, Bf16* out, float* lse) {
   for (int i = threadIdx.x; i < heads * head_dim; i += blockDim.x) {
@@ -176,7 +176,8 @@ struct ValuePart {
   }
 };
 
-// One lane's values of four tokens: stretches of 64 numbers, then one of 32, then one of 16, as kDim has them.
+// One lane's values of four tokens: stretches of 64 numbers, then one of 32, then one of 16, as kDim has
+// them.
 template <int kDim>
 struct ValueRows {
   static constexpr int kWide = kDim / 64;
@@ -273,7 +274,8 @@ __device__ void attend_step(const Walk& walk, const QueryTile<kDim>& query, floa
 }
 
 template <int kDim, typename Tokens>
-__global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1) attend_kernel(AttendParams p, Tokens tokens) {
+__global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1)
+    attend_kernel(AttendParams p, Tokens tokens) {
   extern __shared__ __align__(16) float shared[];
   const int64_t b = blockIdx.z, g = blockIdx.y;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -321,10 +323,12 @@ __global__ void __launch_bounds__(kWarps* kWarp) attend_plainly_kernel(AttendPar
     if (entry < 0) continue;
     const std::byte* key = walk.keys + entry * row_bytes;
     const std::byte* value = walk.values + entry * row_bytes;
-    const float score = p.scale * kLog2e *
-                        warp_dot(n, [&](int d) { return to_float(q[d]); },
-                                 [&](int d) { return read_number(key, p.dtype, d); });
-    const float most = fmaxf(largest, score), keep = fast_exp2(largest - most), weight = fast_exp2(score - most);
+    const float score =
+        p.scale * kLog2e *
+        warp_dot(
+            n, [&](int d) { return to_float(q[d]); }, [&](int d) { return read_number(key, p.dtype, d); });
+    const float most = fmaxf(largest, score), keep = fast_exp2(largest - most),
+                weight = fast_exp2(score - most);
     largest = most;
     sum = sum * keep + weight;
 #pragma unroll
@@ -351,19 +355,22 @@ template <typename Tokens>
 void attend(Queue& queue, const AttendParams& p, const Tokens& tokens, const char* op) {
   demand_head_dim(p.head_dim, op);
   const unsigned heads = grid_yz(p.kv_heads, op), sequences = grid_yz(p.batch.size, op);
-  const bool taken = p.dtype == DType::bf16 && with_head_dim(p.head_dim, [&](auto dim) {
-    constexpr int kDim = decltype(dim)::value;
-    const int64_t tiles = ceil_div<int64_t>(p.group, kTileHeads);
-    const int64_t rows = p.group < kTileHeads ? p.group : kTileHeads;
-    const int64_t shared = kWarps * (2 * kTileHeads + rows * kDim) * 4;
-    allow_shared(attend_kernel<kDim, Tokens>, shared, op);
-    attend_kernel<kDim, Tokens><<<dim3(grid_x(tiles, op), heads, sequences), kWarps * kWarp, shared,
-                                  stream_of(queue)>>>(p, tokens);
-  });
+  const bool taken =
+      p.dtype == DType::bf16 && with_head_dim(p.head_dim, [&](auto dim) {
+        constexpr int kDim = decltype(dim)::value;
+        const int64_t tiles = ceil_div<int64_t>(p.group, kTileHeads);
+        const int64_t rows = p.group < kTileHeads ? p.group : kTileHeads;
+        const int64_t shared = kWarps * (2 * kTileHeads + rows * kDim) * 4;
+        allow_shared(attend_kernel<kDim, Tokens>, shared, op);
+        attend_kernel<kDim, Tokens>
+            <<<dim3(grid_x(tiles, op), heads, sequences), kWarps * kWarp, shared, stream_of(queue)>>>(p,
+                                                                                                      tokens);
+      });
   if (!taken) {
     const int64_t shared = kWarps * (2 * kTileHeads + p.head_dim) * 4;
-    attend_plainly_kernel<Tokens><<<dim3(grid_x(p.group, op), heads, sequences), kWarps * kWarp, shared,
-                                    stream_of(queue)>>>(p, tokens);
+    attend_plainly_kernel<Tokens>
+        <<<dim3(grid_x(p.group, op), heads, sequences), kWarps * kWarp, shared, stream_of(queue)>>>(p,
+                                                                                                    tokens);
   }
   check_launch(op);
 }
@@ -372,14 +379,22 @@ template <typename Params>
 AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, const char* op) {
   demand_activations(p.q, op);
   demand_activations(p.out, op);
-  return {device_ptr<Bf16>(p.q), p.batch, kv_heads, p.q.shape[1] / kv_heads,  p.q.shape[2],
-          dtype,                 p.scale, device_ptr<Bf16>(p.out), device_ptr<float>(p.lse)};
+  return {device_ptr<Bf16>(p.q),
+          p.batch,
+          kv_heads,
+          p.q.shape[1] / kv_heads,
+          p.q.shape[2],
+          dtype,
+          p.scale,
+          device_ptr<Bf16>(p.out),
+          device_ptr<float>(p.lse)};
 }
 
 // ---- copies into resident storage -------------------------------------------------------------------------
 
 // One block a token, its threads over heads and numbers.
-__global__ void store_resident_kernel(const Bf16* k, const Bf16* v, TokenBatch tokens, ResidentView resident) {
+__global__ void store_resident_kernel(const Bf16* k, const Bf16* v, TokenBatch tokens,
+                                      ResidentView resident) {
   const int64_t t = blockIdx.x, n = resident.head_dim, heads = resident.kv_heads;
   const int64_t row = tokens.rows[t], position = tokens.positions[t];
   const int64_t entry = position < resident.chunk ? position : resident.ring_entry(row, position);
@@ -450,9 +465,10 @@ void store_outliers(Queue& queue, const StoreOutliersParams& p) {
   constexpr const char* kOp = "store_outliers";
   demand_activations(p.k, kOp);
   demand_activations(p.v, kOp);
-  const OutlierParams params{device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v), p.k.shape[0],
-                             device_ptr<int32_t>(p.chunks), p.chunks.shape[2], p.row, p.first_entry,
-                             p.resident};
+  const OutlierParams params{device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v),
+                             p.k.shape[0],          device_ptr<int32_t>(p.chunks),
+                             p.chunks.shape[2],     p.row,
+                             p.first_entry,         p.resident};
   const dim3 grid(grid_x(p.chunks.shape[2], kOp), grid_yz(p.resident.kv_heads, kOp));
   store_outliers_kernel<<<grid, kCopyThreads, 0, stream_of(queue)>>>(params);
   check_launch(kOp);
@@ -460,7 +476,8 @@ void store_outliers(Queue& queue, const StoreOutliersParams& p) {
 
 void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
   constexpr const char* kOp = "resident_attention";
-  attend(queue, attend_params(p, p.resident.kv_heads, p.resident.dtype, kOp), ResidentTokens{p.resident}, kOp);
+  attend(queue, attend_params(p, p.resident.kv_heads, p.resident.dtype, kOp), ResidentTokens{p.resident},
+         kOp);
 }
 
 void slot_attention(Queue& queue, const SlotAttentionParams& p) {
