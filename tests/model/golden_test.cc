@@ -1,0 +1,174 @@
+// Golden: logits of whole models equal those of a trusted framework (testdata/golden/README.md says how they
+// were made), and shadow attention collapses to full attention on them too.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "support/npy.h"
+#include "support/tiny_model.h"
+#include "support/tolerances.h"
+
+namespace shadowkv::testing {
+namespace {
+
+const std::filesystem::path kFolder = std::filesystem::path(SHADOWKV_TEST_DATA) / "golden";
+
+AttentionConfig full_attention() {
+  AttentionConfig config;
+  config.method = Method::full;
+  return config;
+}
+
+AttentionConfig everything(IndexKind index) {
+  AttentionConfig config;
+  config.exact_below = 0;
+  config.index = index;
+  config.outlier_chunks = index == IndexKind::landmarks ? 2 : 0;
+  config.sparse_budget = 4096;
+  config.local_window = 8;
+  config.rank = 4096;
+  config.factors = StorageType::float32;
+  config.values = StorageType::float32;
+  return config;
+}
+
+class GoldenModel {
+ public:
+  explicit GoldenModel(const std::filesystem::path& path)
+      : device_(make_cpu_device({.threads = 2})),
+        loaded_(load_model(path, DType::f32, *device_)),
+        transformer_(loaded_.config, loaded_.weights, *device_) {}
+
+  // Logits after token prompt - 1 (prefill) and after each later token of ids (decode), per row.
+  std::vector<std::vector<float>> run(std::span<const int32_t> ids, int64_t prompt,
+                                      const AttentionConfig& config) {
+    Methods methods(transformer_, shape_of(loaded_.config), loaded_.config.context, *device_, {config});
+    const auto count = static_cast<std::size_t>(prompt);
+    return methods.run(0, ids.first(count), ids.subspan(count));
+  }
+
+ private:
+  std::unique_ptr<Device> device_;
+  LoadedModel loaded_;
+  Transformer transformer_;
+};
+
+struct GoldenCase {
+  std::string model, ids, logits;
+  int64_t prompt_tokens = 0;
+};
+
+void PrintTo(const GoldenCase& one, std::ostream* out) {
+  *out << one.model;
+}
+
+std::vector<GoldenCase> golden_cases() {
+  std::ifstream file(kFolder / "llama.json");
+  std::vector<GoldenCase> cases;
+  for (const auto& entry : nlohmann::json::parse(file)) {
+    cases.push_back({entry.at("model"), entry.at("ids"), entry.at("logits"), entry.at("prompt_tokens")});
+  }
+  return cases;
+}
+
+std::string name_of_golden(const ::testing::TestParamInfo<GoldenCase>& info) {
+  std::string name = info.param.model;
+  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  return name;
+}
+
+class Golden : public ::testing::TestWithParam<GoldenCase> {
+ protected:
+  std::vector<int32_t> ids_ = read_npy<int32_t>(kFolder / GetParam().ids).values;
+  NpyArray<float> logits_ = read_npy<float>(kFolder / GetParam().logits);
+
+  std::vector<std::vector<float>> run(const AttentionConfig& config) {
+    GoldenModel model(kFolder / GetParam().model);
+    return model.run(ids_, GetParam().prompt_tokens, config);
+  }
+};
+
+TEST_P(Golden, PrefillAndDecodeEqualTransformers) {
+  const auto rows = run(full_attention());
+  ASSERT_EQ(static_cast<int64_t>(rows.size()), logits_.shape.at(0));
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    const std::span<const float> expected(logits_.row(static_cast<int64_t>(row)), rows[row].size());
+    ASSERT_NO_FATAL_FAILURE(expect_logits_near(rows[row], expected, kGolden)) << "row " << row;
+  }
+}
+
+TEST_P(Golden, ShadowAttentionThatMayChooseEverythingEqualsFull) {
+  const auto expected = run(full_attention());
+  for (const IndexKind index : {IndexKind::sketch, IndexKind::landmarks}) {
+    const auto found = run(everything(index));
+    for (std::size_t row = 0; row < found.size(); ++row) {
+      ASSERT_NO_FATAL_FAILURE(expect_logits_near(found[row], expected[row], kCollapse)) << "row " << row;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Golden, ::testing::ValuesIn(golden_cases()), name_of_golden);
+
+TEST(GoldenFiles, AFolderAndTheGgufFileOfItsTypeAreOneModel) {
+  const std::vector<std::pair<std::string, std::string>> pairs = {
+      {"llama_gqa", "f32"}, {"llama_mha", "f16"}, {"llama_mqa", "bf16"}};
+  for (const auto& [folder, type] : pairs) {
+    const std::vector<int32_t> ids = read_npy<int32_t>(kFolder / folder / (type + ".ids.npy")).values;
+    const auto hf = GoldenModel(kFolder / folder / "hf").run(ids, 40, full_attention());
+    const auto gguf = GoldenModel(kFolder / folder / (type + ".gguf")).run(ids, 40, full_attention());
+    for (std::size_t row = 0; row < hf.size(); ++row) {
+      ASSERT_NO_FATAL_FAILURE(expect_logits_near(gguf[row], hf[row], kSameModel)) << folder << ", " << row;
+    }
+  }
+}
+
+// The embedded model on real text; "forced" follows the text, "greedy" the model's own choices.
+class GoldenText : public ::testing::TestWithParam<std::string> {};
+
+void expect_top_logits(const std::vector<float>& found, const NpyArray<int32_t>& ids,
+                       const NpyArray<float>& logits, int64_t row) {
+  std::vector<float> at;
+  for (int64_t i = 0; i < ids.row_size(); ++i) {
+    at.push_back(found[static_cast<std::size_t>(ids.row(row)[i])]);
+  }
+  expect_logits_near(at, {logits.row(row), at.size()}, kGoldenDeep);
+}
+
+TEST_P(GoldenText, TopLogitsEqualTransformersAndShadowCollapses) {
+  const char* path = std::getenv("SHADOWKV_TEST_MODEL");
+  if (path == nullptr) GTEST_SKIP() << "SHADOWKV_TEST_MODEL does not name the embedded model's GGUF file.";
+  const auto file = [](const char* what) { return kFolder / "smollm2" / (GetParam() + what); };
+  const std::vector<int32_t> ids = read_npy<int32_t>(file(".ids.npy")).values;
+  const auto top_ids = read_npy<int32_t>(file(".top_ids.npy"));
+  const auto top_logits = read_npy<float>(file(".top_logits.npy"));
+  const auto sums = read_npy<float>(file(".logsumexp.npy"));
+  GoldenModel model(path);
+  const auto rows = model.run(ids, 600, full_attention());
+  ASSERT_EQ(static_cast<int64_t>(rows.size()), top_ids.shape.at(0));
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    ASSERT_NO_FATAL_FAILURE(expect_top_logits(rows[row], top_ids, top_logits, static_cast<int64_t>(row)))
+        << "row " << row;
+    const float most = *std::max_element(rows[row].begin(), rows[row].end());
+    double sum = 0;
+    for (const float x : rows[row]) sum += std::exp(double{x} - double{most});
+    EXPECT_NEAR(double{most} + std::log(sum), double{sums.values[row]}, kGoldenDeep.absolute);
+    const auto best = std::max_element(rows[row].begin(), rows[row].end()) - rows[row].begin();
+    if (GetParam() == "greedy" && row + 1 < rows.size()) {
+      EXPECT_EQ(best, ids[600 + row]);
+    }
+  }
+  const auto shadow = model.run(ids, 600, everything(IndexKind::sketch));
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    ASSERT_NO_FATAL_FAILURE(expect_logits_near(shadow[row], rows[row], kCollapseDeep)) << "row " << row;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EmbeddedModel, GoldenText, ::testing::Values("forced", "greedy"),
+                         [](const auto& one) { return one.param; });
+
+}  // namespace
+}  // namespace shadowkv::testing
