@@ -421,41 +421,87 @@ __global__ void __launch_bounds__(kThreads, 2) part_kernel(const PartParams p) {
 
 // ---- merging ----------------------------------------------------------------------------------------------
 
-// One block a query head of a sequence.
-__global__ void merge_kernel(PartResults results, int64_t head_dim, Bf16* out, float* lse) {
-  const int64_t row = blockIdx.x;
-  const float* most = results.most + row * results.parts;
-  const float* total = results.total + row * results.parts;
+constexpr int kMergeThreads = 512;
+constexpr int kMergeWarps = kMergeThreads / kWarp;
+constexpr int kMostNumbers = 16;  // of a row a lane: head_dim up to 512
+
+// One block a query head of a sequence; its warps share the parts, their lanes the numbers of a row.
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_kernel(PartResults results, int head_dim, Bf16* out, float* lse) {
+  extern __shared__ float rows[];  // [kMergeWarps, head_dim]
+  __shared__ float reduced[kMergeWarps];
+  const int64_t head = blockIdx.x;
+  const float* most = results.most + head * results.parts;
+  const float* total = results.total + head * results.parts;
   float peak = kNothing, sum = 0.0f;
-  for (int64_t i = 0; i < results.parts; ++i) {
+  for (int64_t i = threadIdx.x; i < results.parts; i += kMergeThreads) {
     if (total[i] > 0.0f) peak = fmaxf(peak, most[i]);
   }
-  for (int64_t i = 0; i < results.parts; ++i) {
+  peak = block_reduce<kMergeThreads>(peak, Max{}, reduced);
+  for (int64_t i = threadIdx.x; i < results.parts; i += kMergeThreads) {
     if (total[i] > 0.0f) sum += exp2f(most[i] - peak) * total[i];
   }
-  for (int64_t d = threadIdx.x; d < head_dim; d += blockDim.x) {
-    float number = 0.0f;
-    for (int64_t i = 0; i < results.parts; ++i) {
-      if (total[i] > 0.0f)
-        number += exp2f(most[i] - peak) * results.sums[(row * results.parts + i) * head_dim + d];
+  sum = block_reduce<kMergeThreads>(sum, Sum{}, reduced);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  float numbers[kMostNumbers] = {};
+  for (int64_t i = warp; i < results.parts; i += kMergeWarps) {
+    if (!(total[i] > 0.0f)) continue;  // its sums were not written
+    const float weight = exp2f(most[i] - peak);
+    const float* from = results.sums + (head * results.parts + i) * head_dim + lane;
+#pragma unroll
+    for (int j = 0; j < kMostNumbers; ++j) {
+      if (j * kWarp + lane < head_dim) numbers[j] += weight * from[j * kWarp];
     }
-    out[row * head_dim + d] = from_float<Bf16>(sum > 0.0f ? number / sum : 0.0f);
   }
-  if (threadIdx.x == 0) lse[row] = sum > 0.0f ? (peak + log2f(sum)) * kLn2 : kNothing;
+#pragma unroll
+  for (int j = 0; j < kMostNumbers; ++j) {
+    if (j * kWarp + lane < head_dim) rows[warp * head_dim + j * kWarp + lane] = numbers[j];
+  }
+  __syncthreads();
+  for (int d = threadIdx.x; d < head_dim; d += kMergeThreads) {
+    float number = 0.0f;
+    for (int w = 0; w < kMergeWarps; ++w) number += rows[w * head_dim + d];
+    out[head * head_dim + d] = from_float<Bf16>(sum > 0.0f ? number / sum : 0.0f);
+  }
+  if (threadIdx.x == 0) lse[head] = sum > 0.0f ? (peak + log2f(sum)) * kLn2 : kNothing;
+}
+
+void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartResults& results) {
+  const char* op = "paged_attention";
+  const auto head_dim = static_cast<int>(params.q.shape[2]);
+  demand(head_dim <= kMostNumbers * kWarp, op, "head_dim may be at most 512 on a GPU");
+  const auto shared = static_cast<size_t>(kMergeWarps * head_dim) * sizeof(float);
+  merge_kernel<<<grid_x(params.batch.size * params.q.shape[1], op), kMergeThreads, shared,
+                 stream_of(queue)>>>(results, head_dim, device_ptr<Bf16>(params.out),
+                                     device_ptr<float>(params.lse));
+  check_launch(op);
 }
 
 // ---- launching --------------------------------------------------------------------------------------------
 
-// Several waves of blocks, so that the last one's idle multiprocessors cost little; parts of at least kLeast
-// tokens.
+// Parts that fill four or more waves of blocks best: a last wave with idle multiprocessors is time lost.
+int64_t parts_that_fill(int64_t blocks_at_once, int64_t pairs) {
+  constexpr int64_t kLeastWaves = 4, kMostWaves = 8;
+  int64_t best = 1;
+  double best_fill = 0.0;
+  for (int64_t waves = kLeastWaves; waves <= kMostWaves; ++waves) {
+    const int64_t parts = waves * blocks_at_once / pairs;
+    const double fill = static_cast<double>(parts * pairs) / static_cast<double>(waves * blocks_at_once);
+    if (parts > 0 && fill > best_fill + 0.01) best = parts, best_fill = fill;
+  }
+  return best;
+}
+
+// From host values alone, so that a recorded step keeps its grid.
 PartPlan plan_parts(const CudaDevice& device, const PagedAttentionParams& params) {
-  constexpr int64_t kBlocksAtOnce = 2, kWaves = 4, kLeast = 256, kStep = 64;
+  constexpr int64_t kBlocksAtOnce = 2;               // on a multiprocessor
+  constexpr int64_t kLeastTokens = 256, kStep = 64;  // of a part
   const int64_t heads = params.q.shape[1], most = std::max<int64_t>(1, params.batch.max_tokens);
   const int64_t row_bytes = params.batch.size * heads * (params.q.shape[2] + 2) * int64_t{sizeof(float)};
   const int64_t wanted =
-      ceil_div(kWaves * kBlocksAtOnce * device.multiprocessors(), params.batch.size * params.kv_heads);
+      parts_that_fill(kBlocksAtOnce * device.multiprocessors(), params.batch.size * params.kv_heads);
   const int64_t parts =
-      std::max<int64_t>(1, std::min({wanted, ceil_div(most, kLeast),
+      std::max<int64_t>(1, std::min({wanted, ceil_div(most, kLeastTokens),
                                      CudaDevice::kScratchBytes / std::max<int64_t>(1, row_bytes)}));
   PartPlan plan;
   plan.tokens = round_up(ceil_div(most, parts), kStep);
@@ -541,10 +587,7 @@ void paged_attention(Queue& queue, const PagedAttentionParams& params) {
   const PartPlan plan = plan_parts(device, params);
   const PartResults results = results_in(device, params, plan);
   if (!launch_fast(queue, params, plan, results)) launch_any_paged_attention(queue, params, plan, results);
-  const int64_t rows = params.batch.size * params.q.shape[1];
-  merge_kernel<<<grid_x(rows, "paged_attention"), 128, 0, stream_of(queue)>>>(
-      results, params.q.shape[2], device_ptr<Bf16>(params.out), device_ptr<float>(params.lse));
-  check_launch("paged_attention");
+  launch_merge(queue, params, results);
 }
 
 }  // namespace shadowkv::cuda
