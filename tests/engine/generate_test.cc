@@ -1,0 +1,225 @@
+// Generation through the public header.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "engine/engines.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Generate : public ::testing::Test {
+ protected:
+  static GenerateRequest request(int64_t prompt, int64_t tokens, const AttentionConfig& attention) {
+    GenerateRequest request;
+    request.prompt_ids = random_ids(prompt);
+    request.attention = attention;
+    request.max_new_tokens = tokens;
+    request.ignore_eos = true;
+    return request;
+  }
+  void expect_refused(const GenerateRequest& request, const std::string& part) {
+    try {
+      (void)engine_->generate(request, {});
+      ADD_FAILURE() << "taken; expected \"" << part << "\"";
+    } catch (const InvalidInput& error) {
+      EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+  }
+
+  std::unique_ptr<Engine> engine_ = small_engine();
+};
+
+TEST_F(Generate, EqualsASessionByHand) {
+  for (const AttentionConfig& attention : {full_attention(), small_shadow()}) {
+    GenerateRequest asked = request(150, 12, attention);
+    asked.keep_logits = true;
+    const GenerateResult result = engine_->generate(asked, {});
+    const auto session = engine_->open({&attention, 1});
+    const SequenceId id = session->add(162);
+    std::vector<float> logits = session->prefill(id, asked.prompt_ids);
+    ASSERT_EQ(result.ids.size(), 12u);
+    ASSERT_EQ(result.logits.size(), 12u * 288u);
+    for (std::size_t i = 0; i < result.ids.size(); ++i) {
+      ASSERT_EQ(row_of(result.logits, i, 288), logits) << "token " << i;
+      ASSERT_EQ(result.ids[i], best_of(logits));
+      const SequenceToken next{id, result.ids[i]};
+      logits = session->decode(0, {&next, 1});
+    }
+    EXPECT_EQ(result.finish, FinishReason::length);
+    EXPECT_EQ(result.prompt_tokens, 150);
+    EXPECT_EQ(result.statistics.decode_steps, 11);
+  }
+}
+
+TEST_F(Generate, TheSameSeedGivesTheSameTokens) {
+  GenerateRequest asked = request(60, 40, small_shadow());
+  asked.sampling = {.temperature = 1.5, .top_k = 50, .top_p = 0.95, .seed = 11};
+  const std::vector<int32_t> first = engine_->generate(asked, {}).ids;
+  EXPECT_EQ(engine_->generate(asked, {}).ids, first);
+  EXPECT_EQ(small_engine()->generate(asked, {}).ids, first);
+  asked.sampling.seed = 12;
+  EXPECT_NE(engine_->generate(asked, {}).ids, first);
+}
+
+TEST_F(Generate, StreamedTextIsTheTextOfTheResult) {
+  GenerateRequest asked = request(30, 60, full_attention());
+  asked.sampling = {.temperature = 2.0, .seed = 3};
+  std::string streamed;
+  std::vector<int32_t> ids;
+  const GenerateResult result = engine_->generate(asked, [&](const TokenEvent& event) {
+    streamed += event.text;
+    ids.push_back(event.id);
+    return true;
+  });
+  EXPECT_EQ(streamed, result.text);
+  EXPECT_EQ(result.text, engine_->detokenize(result.ids));
+  ids.resize(result.ids.size());  // a last event may bring text that had waited for more bytes
+  EXPECT_EQ(ids, result.ids);
+}
+
+TEST_F(Generate, TextAndItsIdsAreOnePrompt) {
+  GenerateRequest by_text = request(0, 5, full_attention());
+  by_text.prompt = "the quick brown fox";
+  GenerateRequest by_ids = by_text;
+  by_ids.prompt_ids = engine_->tokenize(by_text.prompt);
+  by_ids.prompt.clear();
+  EXPECT_EQ(engine_->generate(by_text, {}).ids, engine_->generate(by_ids, {}).ids);
+}
+
+TEST_F(Generate, AFalseFromTheCallbackEndsTheAnswer) {
+  int seen = 0;
+  const GenerateResult result =
+      engine_->generate(request(20, 50, full_attention()), [&](const TokenEvent&) { return ++seen < 7; });
+  EXPECT_EQ(result.finish, FinishReason::cancelled);
+  EXPECT_EQ(result.ids.size(), 7u);
+  EXPECT_EQ(seen, 7);
+}
+
+TEST_F(Generate, TheEndOfAnswerTokenStopsUnlessIgnored) {
+  ASSERT_TRUE(engine_->is_eos(2));
+  ASSERT_FALSE(engine_->is_eos(3));
+  GenerateRequest asked = request(20, 1500, full_attention());
+  asked.sampling = {.temperature = 1000.0, .seed = 6};  // nearly uniform: one token in 288 ends
+  const GenerateResult going_on = engine_->generate(asked, {});
+  const auto end = std::find(going_on.ids.begin(), going_on.ids.end(), 2);
+  ASSERT_NE(end, going_on.ids.end()) << "this seed never draws the token; choose another";
+  EXPECT_EQ(going_on.finish, FinishReason::length);
+  asked.ignore_eos = false;
+  const GenerateResult stopped = engine_->generate(asked, {});
+  EXPECT_EQ(stopped.finish, FinishReason::stop);
+  EXPECT_EQ(stopped.ids, std::vector<int32_t>(going_on.ids.begin(), end + 1));
+  EXPECT_EQ(name_of(stopped.finish), "stop");
+}
+
+TEST_F(Generate, AnAnswerEndsAtTheContext) {
+  const GenerateResult result = engine_->generate(request(4090, 50, small_shadow()), {});
+  EXPECT_EQ(result.ids.size(), 6u);
+  EXPECT_EQ(result.finish, FinishReason::length);
+}
+
+TEST_F(Generate, BadRequestsAreRefusedWithASentence) {
+  expect_refused(request(0, 5, full_attention()), "prompt is empty");
+  expect_refused(request(4096, 5, full_attention()), "4096 tokens");
+  expect_refused(request(5, 0, full_attention()), "max-new-tokens = 0");
+  GenerateRequest outside = request(5, 5, full_attention());
+  outside.prompt_ids[2] = 288;
+  expect_refused(outside, "token id 288");
+  outside.prompt_ids[2] = -1;
+  expect_refused(outside, "token id -1");
+  GenerateRequest bad = request(5, 5, small_shadow());
+  bad.attention.chunk_size = 17;
+  expect_refused(bad, "chunk-size = 17");
+  bad = request(5, 5, full_attention());
+  bad.sampling.top_p = 2;
+  expect_refused(bad, "top-p = 2");
+  bad = request(0, 5, full_attention());
+  bad.prompt = "half a character: \xe2\x82";
+  expect_refused(bad, "UTF-8");
+}
+
+TEST_F(Generate, StoppingThePrefillGivesEverythingBack) {
+  for (const AttentionConfig& attention : {full_attention(), small_shadow()}) {
+    (void)engine_->generate(request(900, 3, attention), {});  // scratch at its size
+    const EngineMemory before = engine_->memory();
+    GenerateRequest asked = request(900, 3, attention);
+    for (const double stop_at : {0.0, 0.6}) {
+      asked.prefill_progress = [stop_at](double share) {
+        if (share >= stop_at) throw Interrupted("stopped by the test");
+      };
+      EXPECT_THROW((void)engine_->generate(asked, {}), Interrupted);
+      EXPECT_EQ(engine_->memory().held, before.held);
+    }
+    asked.prefill_progress = {};
+    const auto stop = [](const TokenEvent&) -> bool { throw Interrupted("stopped by the test"); };
+    EXPECT_THROW((void)engine_->generate(asked, stop), Interrupted);
+    EXPECT_EQ(engine_->memory().held, before.held);
+  }
+}
+
+TEST_F(Generate, WithoutMemoryItIsRefusedAndTheEngineGoesOn) {
+  EngineOptions options = small_engine_options();
+  options.device_bytes = 1'500'000;
+  options.host_bytes = 50'000;
+  const auto small = Engine::load(options);
+  const auto held = small->memory().held;
+  EXPECT_THROW((void)small->generate(request(4000, 20, full_attention()), {}), OutOfMemory);
+  EXPECT_EQ(small->memory().held, held);
+  EXPECT_EQ(small->generate(request(50, 4, full_attention()), {}).ids,
+            engine_->generate(request(50, 4, full_attention()), {}).ids);
+  options.device_bytes = 1000;
+  EXPECT_THROW((void)Engine::load(options), OutOfMemory);
+}
+
+TEST_F(Generate, TheFootprintOfARequestIsWhatItHolds) {
+  for (const AttentionConfig& attention : {full_attention(), small_shadow()}) {
+    const GenerateResult result = engine_->generate(request(600, 30, attention), {});
+    const SequenceFootprint promised = engine_->footprint(attention, 630);
+    const auto [device, host] = result.statistics.held_bytes;
+    EXPECT_LE(device, promised.device + promised.either);
+    EXPECT_LE(host, promised.host + promised.either);
+    EXPECT_LE(device + host, promised.device + promised.host + promised.either);
+    EXPECT_EQ(footprint(small_engine_options(), attention, 630).device, promised.device);
+  }
+}
+
+TEST_F(Generate, ResolvingSaysWhatWasTakenAsSomethingElse) {
+  AttentionConfig config = small_shadow();
+  config.rank = 1000;
+  config.sparse_budget = 100'000;
+  const ResolvedAttention resolved = engine_->resolve(config);
+  EXPECT_EQ(resolved.config.rank, 32);
+  EXPECT_EQ(resolved.config.sparse_budget, 4096);
+  ASSERT_EQ(resolved.notes.size(), 2u);
+  EXPECT_THAT(resolved.notes[0], HasSubstr("rank 1000"));
+  EXPECT_THAT(resolved.notes[1], HasSubstr("sparse-budget 100000"));
+}
+
+// Engines share nothing that changes; the thread sanitizer watches this one.
+TEST(Engines, TwoInTwoThreadsDoNotDisturbEachOther) {
+  const auto ask = [](const AttentionConfig& attention) {
+    GenerateRequest asked;
+    asked.prompt_ids = random_ids(300);
+    asked.attention = attention;
+    asked.sampling = {.temperature = 1.0, .seed = 4};
+    asked.max_new_tokens = 20;
+    asked.ignore_eos = true;
+    return small_engine()->generate(asked, {}).ids;
+  };
+  const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};
+  std::vector<std::vector<int32_t>> expected, found(methods.size());
+  for (const AttentionConfig& method : methods) expected.push_back(ask(method));
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+      threads.emplace_back([&, i] { found[i] = ask(methods[i]); });
+    }
+  }
+  EXPECT_EQ(found, expected);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

@@ -1,0 +1,181 @@
+// Sessions: several sequences and methods in flight over one model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/engines.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Sessions : public ::testing::Test {
+ protected:
+  std::unique_ptr<Session> open(const std::vector<AttentionConfig>& methods) {
+    return engine_->open(methods);
+  }
+  // Prefill and some forced steps of one sequence under one method.
+  std::vector<std::vector<float>> run(Session& session, int64_t method, const std::vector<int32_t>& prompt,
+                                      const std::vector<int32_t>& steps) {
+    const SequenceId id = session.add(static_cast<int64_t>(prompt.size() + steps.size()));
+    std::vector<std::vector<float>> rows{session.prefill(id, prompt)};
+    for (const int32_t token : steps) {
+      const SequenceToken next{id, token};
+      rows.push_back(session.decode(method, {&next, 1}));
+    }
+    session.remove(id);
+    return rows;
+  }
+  template <typename Call>
+  void expect_refused(const Call& call, const std::string& part) {
+    try {
+      call();
+      ADD_FAILURE() << "taken; expected \"" << part << "\"";
+    } catch (const InvalidInput& error) {
+      EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+  }
+
+  std::unique_ptr<Engine> engine_ = small_engine();
+};
+
+TEST_F(Sessions, AMethodSharingAPrefillEqualsItselfAlone) {
+  const std::vector<int32_t> prompt = random_ids(300), steps = random_ids(20, 2);
+  const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};
+  const auto shared = open(methods);
+  const SequenceId id = shared->add(320);
+  const std::vector<float> first = shared->prefill(id, prompt);
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    const auto alone = run(*open({methods[m]}), 0, prompt, steps);
+    EXPECT_EQ(first, alone[0]);
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const SequenceToken next{id, steps[i]};
+      ASSERT_EQ(shared->decode(static_cast<int64_t>(m), {&next, 1}), alone[i + 1]) << "method " << m;
+    }
+  }
+}
+
+TEST_F(Sessions, SequencesInOneStepEqualThemselvesAlone) {
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    const std::vector<std::vector<int32_t>> prompts = {random_ids(5, 3), random_ids(400, 4),
+                                                       random_ids(90, 5)};
+    const std::vector<int32_t> steps = random_ids(10, 6);
+    std::vector<std::vector<std::vector<float>>> alone;
+    for (const auto& prompt : prompts) alone.push_back(run(*open({method}), 0, prompt, steps));
+    const auto together = open({method});
+    std::vector<SequenceToken> batch;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      batch.push_back({together->add(500), 0});
+      EXPECT_EQ(together->prefill(batch[i].sequence, prompts[i]), alone[i][0]);
+    }
+    for (std::size_t step = 0; step < steps.size(); ++step) {
+      for (SequenceToken& entry : batch) entry.token = steps[step];
+      const std::vector<float> rows = together->decode(0, batch);
+      for (std::size_t i = 0; i < batch.size(); ++i) ASSERT_EQ(row_of(rows, i, 288), alone[i][step + 1]);
+    }
+  }
+}
+
+TEST_F(Sessions, ASequenceCanBeRemovedWhileOthersGoOn) {
+  const auto session = open({small_shadow()});
+  const std::vector<int32_t> prompt = random_ids(200), steps = random_ids(6, 2);
+  const auto alone = run(*open({small_shadow()}), 0, prompt, steps);
+  const SequenceId other = session->add(300), id = session->add(206);
+  (void)session->prefill(other, random_ids(250, 8));
+  (void)session->prefill(id, prompt);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (i == 3) session->remove(other);
+    std::vector<SequenceToken> batch = {{id, steps[i]}};
+    if (i < 3) batch.push_back({other, 7});
+    ASSERT_EQ(row_of(session->decode(0, batch), 0, 288), alone[i + 1]);
+  }
+}
+
+TEST_F(Sessions, MisuseIsRefusedWithASentenceAndChangesNothing) {
+  const auto session = open({full_attention()});
+  const SequenceId id = session->add(4), empty = session->add(4);
+  const std::vector<int32_t> prompt = {5, 6, 7};
+  const auto alone = run(*open({full_attention()}), 0, prompt, {8});
+  expect_refused([&] { (void)session->prefill(id, {}); }, "prompt is empty");
+  expect_refused([&] { (void)session->prefill(id, random_ids(5)); }, "prompt of 5 tokens");
+  expect_refused([&] { (void)session->prefill(77, prompt); }, "sequence 77 is unknown");
+  expect_refused([&] { (void)session->prefill(id, std::vector<int32_t>{5, 288}); }, "token id 288");
+  EXPECT_EQ(session->prefill(id, prompt), alone[0]);
+  expect_refused([&] { (void)session->prefill(id, prompt); }, "read its prompt already");
+  const auto decode = [&](std::vector<SequenceToken> batch, int64_t method = 0) {
+    return [&session, batch, method] { (void)session->decode(method, batch); };
+  };
+  expect_refused(decode({{77, 1}}), "sequence 77 is unknown");
+  expect_refused(decode({{id, 1}, {id, 2}}), "stands twice");
+  expect_refused(decode({{empty, 1}}), "no prompt yet");
+  expect_refused(decode({{id, -1}}), "token id -1");
+  expect_refused(decode({{id, 1}}, 1), "method 1");
+  expect_refused(decode({{id, 1}}, -1), "method -1");
+  expect_refused(decode({}), "0 sequences");
+  const SequenceToken next{id, 8};
+  EXPECT_EQ(session->decode(0, {&next, 1}), alone[1]);
+  expect_refused(decode({{id, 1}}), "holds 4 tokens");
+  expect_refused([&] { (void)session->add(0); }, "0 tokens");
+  expect_refused([&] { (void)session->add(4097); }, "context is 4096");
+  expect_refused([&] { (void)open({}); }, "no attention method");
+}
+
+TEST_F(Sessions, StatisticsCountWhatWasAttended) {
+  const auto session = open({full_attention(), small_shadow()});
+  const SequenceId id = session->add(420);
+  (void)session->prefill(id, random_ids(400));
+  for (int64_t method = 0; method < 2; ++method) {
+    for (int32_t i = 0; i < 20; ++i) {
+      const SequenceToken next{id, 10 + i};
+      (void)session->decode(method, {&next, 1});
+    }
+  }
+  const SessionStatistics full = session->statistics(0), shadow = session->statistics(1);
+  EXPECT_EQ(full.decode_steps, 20);
+  EXPECT_EQ(full.context_tokens, 20 * 400 + 210);
+  EXPECT_DOUBLE_EQ(full.attended_tokens, static_cast<double>(full.context_tokens));
+  EXPECT_EQ(shadow.context_tokens, full.context_tokens);
+  EXPECT_LT(shadow.attended_tokens, static_cast<double>(20 * (32 + 4 + 32 + 8)));
+  EXPECT_EQ(shadow.chosen_chunks, 20 * 8 * 2 * 2);  // 8 chunks under 2 KV heads of 2 layers
+  EXPECT_GT(shadow.slot_hits, 0);
+  EXPECT_LE(shadow.slot_hits, shadow.chosen_chunks);
+  EXPECT_GT(full.held_bytes[0], 0);
+}
+
+TEST_F(Sessions, ASequenceThatCannotFitIsRefusedBeforeWorkWithBothNumbers) {
+  EngineOptions options = small_engine_options();
+  options.device_bytes = 1'500'000;
+  options.host_bytes = 100'000;
+  const auto small = Engine::load(options);
+  const AttentionConfig method = full_attention();
+  const auto session = small->open({&method, 1});
+  const SequenceId id = session->add(4000);
+  const EngineMemory before = small->memory();
+  bool began = false;
+  try {
+    (void)session->prefill(id, random_ids(3000), [&](double) { began = true; });
+    ADD_FAILURE() << "taken";
+  } catch (const OutOfMemory& error) {
+    EXPECT_THAT(error.what(), HasSubstr("4000 tokens needs"));
+    EXPECT_THAT(error.what(), HasSubstr("are free"));
+  }
+  EXPECT_FALSE(began);
+  EXPECT_EQ(small->memory().held, before.held);
+  const SequenceId fits = session->add(50);
+  EXPECT_EQ(session->prefill(fits, random_ids(40)).size(), 288u);
+}
+
+TEST_F(Sessions, EndingASessionGivesEverythingBack) {
+  (void)run(*open({full_attention(), small_shadow()}), 1, random_ids(700), random_ids(5));  // scratch at size
+  const EngineMemory before = engine_->memory();
+  {
+    const auto session = open({full_attention(), small_shadow()});
+    (void)run(*session, 1, random_ids(700), random_ids(5));
+    (void)session->prefill(session->add(700), random_ids(690));
+    EXPECT_GT(engine_->memory().held[0], before.held[0]);
+  }
+  EXPECT_EQ(engine_->memory().held, before.held);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
