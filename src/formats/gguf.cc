@@ -276,6 +276,7 @@ Entry read_entry(Cursor& in, int64_t alignment) {
 
 void refuse_overlaps(const std::string& path, const std::vector<Entry>& entries) {
   std::vector<const Entry*> sorted;
+  sorted.reserve(entries.size());
   for (const Entry& entry : entries) sorted.push_back(&entry);
   std::sort(sorted.begin(), sorted.end(),
             [](const Entry* a, const Entry* b) { return a->offset < b->offset; });

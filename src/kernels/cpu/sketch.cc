@@ -1,3 +1,7 @@
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -196,7 +200,6 @@ SHADOWKV_INLINE void count_tiles(const Tiles& t, const uint32_t* query, int32_t*
 // The same with the instruction that counts bits.
 [[gnu::target("avx512f,avx512vpopcntdq")]] void count_tiles_avx512(const Tiles& t, const uint32_t* query,
                                                                    int32_t* sums) {
-  using Counts [[gnu::vector_size(64)]] = int32_t;
   const uint32_t* words = t.words;
   for (int64_t i = 0; i < t.tiles; ++i) {
     Words total{}, sum;
@@ -208,8 +211,7 @@ SHADOWKV_INLINE void count_tiles(const Tiles& t, const uint32_t* query, int32_t*
         SHADOWKV_UNROLL
         for (int k = 0; k < kQueryBits; ++k) {
           const Words common = x & query[k * t.plane + w];
-          counts[k] +=
-              reinterpret_cast<Words>(__builtin_ia32_vpopcountd_v16si(reinterpret_cast<Counts>(common)));
+          counts[k] += reinterpret_cast<Words>(_mm512_popcnt_epi32(reinterpret_cast<__m512i>(common)));
         }
       }
       weigh(counts, sum);
