@@ -30,9 +30,10 @@ SHADOWKV_HD inline int32_t forced_chunk(int64_t i, int64_t candidates, int64_t p
   // How often this candidate has changed: picks change `misses` a step in turn, others at every step.
   const int64_t changes = i % every == 0 ? (tokens * misses + i / every) / picks : tokens;
   const uint64_t key = static_cast<uint64_t>(i) << 32 | static_cast<uint64_t>(head);
+  // One further at each change, so that a change never finds the chunk it had.
+  const uint64_t offset = random_bits(key, 0) + static_cast<uint64_t>(changes);
   return static_cast<int32_t>(1 + first +
-                              static_cast<int64_t>(random_bits(key, static_cast<uint64_t>(changes)) %
-                                                   static_cast<uint64_t>(size > 0 ? size : 1)));
+                              static_cast<int64_t>(offset % static_cast<uint64_t>(size > 0 ? size : 1)));
 }
 
 }  // namespace shadowkv
