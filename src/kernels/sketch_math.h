@@ -29,6 +29,14 @@ SHADOWKV_HD constexpr int64_t sketch_token_bytes(int64_t head_dim, int64_t bits)
   return sketch_plane_words(head_dim) * 4 * bits;
 }
 
+// Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cu), and where in it word `word` of a
+// token of the tile lies. Each plane is a multiple of four words.
+inline constexpr int64_t kSketchTileTokens = 128;
+SHADOWKV_HD constexpr int64_t sketch_tile_word(int64_t token, int64_t word) {
+  const int64_t row = token / 8, e = 2 * (token % 8) + row / 8, lane = 4 * (row % 8) + word % 4;
+  return ((word / 4 * 4 + e / 4) * 32 + lane) * 4 + e % 4;
+}
+
 // +1 or -1, fixed for all time: stored sketches depend on it.
 SHADOWKV_HD constexpr float sketch_sign(int64_t i) {
   uint32_t x = static_cast<uint32_t>(i) * 0x9e3779b9u + 0x7f4a7c15u;

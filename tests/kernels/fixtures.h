@@ -38,6 +38,17 @@ inline void write_numbers(Device& device, std::byte* to, DType dtype, const std:
   copy(device, to, rounded.view.data, rounded.view.bytes());
 }
 
+// bfloat16 if either is: the type whose numbers pass through both unchanged.
+inline DType narrower(DType a, DType b) {
+  return a == DType::bf16 || b == DType::bf16 ? DType::bf16 : DType::f32;
+}
+
+// Numbers as an activation of the device.
+inline Array upload_activation(Device& device, const std::vector<float>& numbers,
+                               const std::vector<int64_t>& shape) {
+  return upload_as(device, device.activation_dtype(), numbers, shape);
+}
+
 inline float rounded(float x, DType dtype) {
   return dtype == DType::bf16 ? static_cast<float>(bf16(x)) : x;
 }

@@ -152,9 +152,9 @@ struct Candidates {
   // Scores of the sequences [first, first + count); sequence b has row 1 - b.
   [[nodiscard]] std::vector<float> scores(const std::vector<float>& q, int64_t first, int64_t count) const {
     const int64_t each = kv_heads * kCount;
-    const Array query =
-        upload(device, slice(q, first * kv_heads * group * head_dim, count * kv_heads * group * head_dim),
-               {count, kv_heads * group, head_dim});
+    const Array query = upload_activation(
+        device, slice(q, first * kv_heads * group * head_dim, count * kv_heads * group * head_dim),
+        {count, kv_heads * group, head_dim});
     const Array chunks = upload(device, slice(ids, first * each, count * each), {count, kv_heads, kCount});
     const Array held = upload(device, slice(found, first * each, count * each), {count, kv_heads, kCount});
     const Array out = allocate(device, DType::f32, {count, kv_heads * group, kCount});
@@ -181,10 +181,11 @@ TEST_P(Selection, CandidateScoresAreTheLogSumExpOfExactProductsWhereverTheKeysLi
   };
   for (const Case& s :
        {Case{1, 1, 8, 1, DType::f32}, Case{3, 3, 64, 4, DType::bf16}, Case{2, 4, 24, 3, DType::bf16},
-        Case{2, 7, 80, 8, DType::f32}, Case{2, 8, 128, 16, DType::bf16}}) {
+        Case{2, 7, 80, 8, DType::f32}, Case{2, 8, 128, 16, DType::bf16}, Case{1, 4, 128, 8, DType::bf16},
+        Case{2, 18, 96, 4, DType::bf16}, Case{1, 3, 256, 2, DType::bf16}, Case{2, 4, 32, 1, DType::bf16}}) {
     Candidates c(*device_, s.kv_heads, s.group, s.head_dim, s.chunk, s.dtype);
     const int64_t heads = s.kv_heads * s.group;
-    const std::vector<float> q = random_numbers(2 * heads * s.head_dim, 77);
+    const std::vector<float> q = random_numbers(2 * heads * s.head_dim, 77, GetParam().activations);
     std::vector<double> expected;
     for (int64_t i = 0; i < 2 * heads * Candidates::kCount; ++i) {
       const int64_t head = i / Candidates::kCount, kv = head / s.group;
@@ -198,7 +199,7 @@ TEST_P(Selection, CandidateScoresAreTheLogSumExpOfExactProductsWhereverTheKeysLi
       expected.push_back(c.ids[at(candidate)] < 0 ? kNever : reference_log_sum_exp(dots));
     }
     const std::vector<float> found = c.scores(q, 0, 2);
-    expect_near(found, expected, {1e-5, 1e-5});
+    expect_near(found, expected, kScores.of(GetParam().activations));
     EXPECT_EQ(c.scores(q, 1, 1), slice(found, heads * Candidates::kCount, heads * Candidates::kCount));
   }
 }

@@ -31,6 +31,12 @@ inline constexpr OpTolerance kSiluMul{{1e-6, 2e-6}, {1e-3, 8e-3}};    // one exp
 inline constexpr OpTolerance kRotate{{1e-6, 1e-6}, {2.5e-2, 8e-3}};   // there and back again, pairs up to 4
 inline constexpr OpTolerance kAttention{{1e-5, 1e-5}, {8e-3, 8e-3}};  // float32 scores up to about 10
 inline constexpr OpTolerance kLogSumExp{{2e-5, 1e-6}, {2e-3, 1e-3}};  // always float32
+inline constexpr OpTolerance kScores{{1e-5, 1e-5}, {5e-5, 2e-5}};     // float32 sums of products of up to 256
+inline constexpr OpTolerance kEstimates{{2e-5, 1e-5}, {5e-5, 2e-5}};  // integer sums times float32
+inline constexpr OpTolerance kMerge{{2e-5, 2e-5}, {2e-2, 1.6e-2}};    // two rounded parts
+// On a GPU bases are rounded to bfloat16: 128 products of about 3 by 0.2, each off by up to 2^-9.
+inline constexpr OpTolerance kRebuild{{1e-4, 1e-5}, {8e-2, 8e-3}};
+inline constexpr OpTolerance kAngles{{1e-6, 0}, {4e-6, 0}};  // float64 on the CPU, pairs of floats on a GPU
 
 // Every number of `found` within tolerance of `expected`, which must be as many.
 inline void expect_near(const std::vector<float>& found, const std::vector<double>& expected,

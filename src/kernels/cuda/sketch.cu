@@ -17,7 +17,7 @@
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kTileTokens = 128;
+constexpr int kTileTokens = static_cast<int>(kSketchTileTokens);
 constexpr int kRowTokens = 8;
 constexpr int kQuadHeads = 4;    // query heads of one group of products
 constexpr int kQuadColumns = 3;  // column tiles of 8: kQuadHeads * kQueryBits / 8
@@ -45,10 +45,8 @@ WordLayout layout_of(const SketchView& sketch, int64_t head_dim) {
 // Word of a token, the token counted from its block's start.
 __device__ uint32_t* word_at(uint32_t* block, const WordLayout& layout, int64_t token, int word) {
   if (!layout.tiled) return block + token * layout.token_words + word;
-  const int64_t tile = token / kTileTokens;
-  const int in_tile = static_cast<int>(token % kTileTokens), row = in_tile / kRowTokens;
-  const int e = 2 * (in_tile % kRowTokens) + row / 8, lane = 4 * (row % 8) + word % 4;
-  return block + tile * kTileTokens * layout.words + ((word / 4 * 4 + e / 4) * kWarp + lane) * 4 + e % 4;
+  const int64_t tile = token / kTileTokens * kTileTokens;
+  return block + tile * layout.words + sketch_tile_word(token - tile, word);
 }
 
 // Start of the block that holds a token's words of one head.
