@@ -23,7 +23,9 @@ SHADOWKV_HD inline float random_uniform(uint64_t bits, float low, float high) {
 // The chunk of candidate i of `candidates` for a sequence of `tokens` tokens; see force_choice.
 SHADOWKV_HD inline int32_t forced_chunk(int64_t i, int64_t candidates, int64_t picks, int64_t misses,
                                         int64_t tokens, int64_t sealed, int64_t head) {
-  const int64_t open = sealed - 1;
+  // In whole units, so that strata stand still while a sequence grows by a few chunks.
+  const int64_t unit = 8 * candidates;
+  const int64_t open = sealed - 1 >= unit ? (sealed - 1) / unit * unit : sealed - 1;
   const int64_t first = i * open / candidates;
   const int64_t size = (i + 1) * open / candidates - first;
   const int64_t every = candidates / picks;
