@@ -89,6 +89,8 @@ class Attention {
   // runs once a layer, row i of the input being sequences[i]'s new token.
   virtual void begin_step(std::span<const SeqId> sequences) = 0;
   virtual void decode(const LayerInput& input, TensorView out) = 0;
+  // Counts the step's tokens as held. Without it, as after an exception, the step can be taken again.
+  virtual void end_step() = 0;
 
   // Equal for two steps that issue the same work over the same addresses, so that one's recording serves the
   // other.

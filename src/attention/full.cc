@@ -50,16 +50,13 @@ class FullAttention final : public Attention {
   void begin_step(std::span<const SeqId> ids) override {
     std::vector<int64_t> rows;
     std::vector<int64_t> tokens;
-    // For all of them before any counts its token: a step that finds no memory can be taken again.
-    for (const SeqId id : ids) store_.reserve(sequences_.at(id).row, sequences_.at(id).tokens + 1);
     for (const SeqId id : ids) {
-      Sequence& sequence = sequences_.at(id);
+      const Sequence& sequence = sequences_.at(id);
+      store_.reserve(sequence.row, sequence.tokens + 1);
       rows.push_back(sequence.row);
-      tokens.push_back(++sequence.tokens);
-      statistics_.decode_steps += 1;
-      statistics_.context_tokens += sequence.tokens;
-      statistics_.attended_tokens += static_cast<double>(sequence.tokens);
+      tokens.push_back(sequence.tokens + 1);
     }
+    step_ids_.assign(ids.begin(), ids.end());
     step_.begin(rows, tokens);
     store_.upload_tables(device_.compute());
   }
@@ -73,6 +70,16 @@ class FullAttention final : public Attention {
     store_.append(input.layer, step_.k(), input.v, step_.tokens());
     const TensorView lse = lse_.get(DType::f32, {step_.size(), prefill_->shape().heads});
     store_.attend(input.layer, step_.q(), step_.batch(), out, lse);
+  }
+
+  void end_step() override {
+    for (const SeqId id : step_ids_) {
+      const int64_t tokens = ++sequences_.at(id).tokens;
+      statistics_.decode_steps += 1;
+      statistics_.context_tokens += tokens;
+      statistics_.attended_tokens += static_cast<double>(tokens);
+    }
+    step_ids_.clear();
   }
 
   void end(SeqId id) override {
@@ -105,6 +112,7 @@ class FullAttention final : public Attention {
   Scratch lse_;
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;
+  std::vector<SeqId> step_ids_;  // of the step that is not over
   AttentionStatistics statistics_;
 };
 

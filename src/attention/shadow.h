@@ -34,6 +34,7 @@ class ShadowAttention final : public Attention {
   void close_prefill(SeqId id, int64_t layer) override;
   void begin_step(std::span<const SeqId> ids) override;
   void decode(const LayerInput& input, TensorView out) override;
+  void end_step() override;
   void end(SeqId id) override;
   [[nodiscard]] AttentionStatistics statistics() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;
@@ -110,6 +111,7 @@ class ShadowAttention final : public Attention {
   std::map<SeqId, Sequence> sequences_;
   DeviceArray<int32_t> row_of_token_;  // of the prompt being closed
 
+  std::vector<SeqId> step_ids_;  // of the step that is not over
   Step sparse_step_, exact_step_;
   std::vector<int64_t> sparse_at_, exact_at_;  // places of each kind in the step's batch
   DeviceArray<int32_t> candidate_limits_, pick_limits_;

@@ -63,8 +63,6 @@ void ShadowAttention::make_room(Sequence& sequence) {
 }
 
 void ShadowAttention::begin_step(std::span<const SeqId> ids) {
-  // For all of them before any counts its token: a step that finds no memory can be taken again.
-  for (const SeqId id : ids) make_room(sequences_.at(id));
   std::vector<int64_t> rows[2];
   std::vector<int64_t> lengths[2];
   std::vector<int32_t> candidates;
@@ -75,15 +73,16 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   reranks_ = false;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     Sequence& sequence = sequences_.at(ids[i]);
+    make_room(sequence);
     const bool sparse = sequence.sparse;
+    const int64_t tokens = sequence.tokens + 1;
     rows[sparse].push_back(sequence.row);
-    lengths[sparse].push_back(++sequence.tokens);
+    lengths[sparse].push_back(tokens);
     (sparse ? sparse_at_ : exact_at_).push_back(static_cast<int64_t>(i));
-    count_step(sequence);
     if (!sparse) continue;
     candidates.push_back(static_cast<int32_t>(sequence.candidates));
     picks.push_back(static_cast<int32_t>(sequence.budget));
-    const int64_t sealed = sealed_chunks(sequence.tokens, config_.chunk_size, config_.local_window);
+    const int64_t sealed = sealed_chunks(tokens, config_.chunk_size, config_.local_window);
     open_chunks_ = std::max(open_chunks_, sealed);
     reranks_ = reranks_ || std::min(sequence.candidates, sealed - 1) > sequence.budget;
     most_candidates_ = std::max(most_candidates_, sequence.candidates);
@@ -95,6 +94,16 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   candidate_limits_.assign(std::move(candidates));
   pick_limits_.assign(std::move(picks));
   upload_tables();
+  step_ids_.assign(ids.begin(), ids.end());
+}
+
+void ShadowAttention::end_step() {
+  for (const SeqId id : step_ids_) {
+    Sequence& sequence = sequences_.at(id);
+    ++sequence.tokens;
+    count_step(sequence);
+  }
+  step_ids_.clear();
 }
 
 // Everything that the host changed goes to the device now, so that what follows can be recorded and replayed.

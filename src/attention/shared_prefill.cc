@@ -55,6 +55,10 @@ void SharedPrefill::decode(const LayerInput& input, TensorView out) {
   methods_[selected_]->decode(input, out);
 }
 
+void SharedPrefill::end_step() {
+  methods_[selected_]->end_step();
+}
+
 std::vector<int64_t> SharedPrefill::step_shape() const {
   std::vector<int64_t> shape = methods_[selected_]->step_shape();
   shape.push_back(static_cast<int64_t>(selected_));

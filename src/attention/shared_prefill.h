@@ -26,6 +26,7 @@ class SharedPrefill final : public Attention {
   void close_prefill(SeqId sequence, int64_t layer) override;
   void begin_step(std::span<const SeqId> sequences) override;
   void decode(const LayerInput& input, TensorView out) override;
+  void end_step() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;  // of the selected method
   void end(SeqId sequence) override;
   [[nodiscard]] AttentionStatistics statistics() override;  // of the selected method

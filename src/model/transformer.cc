@@ -176,15 +176,20 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
   const TensorView on_device = upload_ids(ids);
   attention.begin_step(sequences);
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
-  if (graph_ && graph_shape_ == shape) return graph_->launch();
-  graph_.reset();
-  if (warm_shape_ == shape) {
-    graph_ = device_.compute().record([&] { run_step(attention, on_device); });
-    graph_shape_ = shape;
+  if (!graph_ || graph_shape_ != shape) {
+    graph_.reset();
+    if (warm_shape_ == shape) {
+      graph_ = device_.compute().record([&] { run_step(attention, on_device); });
+      graph_shape_ = shape;
+    }
   }
-  if (graph_) return graph_->launch();
-  run_step(attention, on_device);
-  warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
+  if (graph_) {
+    graph_->launch();
+  } else {
+    run_step(attention, on_device);
+    warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
+  }
+  attention.end_step();
 }
 
 // All device work of a decode step: embed, layers, logits, the likeliest tokens.
