@@ -55,6 +55,10 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
   float r = fmaf(quarters, -1.57079637050628662109375f, high);  // exact
   r = fmaf(quarters, 4.37113900018624283e-8f, r);
   r = fmaf(quarters, 1.71512449999999988e-15f, r) + low;
+  const float more =
+      rintf(r * 0.636619772367581f);  // `quarters` is off by one where high has no fraction left
+  r = fmaf(more, -1.57079637050628662109375f, r);
+  r = fmaf(more, 4.37113900018624283e-8f, r);
   const float z = r * r;
   float s = fmaf(z, 2.7525562e-6f, -1.9840874e-4f);
   s = fmaf(s, z, 8.3333310e-3f);
@@ -64,7 +68,7 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
   c = fmaf(c, z, 4.1666646e-2f);
   c = fmaf(c, z, -0.5f);
   c = fmaf(c, z, 1.0f);
-  const int quadrant = static_cast<int>(quarters);
+  const int quadrant = static_cast<int>(quarters) + static_cast<int>(more);
   const bool swapped = (quadrant & 1) != 0;
   const float cosine = swapped ? s : c, sine = swapped ? c : s;
   return make_float2(((quadrant + 1) & 2) != 0 ? -cosine : cosine, (quadrant & 2) != 0 ? -sine : sine);
