@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "engine/engines.h"
 
 namespace shadowkv::testing {
@@ -72,6 +74,52 @@ TEST_F(Sessions, SequencesInOneStepEqualThemselvesAlone) {
       for (SequenceToken& entry : batch) entry.token = steps[step];
       const std::vector<float> rows = together->decode(0, batch);
       for (std::size_t i = 0; i < batch.size(); ++i) ASSERT_EQ(row_of(rows, i, 288), alone[i][step + 1]);
+    }
+  }
+}
+
+TEST_F(Sessions, TheLikeliestTokenAloneIsThatOfTheLogits) {
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    const auto by_logits = open({method}), greedy = open({method});
+    std::vector<SequenceToken> batch;
+    for (const int64_t length : {30, 200}) {
+      batch.push_back({by_logits->add(220), 5});
+      (void)by_logits->prefill(batch.back().sequence, random_ids(length));
+      ASSERT_EQ(greedy->add(220), batch.back().sequence);
+      (void)greedy->prefill(batch.back().sequence, random_ids(length));
+    }
+    for (int step = 0; step < 15; ++step) {
+      const std::vector<float> rows = by_logits->decode(0, batch);
+      const std::vector<int32_t> picked = greedy->decode_greedy(0, batch);
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        ASSERT_EQ(picked[i], best_of(row_of(rows, i, 288)));
+        batch[i].token = picked[i];
+      }
+    }
+  }
+}
+
+// For benchmarks: state that is made up has the sizes of the real one and can be decoded on.
+TEST_F(Sessions, MadeUpStateHoldsAndAttendsWhatAPromptOfItsLengthWould) {
+  const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};
+  const auto real = open(methods), made_up = open(methods);
+  const SequenceId id = real->add(720);
+  (void)real->prefill(id, random_ids(700));
+  ASSERT_EQ(made_up->add(720), id);
+  made_up->fill(id, 700, 9);
+  for (int64_t method = 0; method < 3; ++method) {
+    for (int step = 0; step < 10; ++step) {
+      const SequenceToken next{id, 20 + step};
+      (void)real->decode(method, {&next, 1});
+      for (const float x : made_up->decode(method, {&next, 1})) ASSERT_TRUE(std::isfinite(x));
+    }
+    const SessionStatistics a = real->statistics(method), b = made_up->statistics(method);
+    EXPECT_EQ(a.held_bytes, b.held_bytes);
+    EXPECT_EQ(a.context_tokens, b.context_tokens);
+    EXPECT_EQ(a.attended_tokens, b.attended_tokens);
+    // Made-up outliers are no chunks of the context, so that more is left to choose from.
+    if (method < 2) {
+      EXPECT_EQ(a.chosen_chunks, b.chosen_chunks);
     }
   }
 }
