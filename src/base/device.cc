@@ -1,5 +1,6 @@
 #include "base/device.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/bytes.h"
@@ -46,30 +47,49 @@ Buffer::~Buffer() {
   if (device_) device_->release(*this);
 }
 
+// Counts the bytes if the tier's budget has room for them.
+bool Device::reserve(Tier tier, Purpose purpose, int64_t bytes) {
+  const auto t = static_cast<std::size_t>(tier);
+  const std::lock_guard lock(mutex_);
+  const int64_t held = use_.held(tier);
+  if (bytes > use_.budget[t] - held) return false;
+  use_.bytes[t][static_cast<std::size_t>(purpose)] += bytes;
+  use_.peak[t] = std::max(use_.peak[t], held + bytes);
+  if (purpose == Purpose::tables || purpose == Purpose::activations) ++address_epoch_;
+  return true;
+}
+
+bool Device::relieve(int64_t bytes) {
+  return std::any_of(reliefs_.begin(), reliefs_.end(),
+                     [&](const auto& entry) { return entry.second(bytes) > 0; });
+}
+
+void Device::add_relief(const void* owner, Relief relief) {
+  reliefs_.emplace_back(owner, std::move(relief));
+}
+
+void Device::remove_relief(const void* owner) {
+  std::erase_if(reliefs_, [owner](const auto& entry) { return entry.first == owner; });
+}
+
 Buffer Device::allocate(Tier tier, Purpose purpose, int64_t bytes) {
   Buffer buffer;
   if (bytes == 0) return buffer;
   require(bytes > 0, "an allocation of {} bytes was asked for", bytes);
-  const auto t = static_cast<std::size_t>(tier);
-  {
-    const std::lock_guard lock(mutex_);
-    const int64_t held = use_.held(tier);
-    if (bytes > use_.budget[t] - held) {
-      throw OutOfMemory(
-          fmt::format("{} of {} memory for {} were asked for, {} of {} are free; ask for less context or "
-                      "raise --{}-memory",
-                      format_bytes(bytes), name_of(tier), name_of(purpose),
-                      format_bytes(use_.budget[t] - held), format_bytes(use_.budget[t]), name_of(tier)));
-    }
-    use_.bytes[t][static_cast<std::size_t>(purpose)] += bytes;
-    use_.peak[t] = std::max(use_.peak[t], held + bytes);
-    if (purpose == Purpose::tables || purpose == Purpose::activations) ++address_epoch_;
+  while (!reserve(tier, purpose, bytes)) {
+    if (tier == Tier::device && relieve(bytes)) continue;
+    throw OutOfMemory(
+        fmt::format("{} of {} memory for {} were asked for, {} of {} are free; ask for less context or "
+                    "raise --{}-memory",
+                    format_bytes(bytes), name_of(tier), name_of(purpose), format_bytes(free_bytes(tier)),
+                    format_bytes(memory().budget[static_cast<std::size_t>(tier)]), name_of(tier)));
   }
   buffer.device_ = this;
   buffer.bytes_ = bytes;
   buffer.tier_ = tier;
   buffer.purpose_ = purpose;
   buffer.data_ = allocate_raw(tier, bytes);
+  while (!buffer.data_ && tier == Tier::device && relieve(bytes)) buffer.data_ = allocate_raw(tier, bytes);
   if (!buffer.data_) {
     throw OutOfMemory(fmt::format("{} of {} memory were asked for and the system has none; lower --{}-memory",
                                   format_bytes(bytes), name_of(tier), name_of(tier)));

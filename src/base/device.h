@@ -10,6 +10,8 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/dtype.h"
 #include "base/parallel.h"
@@ -104,6 +106,12 @@ class Device {
   // asked, what is held and the budget. 0 bytes give an empty Buffer.
   [[nodiscard]] Buffer allocate(Tier tier, Purpose purpose, int64_t bytes);
 
+  // Asked when the device tier has no room for that many bytes: moves what may lie elsewhere and returns the
+  // bytes freed, 0 when there is nothing left to move. `owner` must be removed before it dies.
+  using Relief = std::function<int64_t(int64_t bytes)>;
+  void add_relief(const void* owner, Relief relief);
+  void remove_relief(const void* owner);
+
   // Grows whenever memory for tables or activations is allocated: while it stands still, addresses that a
   // recorded graph holds are valid.
   [[nodiscard]] int64_t address_epoch() const;
@@ -120,7 +128,10 @@ class Device {
  private:
   friend class Buffer;
   void release(Buffer& buffer) noexcept;
+  [[nodiscard]] bool reserve(Tier tier, Purpose purpose, int64_t bytes);
+  [[nodiscard]] bool relieve(int64_t bytes);
 
+  std::vector<std::pair<const void*, Relief>> reliefs_;
   mutable std::mutex mutex_;
   MemoryUse use_;              // guarded by mutex_
   int64_t address_epoch_ = 0;  // guarded by mutex_

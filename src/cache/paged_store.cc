@@ -5,12 +5,60 @@
 #include "base/check.h"
 
 namespace shadowkv {
+namespace {
+
+// Moving little at a time would look through every block again for each.
+constexpr int64_t kLeastSpillBytes = 256 << 20;
+
+}  // namespace
 
 PagedStore::PagedStore(Device& device, const PagedStoreConfig& config)
     : device_(device), config_(config), table_(device) {
   require(config.block_tokens > 0 && config.token_bytes > 0 && config.lists > 0,
           "a paged store needs tokens a block, bytes a token and lists; got {}, {}, {}", config.block_tokens,
           config.token_bytes, config.lists);
+  if (config.prefer_device && config.spill_to_host) {
+    device.add_relief(this, [this](int64_t bytes) { return spill(bytes); });
+  }
+}
+
+PagedStore::~PagedStore() {
+  device_.remove_relief(this);
+}
+
+// Moves blocks of the row that holds most on the device to the host, from its ends; returns the bytes moved.
+int64_t PagedStore::spill(int64_t bytes) {
+  int64_t most = 0;
+  Row* from = nullptr;
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    const int64_t held = held_bytes(static_cast<int64_t>(row), Tier::device);
+    if (held <= most) continue;
+    most = held;
+    from = &rows_[row];
+  }
+  if (!from) return 0;
+  device_.compute().synchronize();
+  device_.copy().synchronize();
+  const int64_t moved = spill_row(*from, std::max(bytes, kLeastSpillBytes));
+  write_table(from - rows_.data());
+  return moved;
+}
+
+int64_t PagedStore::spill_row(Row& entry, int64_t bytes) {
+  std::vector<std::pair<Block*, Block>> moves;
+  int64_t moved = 0;
+  for (auto& list : entry.lists) {
+    for (std::size_t i = list.size(); i-- > 0 && moved < bytes;) {
+      if (list[i]->tier() != Tier::device) continue;
+      Buffer host = device_.allocate(Tier::pinned_host, config_.purpose, list[i]->bytes());
+      device_.compute().copy(host.data(), list[i]->data(), host.bytes());
+      moved += host.bytes();
+      moves.emplace_back(&list[i], std::make_shared<Buffer>(std::move(host)));
+    }
+  }
+  device_.compute().synchronize();  // the old blocks die here
+  for (auto& [place, block] : moves) *place = std::move(block);
+  return moved;
 }
 
 int64_t PagedStore::capacity_for(int64_t tokens) const {

@@ -21,13 +21,16 @@ struct PagedStoreConfig {
   int64_t growth_tokens =
       0;  // a list's last block may be shorter, in steps of this; 0: blocks are always whole
   Purpose purpose = Purpose::keys_values;
-  bool prefer_device = true;  // false: host tier only; true with spill_to_host: device while it has room
-  bool spill_to_host = false;
+  bool prefer_device = true;   // false: host tier only; true with spill_to_host: device while it has room
+  bool spill_to_host = false;  // blocks also move to the host when others need the device
 };
 
 class PagedStore {
  public:
   PagedStore(Device& device, const PagedStoreConfig& config);
+  ~PagedStore();
+  PagedStore(const PagedStore&) = delete;
+  PagedStore& operator=(const PagedStore&) = delete;
 
   // Makes room for `tokens` tokens of sequence row `row`. Throws OutOfMemory and then holds what it held
   // before.
@@ -53,6 +56,8 @@ class PagedStore {
 
   [[nodiscard]] int64_t capacity_for(int64_t tokens) const;
   [[nodiscard]] Block allocate(int64_t bytes);
+  [[nodiscard]] int64_t spill(int64_t bytes);
+  [[nodiscard]] int64_t spill_row(Row& entry, int64_t bytes);
   void grow_list(std::vector<Block>& list, int64_t capacity);
   void write_table(int64_t row);
   void fit_table(int64_t rows, int64_t blocks);

@@ -148,6 +148,28 @@ TEST_F(Paged, RunsSpillToTheHostWhenTheDeviceIsFull) {
   expect_kept(store, 0, 20);
 }
 
+TEST_F(Paged, RunsGiveWayToOthersOnTheDeviceAndKeepTheirContents) {
+  PagedStore store(*device_, {.block_tokens = 4,
+                              .token_bytes = kTokenBytes,
+                              .lists = 2,
+                              .purpose = Purpose::values,
+                              .prefer_device = true,
+                              .spill_to_host = true});
+  for (const int64_t row : {0, 1}) {
+    store.reserve(row, 20);
+    fill(store, row, 0, 20);
+  }
+  ASSERT_EQ(store.held_bytes(0, Tier::pinned_host), 0);
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device) + 16);
+  const Buffer other = device_->allocate(Tier::device, Purpose::index, 100);
+  EXPECT_EQ(other.tier(), Tier::device);
+  EXPECT_GT(store.held_bytes(0, Tier::pinned_host) + store.held_bytes(1, Tier::pinned_host), 0);
+  for (const int64_t row : {0, 1}) {
+    EXPECT_EQ(held(store, row), 2 * 20 * kTokenBytes);
+    expect_kept(store, row, 20);
+  }
+}
+
 TEST_F(Paged, HostPlacementTakesNothingFromTheDevice) {
   PagedStore store(*device_, {.block_tokens = 4,
                               .token_bytes = kTokenBytes,
