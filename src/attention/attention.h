@@ -37,6 +37,13 @@ struct Footprint {
   int64_t device = 0;
   int64_t pinned_host = 0;
   int64_t either = 0;
+
+  Footprint& operator+=(const Footprint& other) {
+    device += other.device;
+    pinned_host += other.pinned_host;
+    either += other.either;
+    return *this;
+  }
 };
 
 struct SequencePlan {
@@ -71,6 +78,8 @@ class Attention {
   // Of a sequence that holds `tokens` tokens and may grow no further. A promise: what is held stays within
   // it.
   [[nodiscard]] virtual Footprint footprint(int64_t tokens) const = 0;
+  // The most that a sequence holds on its way from prompt to end, a change of form included.
+  [[nodiscard]] virtual Footprint peak(const SequencePlan& plan) const { return footprint(plan.max_tokens); }
   virtual void begin(SeqId sequence, const SequencePlan& plan) = 0;
 
   // For benchmarks of decode: the begun sequence holds `tokens` tokens of made-up state, as if it had read a

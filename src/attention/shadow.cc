@@ -91,6 +91,16 @@ Footprint ShadowAttention::footprint(int64_t tokens) const {
   return footprint;
 }
 
+// A sequence that turns sparse holds both forms and one layer's plain keys for a moment.
+Footprint ShadowAttention::peak(const SequencePlan& plan) const {
+  Footprint most = footprint(plan.max_tokens);
+  if (plan.prompt_tokens >= config_.exact_below || plan.max_tokens < config_.exact_below) return most;
+  const int64_t tokens = config_.exact_below - 1;
+  const int64_t turning = exact_.bytes_for(tokens) + turn_bytes(tokens) + footprint(tokens + 1).device;
+  most.device = std::max(most.device, turning);
+  return most;
+}
+
 void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
   sequences_[id] = {.row = rows_.add(id), .plan = plan, .sparse = plan.prompt_tokens >= config_.exact_below};
 }
@@ -254,14 +264,17 @@ void ShadowAttention::turn_sparse(Sequence& sequence) {
   sequence.sparse = true;
 }
 
+// Keys before and after rotation and values of one layer, and positions.
+int64_t ShadowAttention::turn_bytes(int64_t tokens) const {
+  return tokens * (3 * shape_.kv_width() * size_of(device_.activation_dtype()) + size_of(DType::i32));
+}
+
 // Its plain keys, turned back, make its first segments.
 void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   Queue& queue = device_.compute();
   const int64_t tokens = sequence.tokens;
   const int64_t numbers = tokens * shape_.kv_width();
-  const Buffer workspace =
-      device_.allocate(Tier::device, Purpose::activations,
-                       3 * numbers * size_of(device_.activation_dtype()) + tokens * size_of(DType::i32));
+  const Buffer workspace = device_.allocate(Tier::device, Purpose::activations, turn_bytes(tokens));
   const DType type = device_.activation_dtype();
   const auto view = [&](int which) {
     std::byte* data = workspace.data() + which * numbers * size_of(type);

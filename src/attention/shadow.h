@@ -27,6 +27,7 @@ class ShadowAttention final : public Attention {
   ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device);
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;
+  [[nodiscard]] Footprint peak(const SequencePlan& plan) const override;
   void begin(SeqId id, const SequencePlan& plan) override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
@@ -67,6 +68,7 @@ class ShadowAttention final : public Attention {
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const TensorView& min_cosine);
   void turn_sparse(Sequence& sequence);
+  [[nodiscard]] int64_t turn_bytes(int64_t tokens) const;
   void copy_exact_to_sparse(Sequence& sequence);
   [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;

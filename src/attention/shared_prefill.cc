@@ -18,12 +18,13 @@ void SharedPrefill::select(int64_t method) {
 
 Footprint SharedPrefill::footprint(int64_t tokens) const {
   Footprint sum;
-  for (const auto& method : methods_) {
-    const Footprint part = method->footprint(tokens);
-    sum.device += part.device;
-    sum.pinned_host += part.pinned_host;
-    sum.either += part.either;
-  }
+  for (const auto& method : methods_) sum += method->footprint(tokens);
+  return sum;
+}
+
+Footprint SharedPrefill::peak(const SequencePlan& plan) const {
+  Footprint sum;
+  for (const auto& method : methods_) sum += method->peak(plan);
   return sum;
 }
 

@@ -19,6 +19,7 @@ class SharedPrefill final : public Attention {
   [[nodiscard]] Attention& method(int64_t i) { return *methods_.at(static_cast<std::size_t>(i)); }
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;  // of all methods together
+  [[nodiscard]] Footprint peak(const SequencePlan& plan) const override;
   void begin(SeqId sequence, const SequencePlan& plan) override;
   void fill(SeqId sequence, int64_t tokens, uint64_t seed) override;  // under the selected method
   void force_hit_share(double share) override;                        // of the selected method

@@ -58,7 +58,7 @@ SequenceId ModelSession::add(int64_t max_tokens) {
 // Refuses before any work what cannot fit: state of the whole sequence, the prompt's workspace and
 // activations.
 void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
-  const Footprint state = attention_->footprint(max_tokens);
+  const Footprint state = attention_->peak({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
   const int64_t working =
       prefill_->workspace_bytes(prompt_tokens) + transformer_.prefill_bytes(prompt_tokens, kSliceTokens);
   const int64_t device_free = device_.free_bytes(Tier::device);

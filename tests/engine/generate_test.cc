@@ -174,6 +174,29 @@ TEST_F(Generate, WithoutMemoryItIsRefusedAndTheEngineGoesOn) {
   EXPECT_THROW((void)Engine::load(options), OutOfMemory);
 }
 
+// Room for the sequence at its largest, when it turns sparse, is asked for before the prefill.
+TEST_F(Generate, ARequestThatIsTakenHasTheMemoryToTurnSparse) {
+  AttentionConfig attention = small_shadow();
+  attention.exact_below = 2000;
+  EngineOptions options = small_engine_options();
+  const auto attempt = [&](int64_t device_bytes) {
+    options.device_bytes = device_bytes;
+    bool began = false;
+    GenerateRequest asked = request(1990, 30, attention);
+    asked.prefill_progress = [&](double) { began = true; };
+    const auto small = Engine::load(options);
+    try {
+      return static_cast<int64_t>(small->generate(asked, {}).ids.size());
+    } catch (const OutOfMemory&) {
+      return began ? int64_t{-1} : int64_t{0};
+    }
+  };
+  int64_t least = 1'000'000;
+  while (attempt(least) == 0) least += 20'000;
+  constexpr int64_t kScratch = 300'000;  // of prefill slices and decode steps, which is not asked for
+  EXPECT_EQ(attempt(least + kScratch), 30);
+}
+
 TEST_F(Generate, TheFootprintOfARequestIsWhatItHolds) {
   for (const AttentionConfig& attention : {full_attention(), small_shadow()}) {
     const GenerateResult result = engine_->generate(request(600, 30, attention), {});
