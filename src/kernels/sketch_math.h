@@ -29,7 +29,7 @@ SHADOWKV_HD constexpr int64_t sketch_token_bytes(int64_t head_dim, int64_t bits)
   return sketch_plane_words(head_dim) * 4 * bits;
 }
 
-// Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cu), and where in it word `word` of a
+// Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cuh), and where in it word `word` of a
 // token of the tile lies. Each plane is a multiple of four words.
 inline constexpr int64_t kSketchTileTokens = 128;
 SHADOWKV_HD constexpr int64_t sketch_tile_word(int64_t token, int64_t word) {

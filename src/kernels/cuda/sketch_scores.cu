@@ -1,18 +1,8 @@
-// The sketch: encoding by a warp a key, scoring on the tensor cores' bit products.
-//
-// Storage. Where a bit plane is a whole number of 128 bits and a block a whole number of 128 tokens, words
-// lie in tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8
-// tokens. For each 128 bits of a token (step s of all planes), lane 4 r' + t of a warp multiplies word t of
-// row r' and of row r' + 8, so its words of the 8 tokens m of both rows lie together: word 4 s + t of token 8
-// r + m is number
-// ((4 s + e / 4) 32 + 4 (r % 8) + t) 4 + e % 4 of the tile, e = 2 m + r / 8.
-//
-// Scoring. The m-th product takes token m of all 16 rows against the bit planes of four query heads, six
-// columns a head, so ordered that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens
-// of two rows for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes
-// of words and scales.
-#include "kernels/cuda/query_tile.cuh"
-#include "kernels/sketch_math.h"
+// Scores chunks by the sketch on the tensor cores' bit products (tiles as in sketch.cuh). The m-th product
+// takes token m of all 16 rows against the bit planes of four query heads, six columns a head, so ordered
+// that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows for one head,
+// and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and scales.
+#include "kernels/cuda/sketch.cuh"
 
 namespace shadowkv::cuda {
 namespace {
@@ -21,149 +11,6 @@ constexpr int kTileTokens = static_cast<int>(kSketchTileTokens);
 constexpr int kRowTokens = 8;
 constexpr int kQuadHeads = 4;    // query heads of one group of products
 constexpr int kQuadColumns = 3;  // column tiles of 8: kQuadHeads * kQueryBits / 8
-
-// ---- layout -----------------------------------------------------------------------------------------------
-
-struct WordLayout {
-  bool tiled;
-  int64_t token_words;  // apart, of tokens that lie one after the other
-  int words;            // of a token
-};
-
-bool is_aligned(const PagedView& view) {
-  return view.offset % 16 == 0 && view.head_offset % 16 == 0;
-}
-
-WordLayout layout_of(const SketchView& sketch, int64_t head_dim) {
-  const PagedView& words = sketch.words;
-  const int64_t bytes = sketch_token_bytes(head_dim, sketch.bits);
-  return {sketch_plane_words(head_dim) % 4 == 0 && words.token_bytes == bytes &&
-              words.block_tokens % kTileTokens == 0 && is_aligned(words),
-          words.token_bytes / 4, static_cast<int>(bytes / 4)};
-}
-
-// Word of a token, the token counted from its block's start.
-__device__ uint32_t* word_at(uint32_t* block, const WordLayout& layout, int64_t token, int word) {
-  if (!layout.tiled) return block + token * layout.token_words + word;
-  const int64_t tile = token / kTileTokens * kTileTokens;
-  return block + tile * layout.words + sketch_tile_word(token - tile, word);
-}
-
-// Start of the block that holds a token's words of one head.
-__device__ uint32_t* block_of(const PagedView& words, int64_t row, int64_t head, int64_t token) {
-  return reinterpret_cast<uint32_t*>(words.at(row, head, token - token % words.block_tokens));
-}
-
-// ---- turning ----------------------------------------------------------------------------------------------
-
-// y = H S x (sketch_math.h) by one warp: number i = lane + 32 j lies in x[j]; those from head_dim on stay.
-template <int kNumbers>
-__device__ void turn(float (&x)[kNumbers], int head_dim) {
-  const int lane = threadIdx.x % kWarp;
-  int size[kNumbers];  // of the Hadamard block that number j of this lane belongs to; 0 beyond the head
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    const int i = lane + j * kWarp;
-    size[j] = 0;
-    for (int first = 0; first < head_dim && i < head_dim;) {
-      const int block = static_cast<int>(hadamard_block(first, head_dim));
-      if (i < first + block) {
-        size[j] = block;
-        break;
-      }
-      first += block;
-    }
-    x[j] *= sketch_sign(i);
-  }
-#pragma unroll
-  for (int half = 1; half < kWarp; half *= 2) {
-#pragma unroll
-    for (int j = 0; j < kNumbers; ++j) {
-      const float other = __shfl_xor_sync(kAllLanes, x[j], half);
-      if (half < size[j]) x[j] = (lane & half) == 0 ? x[j] + other : other - x[j];
-    }
-  }
-#pragma unroll
-  for (int step = 1; step < kNumbers; step *= 2) {
-#pragma unroll
-    for (int j = 0; j < kNumbers; ++j) {
-      if ((j & step) != 0 || j + step >= kNumbers || step * kWarp >= size[j]) continue;
-      const float a = x[j], b = x[j + step];
-      x[j] = a + b;
-      x[j + step] = a - b;
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    if (size[j] > 0) x[j] *= 1.0f / sqrtf(static_cast<float>(size[j]));
-  }
-}
-
-// Calls body with how many numbers a lane holds.
-template <int kCount>
-struct Numbers {
-  static constexpr int value = kCount;
-};
-template <typename Body>
-void with_lane_numbers(int64_t head_dim, const Body& body) {
-  if (head_dim <= 2 * kWarp) return body(Numbers<2>());
-  if (head_dim <= 4 * kWarp) return body(Numbers<4>());
-  body(Numbers<8>());
-}
-
-// ---- encoding ---------------------------------------------------------------------------------------------
-
-constexpr int kEncodeWarps = 8;
-
-__device__ uint32_t code_of(float y, float root_mean_square, int bits) {
-  const bool positive = y >= 0.0f, inner = fabsf(y) < root_mean_square;
-  if (bits == 1) return positive ? 1u : 0u;
-  return positive ? (inner ? 2u : 3u) : (inner ? 1u : 0u);
-}
-
-// One warp a token and head.
-template <int kNumbers, typename T>
-__global__ void __launch_bounds__(kEncodeWarps* kWarp)
-    encode_kernel(const T* k, TokenBatch tokens, SketchView sketch, WordLayout layout, int64_t heads,
-                  int head_dim) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kEncodeWarps) + threadIdx.x / kWarp;
-  if (i >= tokens.count * heads) return;
-  const int lane = threadIdx.x % kWarp, bits = static_cast<int>(sketch.bits);
-  const int64_t t = i / heads, g = i % heads, row = tokens.rows[t], position = tokens.positions[t];
-  const auto* centre = reinterpret_cast<const float*>(sketch.centre.at(row, g, position));
-  float y[kNumbers];
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    const int d = lane + j * kWarp;
-    y[j] = d < head_dim ? to_float(k[i * head_dim + d]) - centre[d] : 0.0f;
-  }
-  turn(y, head_dim);
-  float squares = 0.0f;
-#pragma unroll
-  for (float x : y) squares += x * x;
-  squares = warp_reduce(squares, Sum());
-  const float root_mean_square = sqrtf(squares / static_cast<float>(head_dim));
-  uint32_t* words = block_of(sketch.words, row, g, position);
-  const int64_t token = position % sketch.words.block_tokens;
-  const int plane = static_cast<int>(sketch_plane_words(head_dim));
-  float along = 0.0f;
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    if (j >= plane) break;
-    const bool held = lane + j * kWarp < head_dim;
-    const uint32_t code = held ? code_of(y[j], root_mean_square, bits) : 0u;
-    const int level = 2 * static_cast<int>(code) - ((1 << bits) - 1);
-    along += held ? y[j] * static_cast<float>(level) : 0.0f;
-    for (int b = 0; b < bits; ++b) {
-      const uint32_t word = __ballot_sync(kAllLanes, ((code >> b) & 1u) != 0);
-      if (lane == 0) *word_at(words, layout, token, b * plane + j) = word;
-    }
-  }
-  along = warp_reduce(along, Sum());
-  if (lane != 0) return;
-  *reinterpret_cast<Bf16*>(sketch.scales.at(row, g, position)) =
-      __float2bfloat16_rn(along > 0.0f ? squares / along : 0.0f);
-}
 
 // ---- queries ----------------------------------------------------------------------------------------------
 
@@ -180,7 +27,7 @@ struct ScoreParams {
   const Bf16* q;  // [B, H, D]
   DecodeBatch batch;
   SketchView sketch;
-  WordLayout layout;
+  SketchLayout layout;
   int64_t kv_heads;
   int group;  // query heads of a KV head
   int head_dim;
@@ -223,7 +70,7 @@ __global__ void __launch_bounds__(kWarp) round_queries_kernel(ScoreParams p) {
     product = warp_reduce(product, Sum());
     if (lane == 0) p.queries.bases[i * p.queries.segments + s] = p.scale * kLog2e * product;
   }
-  turn(y, p.head_dim);
+  turn_sketch(y, p.head_dim);
   float largest = 0.0f;
 #pragma unroll
   for (float x : y) largest = fmaxf(largest, fabsf(x));
@@ -478,11 +325,11 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kSteps* kBits == 1    ? 7
 constexpr int kChunkThreads = 128;
 
 // Sum of a query's numbers at the set bits of one plane.
-__device__ int count_plane(uint32_t* block, const WordLayout& layout, int64_t token, int first, int plane,
+__device__ int count_plane(uint32_t* block, const SketchLayout& layout, int64_t token, int first, int plane,
                            const uint32_t* query) {
   int sum = 0;
   for (int w = 0; w < plane; ++w) {
-    const uint32_t word = *word_at(block, layout, token, first + w);
+    const uint32_t word = *sketch_word_at(block, layout, token, first + w);
 #pragma unroll
     for (int bit = 0; bit < kQueryBits; ++bit) {
       const int count = __popc(word & query[bit * plane + w]);
@@ -507,7 +354,7 @@ __global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(ScoreParams
   const float step = p.queries.steps[head];
   const int lowest = ((1 << bits) - 1) * p.queries.sums[head];
   const int64_t first = chunk * p.chunk, in_block = first % p.sketch.words.block_tokens;
-  uint32_t* block = block_of(p.sketch.words, row, g, first);
+  uint32_t* block = sketch_block_of(p.sketch.words, row, g, first);
   const int64_t segment = first / p.sketch.centre.block_tokens;
   const float base = p.queries.bases[head * p.queries.segments + segment];
   float most = kMinusInfinity, sum = 0.0f;
@@ -562,28 +409,11 @@ bool scores_by_tiles(const ScoreParams& p) {
   const PagedView& scales = p.sketch.scales;
   return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) &&
          (p.head_dim == 128 || p.head_dim == 256) && scales.token_bytes == 2 &&
-         scales.block_tokens == p.sketch.words.block_tokens && is_aligned(scales) &&
+         scales.block_tokens == p.sketch.words.block_tokens && is_sketch_aligned(scales) &&
          p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
 }
 
 }  // namespace
-
-void sketch_encode(Queue& queue, const SketchEncodeParams& p) {
-  constexpr const char* kOp = "sketch_encode";
-  const int64_t heads = p.k.shape[1], head_dim = p.k.shape[2];
-  demand_head_dim(head_dim, kOp);
-  const WordLayout layout = layout_of(p.sketch, head_dim);
-  const unsigned blocks = grid_x(ceil_div<int64_t>(p.tokens.count * heads, kEncodeWarps), kOp);
-  with_number_type(p.k.dtype, kOp, [&](auto* type) {
-    with_lane_numbers(head_dim, [&](auto numbers) {
-      constexpr int kNumbers = decltype(numbers)::value;
-      using T = std::remove_pointer_t<decltype(type)>;
-      encode_kernel<kNumbers, T><<<blocks, kEncodeWarps * kWarp, 0, stream_of(queue)>>>(
-          device_ptr<T>(p.k), p.tokens, p.sketch, layout, heads, static_cast<int>(head_dim));
-    });
-  });
-  check_launch(kOp);
-}
 
 void sketch_scores(Queue& queue, const SketchScoresParams& p) {
   constexpr const char* kOp = "sketch_scores";
@@ -597,7 +427,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
   ScoreParams params{device_ptr<Bf16>(p.q),
                      p.batch,
                      p.sketch,
-                     layout_of(p.sketch, head_dim),
+                     sketch_layout(p.sketch, head_dim),
                      p.kv_heads,
                      static_cast<int>(heads / p.kv_heads),
                      static_cast<int>(head_dim),
