@@ -48,15 +48,15 @@ struct SequenceFootprint {
 };
 
 struct EngineOptions {
-  std::filesystem::path model;      // .gguf file or Hugging Face folder; empty with `shape`
-  std::string shape;                // name of a shape to run on random weights instead of a model
-  std::filesystem::path tokenizer;  // tokenizer.json or .gguf, where the model has none beside it
-  std::string device = "cpu";       // cpu, cuda, or auto: a GPU where this build and this machine have one
-  std::string dtype = "bfloat16";   // compute and storage type: float32 or bfloat16
-  int threads = 0;                  // host threads; 0: one per core
-  int64_t device_bytes = 0;         // budget of the device tier; 0: half of the machine's memory
-  int64_t host_bytes = 0;           // budget of the host tier; 0: half of the machine's memory
-  uint64_t seed = 1;                // of random weights
+  std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with `shape`
+  std::string shape = {};                // name of a shape to run on random weights instead of a model
+  std::filesystem::path tokenizer = {};  // tokenizer.json or .gguf, where the model has none beside it
+  std::string device = "cpu";      // cpu, cuda, or auto: a GPU where this build and this machine have one
+  std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
+  int threads = 0;                 // host threads; 0: one per core
+  int64_t device_bytes = 0;        // budget of the device tier; 0: half of the machine's memory
+  int64_t host_bytes = 0;          // budget of the host tier; 0: half of the machine's memory
+  uint64_t seed = 1;               // of random weights
 };
 
 // Model facts without loading the weights, from EngineOptions::model or ::shape.
@@ -127,11 +127,11 @@ class Session {
   // The same, but only the likeliest next token of each comes back.
   virtual std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) = 0;
 
-  // For benchmarks: an empty sequence holds `tokens` tokens of made-up state under every method, as if it had read
-  // a prompt of that length.
+  // For benchmarks: an empty sequence holds `tokens` tokens of made-up state under every method, as if it had
+  // read a prompt of that length.
   virtual void fill(SequenceId sequence, int64_t tokens, uint64_t seed) = 0;
-  // For benchmarks: a method's choices are paid for, then replaced by ones of which that share [0, 1] is found in the
-  // slot cache; negative: choices stand.
+  // For benchmarks: a method's choices are paid for, then replaced by ones of which that share [0, 1] is
+  // found in the slot cache; negative: choices stand.
   virtual void force_hit_share(int64_t method, double share) = 0;
 
   virtual void remove(SequenceId sequence) = 0;

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kHugePageBytes = 2 << 20;
 // Left to the driver, to library handles and to what is lost between slabs.
-constexpr int64_t kDeviceReserve = int64_t{1} << 30;
+constexpr int64_t kDeviceReserve = int64_t{2} << 30;
 
 constexpr SlabHeapConfig kDeviceHeap{.alignment = 256,
                                      .granularity = kHugePageBytes,

@@ -29,8 +29,8 @@ SHADOWKV_HD constexpr int64_t sketch_token_bytes(int64_t head_dim, int64_t bits)
   return sketch_plane_words(head_dim) * 4 * bits;
 }
 
-// Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cuh), and where in it word `word` of a
-// token of the tile lies. Each plane is a multiple of four words.
+// Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cuh), and where in it word `word` of
+// a token of the tile lies. Each plane is a multiple of four words.
 inline constexpr int64_t kSketchTileTokens = 128;
 SHADOWKV_HD constexpr int64_t sketch_tile_word(int64_t token, int64_t word) {
   const int64_t row = token / 8, e = 2 * (token % 8) + row / 8, lane = 4 * (row % 8) + word % 4;

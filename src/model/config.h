@@ -15,30 +15,32 @@ namespace shadowkv {
 class GgufFile;
 
 struct ModelConfig {
-  std::string architecture;    // "llama"
-  std::string name;            // as the file calls itself, for people
+  std::string architecture;  // "llama"
+  std::string name;          // as the file calls itself, for people
   int64_t vocab_size = 0;
-  int64_t hidden = 0;          // width of the residual stream
+  int64_t hidden = 0;  // width of the residual stream
   int64_t layers = 0;
-  int64_t heads = 0;           // query heads
-  int64_t kv_heads = 0;        // heads % kv_heads == 0
-  int64_t head_dim = 0;        // multiple of 8, at most 256
-  int64_t inner = 0;           // width of the gated MLP
-  int64_t context = 0;         // tokens the model was trained for
+  int64_t heads = 0;     // query heads
+  int64_t kv_heads = 0;  // heads % kv_heads == 0
+  int64_t head_dim = 0;  // multiple of 8, at most 256
+  int64_t inner = 0;     // width of the gated MLP
+  int64_t context = 0;   // tokens the model was trained for
   double rms_eps = 1e-5;
   bool tied_embeddings = false;
   RopeConfig rope;
-  int64_t bos_token = -1;              // -1: none
-  std::vector<int64_t> eos_tokens;     // any of them ends an answer
+  int64_t bos_token = -1;           // -1: none
+  std::vector<int64_t> eos_tokens;  // any of them ends an answer
 
   [[nodiscard]] int64_t kv_width() const { return kv_heads * head_dim; }
   // Parameters in all matrices, embeddings counted once when tied.
   [[nodiscard]] int64_t parameters() const;
 };
 
-// Throw InvalidInput naming the field, its value and what is allowed; an unknown architecture lists the known.
+// Throw InvalidInput naming the field, its value and what is allowed; an unknown architecture lists the
+// known.
 [[nodiscard]] ModelConfig config_from_gguf(const GgufFile& file);
-[[nodiscard]] ModelConfig config_from_hf_folder(const std::filesystem::path& folder);  // reads config.json (+ generation_config.json)
+[[nodiscard]] ModelConfig config_from_hf_folder(
+    const std::filesystem::path& folder);  // reads config.json (+ generation_config.json)
 // Sizes of a named public model or of a test shape, for runs on random weights: "llama-3-8b", "tiny", ...
 [[nodiscard]] ModelConfig config_from_shape_name(std::string_view shape);
 [[nodiscard]] std::vector<std::string> shape_names();

@@ -25,9 +25,9 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  TensorView embedding;       // [vocab, hidden]
-  TensorView final_norm;      // [hidden]
-  TensorView lm_head;         // [vocab, hidden]; the embedding itself when tied
+  TensorView embedding;   // [vocab, hidden]
+  TensorView final_norm;  // [hidden]
+  TensorView lm_head;     // [vocab, hidden]; the embedding itself when tied
   std::vector<LayerWeights> layers;
   std::vector<Buffer> storage;  // owns everything above
 };
@@ -46,6 +46,7 @@ struct LoadedModel {
                                      const LoadProgress& progress = {});
 
 // Random weights of the right sizes and scales, for benchmarks: same seed, same weights.
-[[nodiscard]] ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device, uint64_t seed);
+[[nodiscard]] ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device,
+                                          uint64_t seed);
 
 }  // namespace shadowkv

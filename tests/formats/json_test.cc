@@ -40,7 +40,7 @@ TEST(Json, DepthIsBoundedButBracketsInStringsDoNotCount) {
   EXPECT_NE(refusal_of_text(std::string(1'000'000, '[')), "");
 }
 
-// Half a million pairs, as a tokenizer's merges are: a check that walked the text for every bracket would take hours.
+// Half a million pairs, as a tokenizer has merges: walking the text for every bracket would take hours.
 TEST(Json, ManyBracketsAreReadInLinearTime) {
   constexpr int kPairs = 500'000;
   std::string text = "[[1,2]";
