@@ -48,6 +48,28 @@ TEST_P(Invariance, SlotsAndPlacementChangeNothing) {
   }
 }
 
+// Another owner asks for the device in mid-generation, so that values move to the host.
+TEST_P(Invariance, ValuesThatMoveToTheHostInMidGenerationChangeNothing) {
+  const auto expected = run(GetParam().config);
+  TinyModel model(GetParam().shape);
+  Methods methods(model, {GetParam().config});
+  ASSERT_EQ(methods.prefill(0, tiny_ids(kPrompt), kSteps), expected[0]);
+  const std::vector<int32_t> tokens = tiny_ids(kSteps, 2);
+  const std::vector<SeqId> ids = {0};
+  Buffer other;
+  for (std::size_t step = 0; step < kSteps; ++step) {
+    const int64_t movable = model.device().memory().of(Tier::device, Purpose::values);
+    if (step == kSteps / 2 && GetParam().config.placement == Placement::spill && movable > 0) {
+      const int64_t budget = model.device().memory().budget[0];
+      model.device().set_budget(Tier::device, model.device().memory().held(Tier::device));
+      other = model.device().allocate(Tier::device, Purpose::index, 64);
+      model.device().set_budget(Tier::device, budget);
+      EXPECT_GT(model.device().memory().of(Tier::pinned_host, Purpose::values), 0);
+    }
+    ASSERT_EQ(methods.decode(ids, {&tokens[step], 1}), expected[step + 1]) << "step " << step;
+  }
+}
+
 // Three sequences of other lengths, one of them short enough to be exact in the cases that have exact_below,
 // and one whose share of the context makes a far larger budget.
 TEST_P(Invariance, OthersInTheBatchChangeNothing) {
