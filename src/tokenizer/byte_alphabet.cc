@@ -26,7 +26,7 @@ constexpr std::array<char32_t, 256> make_alphabet() {
 constexpr std::array<int, kAlphabetEnd> make_inverse() {
   std::array<int, kAlphabetEnd> table{};
   for (int& byte : table) byte = -1;
-  constexpr auto alphabet = make_alphabet();
+  const auto alphabet = make_alphabet();
   for (size_t byte = 0; byte < 256; ++byte) table[alphabet[byte]] = static_cast<int>(byte);
   return table;
 }

@@ -78,9 +78,9 @@ using IdsByText = std::unordered_map<std::string_view, int32_t>;
 void add_token(int64_t id, const std::string& text, int64_t type, TokenizerSpec& spec) {
   if (type == kUnused) return;
   if (type == kNormal) {
-    std::optional<std::string> bytes = alphabet_to_bytes(text);
+    const std::optional<std::string> bytes = alphabet_to_bytes(text);
     const TokenKind kind = bytes ? TokenKind::model : TokenKind::added;
-    return set_token(spec, id, kind, bytes ? std::move(*bytes) : text);
+    return set_token(spec, id, kind, bytes ? *bytes : text);
   }
   require(type == kUnknown || type == kControl || type == kUserDefined,
           "{}: the token {} has the type {} (tokenizer.ggml.token_type), which a byte-level vocabulary does "

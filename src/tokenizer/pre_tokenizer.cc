@@ -72,13 +72,14 @@ std::vector<Part> join_to_previous(const std::vector<Part>& parts) {
 std::vector<Part> join_to_next(const std::vector<Part>& parts) {
   std::vector<Part> out;
   bool previous = false;
-  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
-    if (part->is_match && !previous && !out.empty()) {
-      out.back().begin = part->begin;
+  for (std::size_t i = parts.size(); i-- > 0;) {
+    const Part& part = parts[i];
+    if (part.is_match && !previous && !out.empty()) {
+      out.back().begin = part.begin;
     } else {
-      out.push_back(*part);
+      out.push_back(part);
     }
-    previous = part->is_match;
+    previous = part.is_match;
   }
   std::reverse(out.begin(), out.end());
   return out;

@@ -19,7 +19,9 @@ using IdsByText = std::unordered_map<std::string_view, int32_t>;
 // Where a file may name a feature without using it: null, false, "" and 0 are all off.
 void require_off(const JsonPart& part, const char* key) {
   const Json* value = find_field(part, key);
-  const bool off = value == nullptr || *value == false || *value == "" || *value == 0 || *value == 0.0;
+  const auto* text = value ? value->get_ptr<const std::string*>() : nullptr;
+  const bool off =
+      value == nullptr || *value == false || (text && text->empty()) || *value == 0 || *value == 0.0;
   require(off, "{} sets '{}', which is not supported", part.name, key);
 }
 

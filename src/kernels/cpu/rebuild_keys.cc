@@ -91,9 +91,9 @@ SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const f
   SHADOWKV_UNROLL
   for (int v = 0; v < kVectors; ++v) load(mean + v * kLanes, b[v]);
   SHADOWKV_UNROLL
-  for (int64_t t = 0; t < kGroup; ++t) {
+  for (auto& token : sums) {
     SHADOWKV_UNROLL
-    for (int v = 0; v < kVectors; ++v) sums[t][v] = b[v];
+    for (int v = 0; v < kVectors; ++v) token[v] = b[v];
   }
   for (int64_t r = 0; r < rank; ++r) {
     SHADOWKV_UNROLL
