@@ -41,7 +41,7 @@ double parse_percent(std::string_view name, std::string_view text) {
   return percent / 100.0;
 }
 
-Knob whole_knob(std::string name, std::string help, int64_t AttentionConfig::*field, int64_t least,
+Knob whole_knob(const std::string& name, std::string help, int64_t AttentionConfig::*field, int64_t least,
                 int64_t most) {
   auto get = [field](const AttentionConfig& config) { return fmt::format("{}", config.*field); };
   auto set = [=](AttentionConfig& config, std::string_view text) {
@@ -50,7 +50,7 @@ Knob whole_knob(std::string name, std::string help, int64_t AttentionConfig::*fi
   return {name, std::move(help), get, set};
 }
 
-Knob real_knob(std::string name, std::string help, double AttentionConfig::*field, double least,
+Knob real_knob(const std::string& name, std::string help, double AttentionConfig::*field, double least,
                double most) {
   auto get = [field](const AttentionConfig& config) { return fmt::format("{}", config.*field); };
   auto set = [=](AttentionConfig& config, std::string_view text) {
@@ -61,8 +61,8 @@ Knob real_knob(std::string name, std::string help, double AttentionConfig::*fiel
 
 // words: the values of the enum in order.
 template <typename Enum>
-Knob word_knob(std::string name, std::string help, Enum AttentionConfig::*field,
-               std::vector<std::string> words) {
+Knob word_knob(const std::string& name, std::string help, Enum AttentionConfig::*field,
+               const std::vector<std::string>& words) {
   auto get = [=](const AttentionConfig& config) { return words[static_cast<std::size_t>(config.*field)]; };
   auto set = [=](AttentionConfig& config, std::string_view text) {
     for (std::size_t i = 0; i < words.size(); ++i) {
