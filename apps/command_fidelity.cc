@@ -151,6 +151,7 @@ void run(const Arguments& a) {
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   resolve_methods(*engine, methods);
   std::vector<TextIds> texts;
+  texts.reserve(a.texts.size());
   for (const std::string& file : a.texts) texts.push_back(read_text(*engine, a, file));
   std::vector<Score> scores(methods.size());
   for (const TextIds& text : texts) score_text(*engine, a, text, methods, scores);
