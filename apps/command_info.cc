@@ -147,6 +147,7 @@ void run(Arguments a) {
   const int64_t weights = weight_bytes(model, a.engine.dtype);
   const Room room{a.engine.device_bytes - weights, a.engine.host_bytes};
   std::vector<MethodFacts> all;
+  all.reserve(methods.size());
   for (const NamedMethod& method : methods) all.push_back(facts_of(a, method, room));
   if (a.json) return print_json(report(model, all, a, weights));
   print_model(model, a, weights);
