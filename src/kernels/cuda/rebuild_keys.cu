@@ -1,8 +1,9 @@
 // Keys of missing chunks from their factors, on tensor cores. A block takes one sequence, KV head and
 // segment: it holds the segment's basis for that head in shared memory as bfloat16 and walks the missing
 // candidates' tokens in full tiles of 64. Factors are multiplied as bfloat16 (int8 codes exactly, their scale
-// afterwards), summed in float32, turned in float32 and rounded once. Bound: bytes of the basis (float32,
-// once a block), of the factors and of the keys written.
+// afterwards), summed in float32, turned in float32 and rounded once. A warp's columns hold both numbers of
+// every pair that is half a head apart, so that such heads are turned in registers. Bound: bytes of the basis
+// (float32, once a block), of the factors and of the keys written.
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -11,8 +12,8 @@ namespace {
 constexpr int kTileTokens = 64;
 constexpr int kWarps = 8;  // four groups of 16 tokens, each by two halves of the columns
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kPad = 8;     // numbers between rows, so that matrix loads meet all banks
-constexpr int kSplits = 8;  // blocks that a sequence and KV head is worth at least
+constexpr int kPad = 8;      // numbers between rows, so that matrix loads meet all banks
+constexpr int kSplits = 16;  // blocks that a sequence and KV head may have at least
 
 struct RebuildParams {
   DecodeBatch batch;
@@ -29,18 +30,17 @@ struct RebuildParams {
   int candidates;
   int chunk;
   int head_dim;
-  int segments;  // that a sequence of the batch may have
-  int splits;    // blocks that share a segment's tiles
-  int panel;     // numbers of a factor held at a time, a multiple of 16
-  bool vectors;  // whether factors and bases can be read 16 bytes at a time
+  int segments;             // that a sequence of the batch may have
+  uint32_t segment_tokens;  // positions are below 2^31, so a longer segment is the only one
+  int splits;               // blocks that share a segment's tiles at most
+  int share;                // tiles that are worth a block's reading of the basis
+  int panel;                // numbers of a factor held at a time, a multiple of 16
+  bool vectors;             // whether factors and bases can be read 16 bytes at a time
+  bool in_registers;        // whether keys are turned there: whole heads, halves paired, to bfloat16
 
-  __device__ int64_t segment_of(int64_t position) const {
-    const int64_t segment = position / mean.block_tokens;
+  __device__ int segment_of(int position) const {
+    const int segment = static_cast<int>(static_cast<uint32_t>(position) / segment_tokens);
     return segment < segments ? segment : segments - 1;
-  }
-  // Basis and mean may be cut differently; the finer one decides.
-  __device__ bool in_segment(int64_t position, int64_t segment) const {
-    return segment_of(position) == segment;
   }
 };
 
@@ -55,8 +55,9 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
   float r = fmaf(quarters, -1.57079637050628662109375f, high);  // exact
   r = fmaf(quarters, 4.37113900018624283e-8f, r);
   r = fmaf(quarters, 1.71512449999999988e-15f, r) + low;
-  const float more =
-      rintf(r * 0.636619772367581f);  // `quarters` is off by one where high has no fraction left
+  // `quarters` is off by one where high has no fraction left; adding 1.5 * 2^23 rounds to an integer.
+  constexpr float kRound = 12582912.0f;
+  const float shifted = fmaf(r, 0.636619772367581f, kRound), more = shifted - kRound;
   r = fmaf(more, -1.57079637050628662109375f, r);
   r = fmaf(more, 4.37113900018624283e-8f, r);
   const float z = r * r;
@@ -68,7 +69,7 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
   c = fmaf(c, z, 4.1666646e-2f);
   c = fmaf(c, z, -0.5f);
   c = fmaf(c, z, 1.0f);
-  const int quadrant = static_cast<int>(quarters) + static_cast<int>(more);
+  const int quadrant = static_cast<int>(quarters) + __float_as_int(shifted);  // 1.5 * 2^23 has no low bits
   const bool swapped = (quadrant & 1) != 0;
   const float cosine = swapped ? s : c, sine = swapped ? c : s;
   return make_float2(((quadrant + 1) & 2) != 0 ? -cosine : cosine, (quadrant & 2) != 0 ? -sine : sine);
@@ -76,24 +77,33 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
 
 // ---- which tokens -----------------------------------------------------------------------------------------
 
+constexpr int kLineBytes = 128;
+
+// Asks the L2 cache for a line.
+__device__ inline void fetch(const void* line) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(line));
+}
+
 // One tile's tokens: where each lies and goes; position -1: none.
 struct TileRows {
   int position[kTileTokens];
   int out_row[kTileTokens];  // of [M, chunk]
   float scale[kTileTokens];
+  const std::byte* factors[kTileTokens];
 };
 
 // Lists the candidates to rebuild that have a token in the segment, in order; returns how many.
-__device__ int list_missing(const RebuildParams& p, int64_t bg, int64_t segment, int* list, int* counts) {
+__device__ int list_missing(const RebuildParams& p, int64_t bg, int segment, int* list, int* counts) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   int listed = 0;
   for (int first = 0; first < p.candidates; first += kThreads) {
     const int i = first + threadIdx.x;
     bool missing = false;
     if (i < p.candidates) {
-      const int64_t chunk = p.chunks[bg * p.candidates + i], start = chunk * p.chunk;
-      missing = chunk >= 0 && (p.slots == nullptr || p.slots[bg * p.candidates + i] < 0) &&
-                p.segment_of(start) <= segment && segment <= p.segment_of(start + p.chunk - 1);
+      const int chunk = p.chunks[bg * p.candidates + i], start = chunk * p.chunk;
+      const int slot = p.slots == nullptr ? -1 : p.slots[bg * p.candidates + i];
+      missing = chunk >= 0 && slot < 0 && p.segment_of(start) <= segment &&
+                segment <= p.segment_of(start + p.chunk - 1);
     }
     const unsigned lanes = __ballot_sync(kAllLanes, missing);
     if (lane == 0) counts[warp] = __popc(lanes);
@@ -109,7 +119,7 @@ __device__ int list_missing(const RebuildParams& p, int64_t bg, int64_t segment,
   return listed;
 }
 
-__device__ void find_rows(const RebuildParams& p, int64_t b, int64_t bg, int64_t segment, const int* list,
+__device__ void find_rows(const RebuildParams& p, int64_t row, int64_t bg, int segment, const int* list,
                           int listed, int tile, TileRows& rows) {
   const int i = threadIdx.x;
   if (i < kTileTokens) {
@@ -118,45 +128,63 @@ __device__ void find_rows(const RebuildParams& p, int64_t b, int64_t bg, int64_t
     if (nth < listed) {
       position = p.chunks[bg * p.candidates + list[nth]] * p.chunk + t;
       out_row = list[nth] * p.chunk + t;
-      if (!p.in_segment(position, segment)) position = -1;
+      if (p.segment_of(position) != segment) position = -1;
     }
     rows.position[i] = position;
     rows.out_row[i] = out_row;
-    rows.scale[i] = position < 0 ? 0.0f : row_scale(p.factors, p.batch.rows[b], 0, position);
+    rows.scale[i] = position < 0 ? 0.0f : row_scale(p.factors, row, 0, position);
+    const std::byte* factors = position < 0 ? nullptr : p.factors.data.at(row, 0, position);
+    rows.factors[i] = factors;
+    const int bytes = factors == nullptr ? 0 : p.rank * static_cast<int>(size_of(p.factors.data.dtype));
+    for (int at = 0; at < bytes; at += kLineBytes) fetch(factors + at);
   }
   __syncthreads();
 }
 
 // ---- loading ----------------------------------------------------------------------------------------------
 
+// 16 codes as bfloat16, which holds them exactly.
+__device__ void store_codes(const uint4& codes, Bf16* to) {
+  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float numbers[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      numbers[j] = static_cast<float>(static_cast<int8_t>(words[2 * half + j / 4] >> (8 * (j % 4))));
+    }
+    Bf16x8::from_floats(numbers).store(to + 8 * half);
+  }
+}
+
 // Numbers [first, first + panel) of each token's factor, codes unscaled, as bfloat16; zeros beyond the rank.
-__device__ void load_factors(const RebuildParams& p, int64_t row, const TileRows& rows, int first, Bf16* to) {
+__device__ void load_factors(const RebuildParams& p, const TileRows& rows, int first, Bf16* to) {
   const int stride = p.panel + kPad;
   const DType dtype = p.factors.data.dtype;
   if (p.vectors && dtype != DType::f32) {
-    const int each = dtype == DType::i8 ? 16 : 8, vectors = p.panel / each;
-#pragma unroll 2
-    for (int i = threadIdx.x; i < kTileTokens * vectors; i += kThreads) {
-      const int t = i / vectors, d = i % vectors * each;
-      uint4 x = make_uint4(0, 0, 0, 0);
-      if (rows.position[t] >= 0 && first + d < p.rank) {
-        const std::byte* from = p.factors.data.at(row, 0, rows.position[t]);
-        x = *reinterpret_cast<const uint4*>(from + (first + d) * size_of(dtype));
-      }
-      Bf16* at = to + t * stride + d;
-      if (dtype == DType::bf16) {
-        *reinterpret_cast<uint4*>(at) = x;
-        continue;
-      }
-      const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+    constexpr int kSharers = kThreads / kTileTokens, kAhead = 4;
+    const int t = threadIdx.x / kSharers, shift = dtype == DType::i8 ? 4 : 3;  // log2 of numbers a vector
+    const int vectors = p.panel >> shift;
+    const std::byte* from = rows.factors[t];
+    const int held_vectors = from == nullptr ? 0 : (p.rank - first) >> shift;
+    const auto* source = reinterpret_cast<const uint4*>(from + first * size_of(dtype));
+    for (int base = threadIdx.x % kSharers; base < vectors; base += kSharers * kAhead) {
+      uint4 held[kAhead];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float numbers[8];
+      for (int i = 0; i < kAhead; ++i) {
+        const int v = base + i * kSharers;
+        held[i] = v < vectors && v < held_vectors ? __ldg(source + v) : make_uint4(0, 0, 0, 0);
+      }
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          numbers[j] = static_cast<float>(static_cast<int8_t>(words[2 * half + j / 4] >> (8 * (j % 4))));
+      for (int i = 0; i < kAhead; ++i) {
+        const int v = base + i * kSharers;
+        if (v >= vectors) continue;
+        Bf16* at = to + t * stride + (v << shift);
+        if (dtype == DType::i8) {
+          store_codes(held[i], at);
+        } else {
+          *reinterpret_cast<uint4*>(at) = held[i];
         }
-        Bf16x8::from_floats(numbers).store(at + 8 * half);
       }
     }
     return;
@@ -164,41 +192,73 @@ __device__ void load_factors(const RebuildParams& p, int64_t row, const TileRows
   for (int i = threadIdx.x; i < kTileTokens * p.panel; i += kThreads) {
     const int t = i / p.panel, d = i % p.panel;
     float x = 0.0f;
-    if (rows.position[t] >= 0 && first + d < p.rank)
-      x = read_stored(p.factors.data.at(row, 0, rows.position[t]), dtype, 1.0f, first + d);
+    if (rows.position[t] >= 0 && first + d < p.rank) x = read_stored(rows.factors[t], dtype, 1.0f, first + d);
     to[t * stride + d] = __float2bfloat16_rn(x);
   }
 }
 
+// Asks the L2 cache for the first panel of a head's basis.
+template <int kDim>
+__device__ void fetch_basis(const RebuildParams& p, const float* basis, int64_t width) {
+  constexpr int kLine = kLineBytes / 4, kLines = (kDim + kLine - 1) / kLine;
+  const int some = p.rank < p.panel ? p.rank : p.panel;
+  for (int i = threadIdx.x; i < some * kLines; i += kThreads) {
+    fetch(basis + i / kLines * width + i % kLines * kLine);
+  }
+}
+
 // Rows [first, first + panel) of the basis, columns of one KV head; zeros beyond the rank.
+template <int kDim, int kAhead>
 __device__ void load_basis(const RebuildParams& p, const float* basis, int64_t width, int first, Bf16* to) {
-  const int stride = p.head_dim + kPad, vectors = p.head_dim / 4;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < p.panel * vectors; i += kThreads) {
-    const int r = i / vectors, d = i % vectors * 4;
-    float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float* from = basis + (first + r) * width + d;
-    if (first + r < p.rank) {
+  constexpr int kStride = kDim + kPad, kVectors = kDim / 4;
+  for (int base = threadIdx.x; base < p.panel * kVectors; base += kThreads * kAhead) {
+    float4 held[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int v = base + i * kThreads, r = v / kVectors, d = v % kVectors * 4;
+      const float* from = basis + (first + r) * width + d;
+      held[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (r >= p.panel || first + r >= p.rank) continue;
       if (p.vectors) {
-        x = *reinterpret_cast<const float4*>(from);
+        held[i] = __ldg(reinterpret_cast<const float4*>(from));
       } else {
-        x = make_float4(from[0], from[1], from[2], from[3]);
+        held[i] = make_float4(from[0], from[1], from[2], from[3]);
       }
     }
-    *reinterpret_cast<uint2*>(to + r * stride + d) = make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int v = base + i * kThreads, r = v / kVectors, d = v % kVectors * 4;
+      if (r >= p.panel) continue;
+      const uint2 packed = make_uint2(pack_bf16(held[i].x, held[i].y), pack_bf16(held[i].z, held[i].w));
+      *reinterpret_cast<uint2*>(to + r * kStride + d) = packed;
+    }
   }
 }
 
 // ---- multiplying ------------------------------------------------------------------------------------------
+
+// Where the 8 columns of a warp's tile begin. Where 16 columns fit into a quarter of the head, a warp takes a
+// quarter of either half of it, in tiles [0, kDim / 32) and those after them; else half of the head.
+template <int kDim>
+inline constexpr bool kPaired = kDim % 64 == 0;
+template <int kDim>
+__device__ int column_of(int warp, int tile) {
+  constexpr int kTiles = kDim / 16;
+  if constexpr (kPaired<kDim>) {
+    return warp / 4 * (kDim / 4) + tile % (kTiles / 2) * 8 + tile / (kTiles / 2) * (kDim / 2);
+  } else {
+    return warp / 4 * (kDim / 2) + tile * 8;
+  }
+}
 
 // sums += factors basis for this warp's 16 tokens and half of the columns.
 template <int kDim>
 __device__ void multiply(const Bf16* factors, const Bf16* basis, int panel, float (&sums)[kDim / 16][4]) {
   constexpr int kTiles = kDim / 16, kBasisStride = kDim + kPad;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int token = warp % 4 * 16 + lane % 16, column = warp / 4 * (kDim / 2);
+  const int token = warp % 4 * 16 + lane % 16;
   const Bf16* a_row = factors + token * (panel + kPad) + lane / 16 * 8;
-  const Bf16* b_row = basis + lane % 16 * kBasisStride + column + lane / 16 * 8;
+  const Bf16* b_row = basis + lane % 16 * kBasisStride + lane / 16 * 8;
 #pragma unroll 2
   for (int k = 0; k < panel; k += 16) {
     uint32_t a[4];
@@ -207,7 +267,7 @@ __device__ void multiply(const Bf16* factors, const Bf16* basis, int panel, floa
     for (int tile = 0; tile < kTiles; tile += 2) {
       uint32_t
           pair[4];  // with an odd number of tiles, the last load reaches into the next columns or the pad
-      load_matrices_transposed(pair, b_row + k * kBasisStride + tile * 8);
+      load_matrices_transposed(pair, b_row + k * kBasisStride + column_of<kDim>(warp, tile));
       const uint32_t first[2] = {pair[0], pair[1]}, second[2] = {pair[2], pair[3]};
       mma_16x8x16(sums[tile], a, first);
       if (tile + 1 < kTiles) mma_16x8x16(sums[tile + 1 < kTiles ? tile + 1 : tile], a, second);
@@ -221,16 +281,57 @@ __device__ void write_sums(const float (&sums)[kDim / 16][4], const TileRows& ro
                            float* keys) {
   constexpr int kStride = kDim + kPad;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int token = warp % 4 * 16 + lane / 4, column = warp / 4 * (kDim / 2) + lane % 4 * 2;
+  const int token = warp % 4 * 16 + lane / 4;
 #pragma unroll
   for (int tile = 0; tile < kDim / 16; ++tile) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int t = token + 8 * half, d = column + 8 * tile;
+      const int t = token + 8 * half, d = column_of<kDim>(warp, tile) + lane % 4 * 2;
       const float2 x = make_float2(fmaf(sums[tile][2 * half], rows.scale[t], mean[d]),
                                    fmaf(sums[tile][2 * half + 1], rows.scale[t], mean[d + 1]));
       *reinterpret_cast<float2*>(keys + t * kStride + d) = x;
     }
+  }
+}
+
+// The same turned, as bfloat16 [64, D + pad]: for whole heads whose pairs are half a head apart.
+template <int kDim>
+__device__ void write_turned(const float (&sums)[kDim / 16][4], const TileRows& rows, const float* mean,
+                             const float* frequencies, Bf16* keys) {
+  constexpr int kStride = kDim + kPad, kHalf = kDim / 2, kPairs = kDim / 32;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int t = warp % 4 * 16 + lane / 4 + 8 * half;
+    if (rows.position[t] < 0) continue;
+    const float scale = rows.scale[t];
+#pragma unroll
+    for (int tile = 0; tile < kPairs; ++tile) {
+      const int d = column_of<kDim>(warp, tile) + lane % 4 * 2;
+      float low[2], high[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float x = fmaf(sums[tile][2 * half + j], scale, mean[d + j]);
+        const float y = fmaf(sums[tile + kPairs][2 * half + j], scale, mean[d + j + kHalf]);
+        const float2 turn = turn_of(rows.position[t], frequencies[d + j]);
+        low[j] = x * turn.x - y * turn.y;
+        high[j] = y * turn.x + x * turn.y;
+      }
+      *reinterpret_cast<uint32_t*>(keys + t * kStride + d) = pack_bf16(low[0], low[1]);
+      *reinterpret_cast<uint32_t*>(keys + t * kStride + d + kHalf) = pack_bf16(high[0], high[1]);
+    }
+  }
+}
+
+template <int kDim>
+__device__ void copy_turned(const RebuildParams& p, const TileRows& rows, int64_t bg, const Bf16* keys) {
+  constexpr int kStride = kDim + kPad, kVectors = kDim / 8;
+  std::byte* out = p.out + bg * p.candidates * p.chunk * kDim * 2;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < kTileTokens * kVectors; i += kThreads) {
+    const int t = i / kVectors, d = i % kVectors * 8;
+    if (rows.position[t] < 0) continue;
+    Bf16x8::load(keys + t * kStride + d).store(out + (int64_t{rows.out_row[t]} * kDim + d) * 2);
   }
 }
 
@@ -274,60 +375,98 @@ __device__ void write_keys(const RebuildParams& p, const TileRows& rows, int64_t
 // ---- kernels ----------------------------------------------------------------------------------------------
 
 // Shared memory: basis [panel, D + pad] bfloat16, then factors [64, panel + pad] bfloat16 and after them, in
-// the same place, keys [64, D + pad] float32; then the mean [D] and the list of candidates.
+// the same place, keys [64, D + pad] as bfloat16 if already turned, else float32; then mean [D], frequencies
+// [D / 2] and the list of candidates.
 struct SharedPlan {
-  int64_t basis, work, mean, list, bytes;
+  int64_t basis, work, mean, frequencies, list, bytes;
 };
-__host__ __device__ inline SharedPlan shared_plan(int panel, int head_dim, int candidates) {
+__host__ __device__ inline SharedPlan shared_plan(const RebuildParams& p) {
   SharedPlan plan;
   plan.basis = 0;
-  plan.work = round_up<int64_t>(plan.basis + int64_t{panel} * (head_dim + kPad) * 2, 16);
-  const int64_t factors = int64_t{kTileTokens} * (panel + kPad) * 2;
-  const int64_t keys = int64_t{kTileTokens} * (head_dim + kPad) * 4;
+  plan.work = round_up<int64_t>(plan.basis + int64_t{p.panel} * (p.head_dim + kPad) * 2, 16);
+  const int64_t factors = int64_t{kTileTokens} * (p.panel + kPad) * 2;
+  const int64_t keys = int64_t{kTileTokens} * (p.head_dim + kPad) * (p.in_registers ? 2 : 4);
   plan.mean = round_up<int64_t>(plan.work + (factors > keys ? factors : keys), 16);
-  plan.list = plan.mean + int64_t{head_dim} * 4;
-  plan.bytes = plan.list + int64_t{candidates} * 4;
+  plan.frequencies = plan.mean + int64_t{p.head_dim} * 4;
+  plan.list = plan.frequencies + int64_t{p.head_dim} * 2;
+  plan.bytes = plan.list + int64_t{p.candidates} * 4;
   return plan;
 }
 
-// Grid: segments times splits, KV heads, sequences.
+// Whether any of this warp's 16 tokens is to be rebuilt.
+__device__ inline bool has_tokens(const TileRows& rows) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  return __any_sync(kAllLanes, rows.position[warp % 4 * 16 + lane % 16] >= 0);
+}
+
+// Finishes a tile: sums to keys in `out`. `work` holds nothing that is still read.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1) rebuild_keys_kernel(RebuildParams p) {
+__device__ void finish_tile(const RebuildParams& p, const float (&sums)[kDim / 16][4], const TileRows& rows,
+                            const float* mean, const float* frequencies, int64_t bg, std::byte* work) {
+  if constexpr (kPaired<kDim>) {
+    if (p.in_registers) {
+      write_turned<kDim>(sums, rows, mean, frequencies, reinterpret_cast<Bf16*>(work));
+      __syncthreads();
+      copy_turned<kDim>(p, rows, bg, reinterpret_cast<const Bf16*>(work));
+      __syncthreads();
+      return;
+    }
+  }
+  auto* keys = reinterpret_cast<float*>(work);
+  write_sums<kDim>(sums, rows, mean, keys);
+  __syncthreads();
+  turn_keys(p, rows, kDim + kPad, keys);
+  __syncthreads();
+  write_keys(p, rows, bg, kDim + kPad, keys);
+  __syncthreads();
+}
+
+// Blocks a multiprocessor, by its shared memory at a head_dim of 128 and rank 160.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kResident = 2;
+#else
+constexpr int kResident = 3;
+#endif
+
+// Grid: splits times segments, KV heads, sequences.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, kDim <= 128 ? kResident : 1)
+    rebuild_keys_kernel(RebuildParams p) {
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ TileRows rows;
   __shared__ int counts[kWarps];
-  const SharedPlan plan = shared_plan(p.panel, kDim, p.candidates);
+  const SharedPlan plan = shared_plan(p);
   auto* basis = reinterpret_cast<Bf16*>(shared + plan.basis);
   auto* factors = reinterpret_cast<Bf16*>(shared + plan.work);
-  auto* keys = reinterpret_cast<float*>(shared + plan.work);
   auto* mean = reinterpret_cast<float*>(shared + plan.mean);
+  auto* frequencies = reinterpret_cast<float*>(shared + plan.frequencies);
   auto* list = reinterpret_cast<int*>(shared + plan.list);
   const int64_t b = blockIdx.z, g = blockIdx.y, bg = b * p.kv_heads + g, row = p.batch.rows[b];
-  const int64_t segment = blockIdx.x / p.splits, split = blockIdx.x % p.splits;
+  const int segment = static_cast<int>(blockIdx.x) % p.segments;
+  const int split = static_cast<int>(blockIdx.x) / p.segments;
   const int listed = list_missing(p, bg, segment, list, counts);
   const int tiles = (listed * p.chunk + kTileTokens - 1) / kTileTokens;
-  if (split >= tiles) return;
+  const int shares = (tiles + p.share - 1) / p.share, step = shares < p.splits ? shares : p.splits;
+  if (split >= step) return;
   const int64_t position = segment * p.mean.block_tokens, width = p.kv_heads * kDim;
   const auto* all_basis = reinterpret_cast<const float*>(p.basis.at(row, 0, position)) + g * kDim;
   const auto* all_mean = reinterpret_cast<const float*>(p.mean.at(row, 0, position)) + g * kDim;
+  fetch_basis<kDim>(p, all_basis, width);
   for (int d = threadIdx.x; d < kDim; d += kThreads) mean[d] = all_mean[d];
-  if (p.rank <= p.panel) load_basis(p, all_basis, width, 0, basis);
-  for (int tile = static_cast<int>(split); tile < tiles; tile += p.splits) {
-    find_rows(p, b, bg, segment, list, listed, tile, rows);
+  for (int i = threadIdx.x; i < p.rope.rotary_dim / 2; i += kThreads) frequencies[i] = p.rope.inv_freq[i];
+  for (int tile = split; tile < tiles; tile += step) {
+    find_rows(p, row, bg, segment, list, listed, tile, rows);
+    if (p.rank <= p.panel && tile == split)
+      load_basis<kDim, kDim == 128 ? 8 : 4>(p, all_basis, width, 0, basis);
     float sums[kDim / 16][4] = {};
     for (int first = 0; first < p.rank; first += p.panel) {
-      if (p.rank > p.panel) load_basis(p, all_basis, width, first, basis);
-      load_factors(p, row, rows, first, factors);
+      if (p.rank > p.panel) load_basis<kDim, 2>(p, all_basis, width, first, basis);
+      load_factors(p, rows, first, factors);
       __syncthreads();
-      multiply<kDim>(factors, basis, p.panel, sums);
+      if (has_tokens(rows)) multiply<kDim>(factors, basis, p.panel, sums);
       __syncthreads();
     }
-    write_sums<kDim>(sums, rows, mean, keys);
-    __syncthreads();
-    turn_keys(p, rows, kDim + kPad, keys);
-    __syncthreads();
-    write_keys(p, rows, bg, kDim + kPad, keys);
-    __syncthreads();
+    finish_tile<kDim>(p, sums, rows, mean, frequencies, bg, shared + plan.work);
   }
 }
 
@@ -394,13 +533,21 @@ RebuildParams params_of(const RebuildKeysParams& p) {
       ceil_div<int64_t>(p.batch.max_tokens > 0 ? p.batch.max_tokens : 1, p.mean.block_tokens);
   params.segments = static_cast<int>(segments < kMostSegments ? segments : kMostSegments + 1);
   const int64_t tiles = ceil_div<int64_t>(int64_t{params.candidates} * params.chunk, kTileTokens);
+  const int64_t blocks = p.batch.size * params.kv_heads * params.segments;
   const int64_t splits = ceil_div<int64_t>(kSplits, params.segments);
+  constexpr int64_t kFull = 264;  // blocks from which on reading a basis twice costs more than waiting
+  params.share = blocks < kFull ? 1 : 2;
+  constexpr int64_t kMostTokens = int64_t{1} << 31;
+  params.segment_tokens =
+      static_cast<uint32_t>(p.mean.block_tokens < kMostTokens ? p.mean.block_tokens : kMostTokens);
   params.splits = static_cast<int>(splits < tiles ? splits : tiles);
   const int64_t most = p.head_dim <= 128 ? 256 : 128;
   const int64_t rank = round_up<int64_t>(p.rank, 16);
   params.panel = static_cast<int>(rank < most ? rank : most);
   const int64_t row_bytes = p.rank * size_of(p.factors.data.dtype);
   params.vectors = row_bytes % 16 == 0 && is_aligned(p.factors.data) && p.basis.offset % 16 == 0;
+  params.in_registers = p.head_dim % 64 == 0 && p.rope.rotary_dim == p.head_dim && !p.rope.interleaved &&
+                        p.out.dtype == DType::bf16;
   return params;
 }
 
@@ -413,7 +560,7 @@ void rebuild_keys(Queue& queue, const RebuildKeysParams& p) {
   const unsigned heads = grid_yz(params.kv_heads, kOp), sequences = grid_yz(p.batch.size, kOp);
   // Tiles need mean and basis cut alike, and few segments; the plain kernel takes the rest.
   const bool tiles = p.mean.block_tokens == p.basis.block_tokens && params.segments <= 4096;
-  const int64_t shared = shared_plan(params.panel, params.head_dim, params.candidates).bytes;
+  const int64_t shared = shared_plan(params).bytes;
   const bool taken =
       tiles && shared + 2048 <= device_of(queue).shared_bytes_per_block() &&
       with_head_dim(p.head_dim, [&](auto dim) {
