@@ -1,13 +1,16 @@
 // Values of misses into their slots, from the device or over the host link (pinned memory is mapped, so that
-// both are plain loads). Half a warp takes a miss, with four 16-byte loads a lane in flight; a fixed 32
-// blocks of 512 threads fill the link and leave the other multiprocessors to the compute queue. Bound: bytes
-// of the misses' values, over the link's rate for those in host memory.
+// both are plain loads). Half a warp takes a miss, with four 16-byte loads a lane in flight; 32 blocks of
+// 512 threads fill the link, but draw only a quarter of the device memory's rate, so a batch with many
+// entries gets up to a block a multiprocessor. Bound: bytes of the misses' values, over the link's rate for
+// those in host memory.
+#include <algorithm>
+
 #include "kernels/cuda/common.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kBlocks = 32;
+constexpr int kLeastBlocks = 32;
 constexpr int kThreads = 512;
 constexpr int kItemLanes = 16;  // lanes that share a miss
 constexpr int kAhead = 4;       // loads in flight a lane
@@ -125,6 +128,17 @@ bool is_aligned(const PagedView& view) {
   return view.offset % 16 == 0 && view.head_offset % 16 == 0 && view.token_bytes % 16 == 0;
 }
 
+// Pieces below 1 KiB stay with the fewest blocks: more of them in flight lower the link's rate.
+unsigned blocks_of(Queue& queue, const GatherValuesParams& p) {
+  constexpr int64_t kLeastPiece = 1024;
+  const int64_t row_bytes = p.slots.head_dim * size_of(p.values.data.dtype);
+  if (p.slots.chunk * row_bytes < kLeastPiece) return kLeastBlocks;
+  const int64_t items = p.batch.size * p.slots.kv_heads * p.assigned.shape[2];
+  const int64_t useful = ceil_div<int64_t>(items, kThreads / kItemLanes);
+  const int64_t most = device_of(queue).multiprocessors();
+  return static_cast<unsigned>(std::max<int64_t>(kLeastBlocks, std::min(useful, most)));
+}
+
 }  // namespace
 
 void gather_values(Queue& queue, const GatherValuesParams& p) {
@@ -141,13 +155,14 @@ void gather_values(Queue& queue, const GatherValuesParams& p) {
   const bool rows_touch = data.token_bytes == p.slots.head_dim * size_of(data.dtype);
   const bool vectors =
       p.slots.dtype == DType::bf16 && rows_touch && is_aligned(data) && p.slots.head_dim % 8 == 0;
+  const unsigned blocks = blocks_of(queue, p);
   cudaStream_t stream = stream_of(queue);
   if (vectors && data.dtype == DType::i8) {
-    gather_values_kernel<Copy::codes><<<kBlocks, kThreads, 0, stream>>>(params);
+    gather_values_kernel<Copy::codes><<<blocks, kThreads, 0, stream>>>(params);
   } else if (vectors && data.dtype == DType::bf16) {
-    gather_values_kernel<Copy::vectors><<<kBlocks, kThreads, 0, stream>>>(params);
+    gather_values_kernel<Copy::vectors><<<blocks, kThreads, 0, stream>>>(params);
   } else {
-    gather_values_kernel<Copy::plain><<<kBlocks, kThreads, 0, stream>>>(params);
+    gather_values_kernel<Copy::plain><<<blocks, kThreads, 0, stream>>>(params);
   }
   check_launch(kOp);
 }
