@@ -243,8 +243,20 @@ __global__ void __launch_bounds__(kThreads)
   std::byte* to = slots.keys(batch.rows[b], g, slot);
   const int lane = threadIdx.x % kWarp;
   if (bytes % 16 == 0) {
-#pragma unroll 4
-    for (int64_t v = lane; v < bytes / 16; v += kWarp) Bf16x8::load(keys + 16 * v).store(to + 16 * v);
+    constexpr int kAhead = 4;
+    for (int64_t base = lane; base < bytes / 16; base += kWarp * kAhead) {
+      Bf16x8 held[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        const int64_t v = base + j * kWarp;
+        if (v < bytes / 16) held[j] = Bf16x8::load(keys + 16 * v);
+      }
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        const int64_t v = base + j * kWarp;
+        if (v < bytes / 16) held[j].store(to + 16 * v);
+      }
+    }
     return;
   }
   for (int64_t v = 2 * lane; v < bytes; v += 2 * kWarp) {
