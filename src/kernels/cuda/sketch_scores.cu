@@ -39,6 +39,7 @@ struct ScoreParams {
   Queries queries;
   uint32_t block_tiles;    // of a block of words, and of scales
   uint32_t segment_tiles;  // of a segment
+  uint32_t warp_tiles;     // of a warp
 
   // No more than there is room for: what a sequence holds is not known when an op is launched.
   __device__ int64_t sealed(int64_t b) const {
@@ -98,7 +99,19 @@ __global__ void __launch_bounds__(kWarp) round_queries_kernel(ScoreParams p) {
 // ---- scoring tiles ----------------------------------------------------------------------------------------
 
 constexpr int kTileWarps = 4;
-constexpr int kWarpTiles = 8;  // tiles of one warp, one after the other
+// Blocks of a multiprocessor, as many as the registers of tiles of kPlanes steps allow.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kFewerBlocks = 1;
+#else
+constexpr int kFewerBlocks = 0;
+#endif
+template <int kPlanes>
+constexpr int kTileBlocks = (kPlanes == 1   ? 5
+                             : kPlanes == 2 ? 4
+                                            : 2) -
+                            kFewerBlocks;
+constexpr uint32_t kMostWarpTiles = 8;  // tiles of one warp, one after the other
+constexpr int64_t kFullDevice = 4096;   // warps that keep any device busy
 
 // out = start + a b, a [16, 128] and b [128, 8] bits, sums of counts of common ones: m16n8k128. With lane =
 // 4 g + t: a[0] word t of row g, a[1] of row g + 8, b word t of column g; out as in mma_16x8x16.
@@ -140,104 +153,115 @@ struct Tile {
   }
 };
 
-// Sum of the query's numbers at the set bits, of token m of rows g (0) and g + 8 (1), for head t: the weights
-// of the bit planes are 1, 2, .. and -32 for the sign. start[0] and start[2] are added.
+// Common ones of token m of rows g (first two) and g + 8 with the bit planes 2 c and 2 c + 1 of head t.
 template <int kSteps>
-__device__ void add_planes(const uint32_t (*words)[16], const uint32_t (&query)[kSteps][kQuadColumns], int m,
-                           const int (&start)[4], int (&sums)[2]) {
+__device__ void count_planes(const uint32_t (*words)[16], const uint32_t (&query)[kSteps][kQuadColumns],
+                             int m, int (&counts)[kQuadColumns][4]) {
   constexpr int kZero[4] = {0, 0, 0, 0};
-  int counts[kQuadColumns][4];
 #pragma unroll
   for (int s = 0; s < kSteps; ++s) {
     const uint32_t a[2] = {words[s][2 * m], words[s][2 * m + 1]};
 #pragma unroll
     for (int c = 0; c < kQuadColumns; ++c) {
       if (s == 0) {
-        count_common(counts[c], a, query[s][c], c == 0 ? start : kZero);
+        count_common(counts[c], a, query[s][c], kZero);
       } else {
         count_common(counts[c], a, query[s][c], counts[c]);
       }
     }
   }
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int low = counts[0][2 * half] + 2 * counts[0][2 * half + 1];
-    const int middle = counts[1][2 * half] + 2 * counts[1][2 * half + 1];
-    const int high = counts[2][2 * half] - 2 * counts[2][2 * half + 1];
-    sums[half] = low + 4 * middle + 16 * high;
-  }
+}
+
+// Sum of the query's numbers at the set bits, of row g (0) or g + 8 (1): the weights of the bit planes are 1,
+// 2, .. and -32 for the sign.
+__device__ int weigh_planes(const int (&counts)[kQuadColumns][4], int half) {
+  const int low = counts[0][2 * half] + 2 * counts[0][2 * half + 1];
+  const int middle = counts[1][2 * half] + 2 * counts[1][2 * half + 1];
+  const int high = counts[2][2 * half] - 2 * counts[2][2 * half + 1];
+  return low + 4 * middle + 16 * high;
 }
 
 // Integers of less than 2^22 become floats by being added to the bits of 1.5 * 2^23.
 constexpr int kMagicBits = 0x4b400000;
 constexpr float kMagic = 12582912.0f;
 
+// A head's estimate of a token is base + step * scale * (2 sum - lowest), sum over the codes' bit planes.
 struct HeadFactors {
-  float level;   // twice a step of the rounded numbers
-  float lowest;  // (2^bits - 1) / 2 times the sum of the rounded numbers: levels are 2 code - (2^bits - 1)
-  float base;    // q . centre
+  float step;  // of the rounded numbers; not negative
+  float base;  // q . centre
+  int start;   // kMagicBits less `lowest`: (2^bits - 1) times the sum of the rounded numbers, as levels are
+               // 2 code - (2^bits - 1)
 };
 
-// estimates[half][m] of the tokens of rows g and g + 8, in base 2.
+// products[half][m]: scale * (2 sum - lowest) of the tokens of rows g and g + 8. A token's counts are weighed
+// while those of the next are under way.
 template <int kSteps, int kBits>
-__device__ void estimate_tile(const Tile<kSteps * kBits>& tile, const uint32_t (&query)[kSteps][kQuadColumns],
-                              const HeadFactors& head, float (&estimates)[2][kRowTokens]) {
-  constexpr int kZero[4] = {0, 0, 0, 0};
-  int start[4] = {kMagicBits, 0, kMagicBits, 0};
-  asm volatile("" : "+r"(start[0]), "+r"(start[1]), "+r"(start[2]), "+r"(start[3]));  // stay in registers
+__device__ void multiply_tile(const Tile<kSteps * kBits>& tile, const uint32_t (&query)[kSteps][kQuadColumns],
+                              int start, float (&products)[2][kRowTokens]) {
+  constexpr int kSets = kSteps * kBits < 4 ? 2 : 1;  // as registers allow
+  int counts[kSets][kBits][kQuadColumns][4];
+  const auto count = [&](int m) {
+#pragma unroll
+    for (int plane = 0; plane < kBits; ++plane)
+      count_planes<kSteps>(tile.words + plane * kSteps, query, m, counts[m % kSets][plane]);
+  };
+  if (kSets == 2) count(0);
 #pragma unroll
   for (int m = 0; m < kRowTokens; ++m) {
-    int sums[2];
-    add_planes<kSteps>(tile.words, query, m, start, sums);
-    if constexpr (kBits == 2) {
-      int upper[2];
-      add_planes<kSteps>(tile.words + kSteps, query, m, kZero, upper);
-      sums[0] += 2 * upper[0], sums[1] += 2 * upper[1];
-    }
+    if (m + kSets - 1 < kRowTokens) count(m + kSets - 1);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float half_product = __int_as_float(sums[half]) - kMagic - head.lowest;
-      estimates[half][m] = head.base + tile.scale(half, m) * head.level * half_product;
+      int sum = weigh_planes(counts[m % kSets][0], half);
+      if constexpr (kBits == 2) sum += 2 * weigh_planes(counts[m % kSets][1], half);
+      products[half][m] = tile.scale(half, m) * (__int_as_float(2 * sum + start) - kMagic);
     }
   }
+}
+
+// log2(x) of a normal number.
+__device__ inline float fast_log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // Log-sum-exps of a lane's row by chunks of kChunk: 8 / kChunk of them; with 16 tokens a chunk the
 // neighbouring row's lane, 4 lanes away, has the other half and both get the whole.
 template <int kChunk>
-__device__ void reduce_row(const float (&estimates)[kRowTokens],
+__device__ void reduce_row(const float (&products)[kRowTokens], const HeadFactors& head,
                            float (&scores)[kChunk < kRowTokens ? kRowTokens / kChunk : 1]) {
   constexpr int kOwn = kChunk < kRowTokens ? kChunk : kRowTokens;
 #pragma unroll
   for (int c = 0; c < kRowTokens / kOwn; ++c) {
-    float most = estimates[c * kOwn];
+    float most = products[c * kOwn];
 #pragma unroll
-    for (int i = 1; i < kOwn; ++i) most = fmaxf(most, estimates[c * kOwn + i]);
+    for (int i = 1; i < kOwn; ++i) most = fmaxf(most, products[c * kOwn + i]);
     if constexpr (kChunk > kRowTokens) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 4));
-    float sum = 0.0f;
+    const float largest = head.step * most;
+    float sum = fast_exp2(fmaf(products[c * kOwn], head.step, -largest));
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) sum += fast_exp2(estimates[c * kOwn + i] - most);
+    for (int i = 1; i < kOwn; ++i) sum += fast_exp2(fmaf(products[c * kOwn + i], head.step, -largest));
     if constexpr (kChunk > kRowTokens) sum += __shfl_xor_sync(kAllLanes, sum, 4);
-    scores[c] = (most + __log2f(sum)) * kLn2;  // sum is 1 at least
+    scores[c] = (largest + head.base + fast_log2(sum)) * kLn2;  // sum is about 1 at least
   }
 }
 
 // Scores of the chunks of rows g and g + 8 of a tile; closed ones become -infinity.
 template <int kChunk>
-__device__ void write_tile(const float (&estimates)[2][kRowTokens], int64_t token, int64_t sealed,
-                           int64_t all, bool held, float* scores) {
+__device__ void write_tile(const float (&products)[2][kRowTokens], const HeadFactors& head, uint32_t token,
+                           uint32_t sealed, uint32_t chunks, float* scores) {
   constexpr int kEach = kChunk < kRowTokens ? kRowTokens / kChunk : 1;  // chunks of a row
-  const int g = threadIdx.x % kWarp / 4;
+  const uint32_t g = threadIdx.x % kWarp / 4;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (uint32_t half = 0; half < 2; ++half) {
     float row[kEach];
-    reduce_row<kChunk>(estimates[half], row);
-    if (!held || (kChunk > kRowTokens && g % 2 != 0)) continue;
-    const int64_t first = (token + (g + 8 * half) * kRowTokens) / kChunk;
+    reduce_row<kChunk>(products[half], head, row);
+    if (kChunk > kRowTokens && g % 2 != 0) continue;
+    const uint32_t first = (token + (g + 8 * half) * kRowTokens) / kChunk;
 #pragma unroll
-    for (int c = 0; c < kEach; ++c) {
-      const int64_t chunk = first + c;
-      if (chunk < all) scores[chunk] = chunk >= 1 && chunk < sealed ? row[c] : kMinusInfinity;
+    for (uint32_t c = 0; c < kEach; ++c) {
+      const uint32_t chunk = first + c;
+      if (chunk < chunks) scores[chunk] = chunk >= 1 && chunk < sealed ? row[c] : kMinusInfinity;
     }
   }
 }
@@ -273,51 +297,89 @@ __device__ void load_queries(const ScoreParams& p, int64_t first_head, int quads
   }
 }
 
-// Grid: stretches of tiles, KV heads, sequences. A warp walks kWarpTiles tiles.
-template <int kSteps, int kBits, int kChunk>
-__global__ void __launch_bounds__(kTileWarps* kWarp, kSteps* kBits == 1    ? 7
-                                                     : kSteps * kBits == 2 ? 5
-                                                                           : 3)
-    score_tiles_kernel(ScoreParams p) {
-  extern __shared__ uint32_t shared[];
-  const int64_t b = blockIdx.z, g = blockIdx.y, row = p.batch.rows[b], sealed = p.sealed(b);
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
-  const int64_t first_head = p.head(b, g, 0), tiles = ceil_div<int64_t>(p.chunks * kChunk, kTileTokens);
-  load_queries<kSteps>(p, first_head, quads, shared);
-  __syncthreads();
-  const uint32_t first = (blockIdx.x * kTileWarps + warp) * kWarpTiles;
-#pragma unroll 1
-  for (uint32_t i = first; i < first + kWarpTiles && i < tiles; ++i) {
-    const int64_t token = i * int64_t{kTileTokens};
-    if (token >= sealed * kChunk || sealed <= 1) {
-      close_tile<kChunk>(p, first_head, token);
-      continue;
-    }
-    Tile<kSteps * kBits> tile;
-    const uint32_t block = i / p.block_tiles, segment = i / p.segment_tiles, nth = i - block * p.block_tiles;
-    tile.load(tile_at(p.sketch.words, row, g, block, nth), tile_at(p.sketch.scales, row, g, block, nth));
-#pragma unroll 1
-    for (int quad = 0; quad < quads; ++quad) {
-      const int h = quad * kQuadHeads + lane % 4;
-      const bool held = h < p.group;
-      const int64_t head = first_head + (held ? h : 0);
-      const HeadFactors factors{2.0f * p.queries.steps[head],
-                                0.5f * static_cast<float>(((1 << kBits) - 1) * p.queries.sums[head]),
-                                p.queries.bases[head * p.queries.segments + segment]};
-      uint32_t query[kSteps][kQuadColumns];
+// What scoring needs of head t of four, as a lane holds it.
+template <int kSteps>
+struct QuadQuery {
+  uint32_t planes[kSteps][kQuadColumns];
+  HeadFactors factors;
+  float* scores;    // of chunk 0
+  uint32_t chunks;  // that have a score: none where there is no such head
+
+  __device__ void load(const ScoreParams& p, const uint32_t* shared, int quad, uint32_t tile) {
+    const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
+    const bool held = h < p.group;
+    const uint32_t segment = tile / p.segment_tiles;
+    chunks = held ? static_cast<uint32_t>(p.chunks) : 0;
+    const int64_t head = p.head(blockIdx.z, blockIdx.y, held ? h : 0);
+    const int levels = (1 << p.sketch.bits) - 1;
+    factors = {p.queries.steps[head], p.queries.bases[head * p.queries.segments + segment],
+               kMagicBits - levels * p.queries.sums[head]};
+    scores = p.scores + head * p.chunks;
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
+    for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
-        for (int c = 0; c < kQuadColumns; ++c) {
-          query[s][c] = shared[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
-        }
-      }
-      float estimates[2][kRowTokens];
-      estimate_tile<kSteps, kBits>(tile, query, factors, estimates);
-      write_tile<kChunk>(estimates, token, sealed, p.chunks, held, p.scores + head * p.chunks);
+      for (int c = 0; c < kQuadColumns; ++c)
+        planes[s][c] = shared[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
     }
   }
+};
+
+// Where a warp's tile lies. The table is read and sizes are divided once a stretch of tiles of one block and
+// one segment, not once a tile.
+struct TileCursor {
+  const std::byte* words;
+  const std::byte* scales;
+  uint32_t until;  // first tile beyond the stretch
+
+  __device__ void find(const ScoreParams& p, uint32_t tile) {
+    const int64_t row = p.batch.rows[blockIdx.z], g = blockIdx.y;
+    const uint32_t block = tile / p.block_tiles, nth = tile - block * p.block_tiles;
+    words = tile_at(p.sketch.words, row, g, block, nth);
+    scales = tile_at(p.sketch.scales, row, g, block, nth);
+    until = tile + min(p.block_tiles - nth, p.segment_tiles - tile % p.segment_tiles);
+  }
+  __device__ void step(const ScoreParams& p) {
+    words += kTileTokens * p.sketch.words.token_bytes;
+    scales += kTileTokens * p.sketch.scales.token_bytes;
+  }
+};
+
+// Grid: stretches of tiles, KV heads, sequences. A warp walks warp_tiles tiles.
+template <int kSteps, int kBits, int kChunk>
+__global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>)
+    score_tiles_kernel(ScoreParams p) {
+  extern __shared__ uint32_t shared[];
+  const int64_t b = blockIdx.z, g = blockIdx.y;
+  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
+  const int64_t first_head = p.head(b, g, 0);
+  const uint32_t sealed = static_cast<uint32_t>(p.sealed(b)), all = static_cast<uint32_t>(p.chunks);
+  const uint32_t tiles = ceil_div<uint32_t>(all * kChunk, kTileTokens);
+  const uint32_t open = sealed > 1 ? ceil_div<uint32_t>(sealed * kChunk, kTileTokens) : 0;  // tiles
+  load_queries<kSteps>(p, first_head, quads, shared);
+  __syncthreads();
+  const uint32_t first = (blockIdx.x * kTileWarps + threadIdx.x / kWarp) * p.warp_tiles;
+  const uint32_t end = min(first + p.warp_tiles, tiles), end_open = min(end, open);
+  TileCursor cursor;
+  QuadQuery<kSteps> query;
+  cursor.until = first;
+#pragma unroll 1
+  for (uint32_t i = first; i < end_open; ++i) {
+    const bool turns = i == cursor.until;
+    if (turns) cursor.find(p, i);
+    Tile<kSteps * kBits> tile;
+    tile.load(cursor.words, cursor.scales);
+    cursor.step(p);
+#pragma unroll 1
+    for (int quad = 0; quad < quads; ++quad) {
+      if (quads > 1 || turns) query.load(p, shared, quad, i);
+      float products[2][kRowTokens];
+      multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
+      write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores);
+    }
+  }
+#pragma unroll 1
+  for (uint32_t i = max(first, end_open); i < end; ++i)
+    close_tile<kChunk>(p, first_head, i * int64_t{kTileTokens});
 }
 
 // ---- scoring any shape ------------------------------------------------------------------------------------
@@ -389,9 +451,11 @@ uint32_t tiles_of(const PagedView& view) {
 }
 
 template <int kSteps, int kBits>
-void score_tiles(Queue& queue, const ScoreParams& p, const char* op) {
+void score_tiles(Queue& queue, ScoreParams p, const char* op) {
   const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
-  const dim3 grid(grid_x(ceil_div<int64_t>(tiles, kTileWarps * kWarpTiles), op), grid_yz(p.kv_heads, op),
+  const int64_t share = tiles * p.kv_heads * p.batch.size / kFullDevice;  // small batches spread out
+  p.warp_tiles = share < 1 ? 1 : share < kMostWarpTiles ? static_cast<uint32_t>(share) : kMostWarpTiles;
+  const dim3 grid(grid_x(ceil_div<int64_t>(tiles, kTileWarps * p.warp_tiles), op), grid_yz(p.kv_heads, op),
                   grid_yz(p.batch.size, op));
   const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
   const int64_t shared = quads * kSteps * kQuadColumns * kWarp * 4;
@@ -421,6 +485,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
   const int64_t sequences = p.batch.size, heads = p.q.shape[1], head_dim = p.q.shape[2];
   const int64_t chunks = p.scores.shape[2], plane = sketch_plane_words(head_dim);
   demand_head_dim(head_dim, kOp);
+  demand(p.scale >= 0.0f, kOp, "a negative scale has no kernel");
   if (chunks == 0) return;
   const int64_t segments = ceil_div<int64_t>(chunks * p.chunk, p.sketch.centre.block_tokens);
   const int64_t bytes = sequences * heads * (kQueryBits * plane + 2 + segments) * 4;
@@ -438,7 +503,8 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                      chunks,
                      queries_in(device_of(queue).scratch(bytes, kOp), sequences * heads, plane, segments),
                      tiles_of(p.sketch.words),
-                     tiles_of(p.sketch.centre)};
+                     tiles_of(p.sketch.centre),
+                     kMostWarpTiles};
   const unsigned rows = grid_x(sequences * heads, kOp);
   with_lane_numbers(head_dim, [&](auto numbers) {
     round_queries_kernel<decltype(numbers)::value><<<rows, kWarp, 0, stream_of(queue)>>>(params);
