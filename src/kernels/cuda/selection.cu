@@ -1,6 +1,7 @@
-// Ranking, exact top-k and exact scores of candidates. rank_groups and top_k give every row of a KV head one
-// block: two reads of the scores (the second from the L2 cache), and a radix selection over the row in shared
-// memory. candidate_scores reads each candidate's keys once for all query heads; bound: their bytes.
+// Ranking, exact top-k and exact scores of candidates. rank_groups reads the scores twice (the second time
+// from the L2 cache), long rows in parts of a fixed size, a block each. top_k gives every row of a KV head
+// one block: a radix selection over the row in shared memory. candidate_scores reads each candidate's keys
+// once for all query heads; bound: their bytes.
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -31,20 +32,15 @@ struct RunningSum {
   }
 };
 
-template <int kThreads>
-__device__ float log_sum_exp(const float* scores, int64_t n, bool vectors, float* shared) {
-  RunningSum running;
-  if (vectors) {
-    for (int64_t i = threadIdx.x; i < n / 4; i += kThreads)
-      running.add(reinterpret_cast<const float4*>(scores)[i]);
-  } else {
-    for (int64_t i = threadIdx.x; i < n; i += kThreads) running.add(scores[i]);
-  }
-  const float largest = block_reduce<kThreads>(running.largest, Max(), shared);
-  if (largest == kMinusInfinity) return kMinusInfinity;
-  const float share =
-      running.largest == kMinusInfinity ? 0.0f : running.sum * expf(running.largest - largest);
-  return largest + logf(block_reduce<kThreads>(share, Sum(), shared));
+// What a warp's lanes have seen, in one.
+__device__ RunningSum merge_lanes(const RunningSum& own) {
+  const float largest = warp_reduce(own.largest, Max());
+  const float share = own.largest == kMinusInfinity ? 0.0f : own.sum * expf(own.largest - largest);
+  return {largest, warp_reduce(share, Sum())};
+}
+
+__device__ float log_sum_exp(const RunningSum& all) {
+  return all.largest == kMinusInfinity ? kMinusInfinity : all.largest + logf(all.sum);
 }
 
 __device__ void raise(float& best, float score, float lse) {
@@ -52,16 +48,35 @@ __device__ void raise(float& best, float score, float lse) {
   best = share > best ? share : best;
 }
 
-// lses: of the query heads; those of -infinity have no say.
-template <int kThreads>
-__device__ void rank_row(const float* scores, const float* lses, int group, int64_t n, bool vectors,
-                         float* ranking) {
-  if (vectors) {
-    for (int64_t i = threadIdx.x; i < n / 4; i += kThreads) {
+struct RankParams {
+  const float* scores;  // [B, H, n]
+  float* ranking;       // [B, G, n]
+  int group;
+  int64_t n;
+  float2* parts;  // [B, H, splits] largest number and sum of each part of a row
+  int64_t splits;
+
+  // Rows then start at multiples of 16 bytes.
+  __device__ bool vectors() const { return n % 4 == 0; }
+};
+
+constexpr int kRankThreads = 128;
+constexpr int kPartVectors = 4;                                    // of a thread
+constexpr int64_t kPartEntries = 4 * kPartVectors * kRankThreads;  // of a part, whatever the batch
+
+// Ranking of entries [first, end) of KV head row `row`. lses: of the query heads; those of -infinity have no
+// say.
+__device__ void rank_entries(const RankParams& p, const float* lses, int64_t row, int64_t first,
+                             int64_t end) {
+  const float* scores = p.scores + row * p.group * p.n;
+  float* ranking = p.ranking + row * p.n;
+  if (p.vectors()) {
+    for (int64_t i = first / 4 + threadIdx.x; i < end / 4; i += kRankThreads) {
       float4 best = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
-      for (int h = 0; h < group; ++h) {
+#pragma unroll 4
+      for (int h = 0; h < p.group; ++h) {
+        const float4 x = reinterpret_cast<const float4*>(scores + h * p.n)[i];
         if (lses[h] == kMinusInfinity) continue;
-        const float4 x = reinterpret_cast<const float4*>(scores + h * n)[i];
         raise(best.x, x.x, lses[h]), raise(best.y, x.y, lses[h]);
         raise(best.z, x.z, lses[h]), raise(best.w, x.w, lses[h]);
       }
@@ -69,30 +84,81 @@ __device__ void rank_row(const float* scores, const float* lses, int group, int6
     }
     return;
   }
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+  for (int64_t i = first + threadIdx.x; i < end; i += kRankThreads) {
     float best = kMinusInfinity;
-    for (int h = 0; h < group; ++h) {
-      if (lses[h] != kMinusInfinity) raise(best, scores[h * n + i], lses[h]);
+    for (int h = 0; h < p.group; ++h) {
+      if (lses[h] != kMinusInfinity) raise(best, scores[h * p.n + i], lses[h]);
     }
     ranking[i] = best;
   }
 }
 
-// One block a sequence and KV head. shared: [group] log-sum-exps.
-template <int kThreads>
-__global__ void __launch_bounds__(kThreads)
-    rank_groups_kernel(const float* scores, float* ranking, int group, int64_t n) {
+// Short rows: one block a sequence and KV head, a warp a query head. shared: [group] log-sum-exps.
+__global__ void __launch_bounds__(kRankThreads) rank_rows_kernel(RankParams p) {
   extern __shared__ float lses[];
-  __shared__ float reduced[kThreads / kWarp];
-  scores += blockIdx.x * group * n;
-  ranking += blockIdx.x * n;
-  const bool vectors = n % 4 == 0;  // rows then start at multiples of 16 bytes
-  for (int h = 0; h < group; ++h) {
-    const float lse = log_sum_exp<kThreads>(scores + h * n, n, vectors, reduced);
-    if (threadIdx.x == 0) lses[h] = lse;
+  const int lane = threadIdx.x % kWarp;
+  for (int h = threadIdx.x / kWarp; h < p.group; h += kRankThreads / kWarp) {
+    const float* scores = p.scores + (int64_t{blockIdx.x} * p.group + h) * p.n;
+    RunningSum own;
+    if (p.vectors()) {
+      for (int64_t i = lane; i < p.n / 4; i += kWarp) own.add(reinterpret_cast<const float4*>(scores)[i]);
+    } else {
+      for (int64_t i = lane; i < p.n; i += kWarp) own.add(scores[i]);
+    }
+    const float lse = log_sum_exp(merge_lanes(own));
+    if (lane == 0) lses[h] = lse;
   }
   __syncthreads();
-  rank_row<kThreads>(scores, lses, group, n, vectors, ranking);
+  rank_entries(p, lses, blockIdx.x, 0, p.n);
+}
+
+// Long rows, first pass: one block a part of a query head's row.
+__global__ void __launch_bounds__(kRankThreads) sum_parts_kernel(RankParams p) {
+  __shared__ float shared[kRankThreads / kWarp];
+  const int64_t row = blockIdx.x / p.splits, first = blockIdx.x % p.splits * kPartEntries;
+  const int64_t count = p.n - first < kPartEntries ? p.n - first : kPartEntries;
+  const float* scores = p.scores + row * p.n + first;
+  RunningSum own;
+  if (p.vectors()) {
+    float4 x[kPartVectors];
+#pragma unroll
+    for (int v = 0; v < kPartVectors; ++v) {
+      const int64_t i = threadIdx.x + v * kRankThreads;
+      x[v] = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+      if (i < count / 4) x[v] = reinterpret_cast<const float4*>(scores)[i];
+    }
+#pragma unroll
+    for (const float4& each : x) own.add(each);
+  } else {
+    for (int64_t i = threadIdx.x; i < count; i += kRankThreads) own.add(scores[i]);
+  }
+  const float largest = block_reduce<kRankThreads>(own.largest, Max(), shared);
+  const float share = own.largest == kMinusInfinity ? 0.0f : own.sum * expf(own.largest - largest);
+  const float sum = block_reduce<kRankThreads>(share, Sum(), shared);
+  if (threadIdx.x == 0) p.parts[blockIdx.x] = make_float2(largest, sum);
+}
+
+// Second pass: one block a part of a KV head's row. shared: [group] log-sum-exps.
+__global__ void __launch_bounds__(kRankThreads) rank_parts_kernel(RankParams p) {
+  extern __shared__ float lses[];
+  const int64_t row = blockIdx.x / p.splits, first = blockIdx.x % p.splits * kPartEntries;
+  const int lane = threadIdx.x % kWarp;
+  for (int h = threadIdx.x / kWarp; h < p.group; h += kRankThreads / kWarp) {
+    const float2* parts = p.parts + (row * p.group + h) * p.splits;
+    RunningSum own;
+    for (int64_t i = lane; i < p.splits; i += kWarp) {
+      const float2 part = parts[i];
+      if (part.x == kMinusInfinity) continue;
+      const float largest = fmaxf(own.largest, part.x);
+      own.sum = own.sum * expf(own.largest - largest) + part.y * expf(part.x - largest);
+      own.largest = largest;
+    }
+    const float lse = log_sum_exp(merge_lanes(own));
+    if (lane == 0) lses[h] = lse;
+  }
+  __syncthreads();
+  const int64_t end = p.n - first < kPartEntries ? p.n : first + kPartEntries;
+  rank_entries(p, lses, row, first, end);
 }
 
 // ---- top-k ------------------------------------------------------------------------------------------------
@@ -431,16 +497,19 @@ void score_candidates(Queue& queue, const CandidateParams& p, int64_t kv_heads, 
 void rank_groups(Queue& queue, const RankGroupsParams& p) {
   constexpr const char* kOp = "rank_groups";
   const int64_t kv_heads = p.ranking.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2];
-  const unsigned rows = grid_x(p.scores.shape[0] * kv_heads, kOp);
-  const float* scores = device_ptr<float>(p.scores);
-  float* ranking = device_ptr<float>(p.ranking);
-  const int64_t shared = group * 4;
-  if (n <= 1024) {
-    rank_groups_kernel<128>
-        <<<rows, 128, shared, stream_of(queue)>>>(scores, ranking, static_cast<int>(group), n);
+  const int64_t rows = p.scores.shape[0] * kv_heads, shared = group * 4;
+  const auto stream = stream_of(queue);
+  RankParams params{
+      device_ptr<float>(p.scores), device_ptr<float>(p.ranking), static_cast<int>(group), n, nullptr,
+      ceil_div(n, kPartEntries)};
+  if (n <= kPartEntries / 2) {
+    rank_rows_kernel<<<grid_x(rows, kOp), kRankThreads, shared, stream>>>(params);
   } else {
-    rank_groups_kernel<512>
-        <<<rows, 512, shared, stream_of(queue)>>>(scores, ranking, static_cast<int>(group), n);
+    const int64_t parts = rows * group * params.splits;
+    params.parts = reinterpret_cast<float2*>(
+        device_of(queue).scratch(parts * static_cast<int64_t>(sizeof(float2)), kOp));
+    sum_parts_kernel<<<grid_x(parts, kOp), kRankThreads, 0, stream>>>(params);
+    rank_parts_kernel<<<grid_x(rows * params.splits, kOp), kRankThreads, shared, stream>>>(params);
   }
   check_launch(kOp);
 }
