@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kFewEntries)
   for (int k = all + i; k < room; k += blockDim.x) chosen[k] = -1;
 }
 
-constexpr int kChooseThreads = 512;
+constexpr int kChooseThreads = 1024;
 constexpr int kChooseWarps = kChooseThreads / kWarp;
 constexpr int kBins = 2048;                        // of the first two digits; the third has half
 constexpr int kBinsEach = kBins / kChooseThreads;  // of a thread
@@ -224,10 +224,11 @@ struct ChooseShared {
   int equal[kChooseWarps];
   int found_bin;
   int found_larger;
+  int found_count;
 };
 
-// Finds the bin of the k-th largest of the counted entries (k from 1 to how many there are): the bin, and how
-// many entries lie in larger ones.
+// Finds the bin of the k-th largest of the counted entries (k from 1 to how many there are): the bin, how
+// many entries lie in it, and how many in larger ones.
 __device__ void find_bin(ChooseShared& s, int k) {
   const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
   // Thread 0 has the largest bins, so that sums run from the top.
@@ -250,6 +251,7 @@ __device__ void find_bin(ChooseShared& s, int k) {
       if (k <= larger + s.bins[bin]) {
         s.found_bin = bin;
         s.found_larger = larger;
+        s.found_count = s.bins[bin];
         break;
       }
       larger += s.bins[bin];
@@ -308,12 +310,12 @@ __device__ int write_chosen(ChooseShared& s, const Orders& orders, int n, uint32
   return above_all + min(equal_all, equals);
 }
 
+// open: how many of the entries that this thread has seen are above -infinity.
 template <typename Orders>
-__device__ void choose(ChooseShared& s, const Orders& orders, const ChooseParams& p, int32_t* chosen) {
+__device__ void choose(ChooseShared& s, const Orders& orders, int open, const ChooseParams& p,
+                       int32_t* chosen) {
   constexpr int kBits[3] = {11, 11, 10}, kShifts[3] = {21, 10, 0};
   const int limit = min(p.limits[blockIdx.x / p.heads], p.room);
-  int open = 0;
-  for (int i = threadIdx.x; i < p.n; i += kChooseThreads) open += orders(i) != 0 ? 1 : 0;
   open = block_reduce<kChooseThreads>(open, Sum(), s.equal);
   __syncthreads();  // s.equal is free again
   uint32_t least = 0;
@@ -325,7 +327,13 @@ __device__ void choose(ChooseShared& s, const Orders& orders, const ChooseParams
     find_bin(s, left);
     least |= static_cast<uint32_t>(s.found_bin) << kShifts[digit];
     left -= s.found_larger;
+    const bool whole = left == s.found_count && least > 0;  // all of the bin: further digits say nothing
     __syncthreads();
+    if (whole) {
+      --least;
+      left = 0;
+      break;
+    }
   }
   int count = 0;
   if (wanted > 0) count = write_chosen(s, orders, p.n, least, all ? 0 : left, chosen);
@@ -339,14 +347,19 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseParams p) 
   __shared__ ChooseShared shared;
   const float* ranking = p.ranking + blockIdx.x * static_cast<int64_t>(p.n);
   int32_t* chosen = p.chosen + blockIdx.x * static_cast<int64_t>(p.room);
+  int open = 0;
   if constexpr (kHeld) {
-    for (int i = threadIdx.x; i < p.n; i += kChooseThreads) held[i] = order_of(ranking[i]);
+    for (int i = threadIdx.x; i < p.n; i += kChooseThreads) {
+      held[i] = order_of(ranking[i]);
+      open += held[i] != 0 ? 1 : 0;
+    }
     __syncthreads();
     choose(
-        shared, [](int i) { return held[i]; }, p, chosen);
+        shared, [](int i) { return held[i]; }, open, p, chosen);
   } else {
+    for (int i = threadIdx.x; i < p.n; i += kChooseThreads) open += order_of(ranking[i]) != 0 ? 1 : 0;
     choose(
-        shared, [=](int i) { return order_of(ranking[i]); }, p, chosen);
+        shared, [=](int i) { return order_of(ranking[i]); }, open, p, chosen);
   }
 }
 
