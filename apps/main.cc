@@ -23,6 +23,7 @@ std::vector<Command> declare_commands(CLI::App& root) {
 
 [[noreturn]] void refuse_command(const CLI::App& root, const std::vector<Command>& commands) {
   std::vector<std::string> names;
+  names.reserve(commands.size());
   for (const Command& command : commands) names.push_back(command.app->get_name());
   const std::vector<std::string> rest = root.remaining();
   if (!rest.empty()) throw InvalidInput(unknown_name("command", rest.front(), names));
