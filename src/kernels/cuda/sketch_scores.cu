@@ -49,19 +49,15 @@ struct ScoreParams {
   __device__ int64_t head(int64_t b, int64_t g, int h) const { return (b * kv_heads + g) * group + h; }
 };
 
-// One warp a query head: turns and rounds it, and multiplies it with the centres of the segments in use.
+constexpr int kCentreWarps = 8;
+
+// What a head's scores have in common by segment, of every kCentreWarps-th segment from `first` on.
 template <int kNumbers>
-__global__ void __launch_bounds__(kWarp) round_queries_kernel(ScoreParams p) {
-  const int64_t i = blockIdx.x, heads = p.kv_heads * p.group, b = i / heads, g = i % heads / p.group;
-  const int lane = threadIdx.x;
-  float y[kNumbers];
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    const int d = lane + j * kWarp;
-    y[j] = d < p.head_dim ? to_float(p.q[i * p.head_dim + d]) : 0.0f;
-  }
+__device__ void multiply_centres(const ScoreParams& p, const float (&y)[kNumbers], int64_t head, int first) {
+  const int64_t heads = p.kv_heads * p.group, b = head / heads, g = head % heads / p.group;
   const int64_t row = p.batch.rows[b], used = p.sealed(b) * p.chunk, each = p.sketch.centre.block_tokens;
-  for (int64_t s = 0; s < p.queries.segments && s * each < used; ++s) {
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t s = first; s < p.queries.segments && s * each < used; s += kCentreWarps) {
     const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, s * each));
     float product = 0.0f;
 #pragma unroll
@@ -69,8 +65,23 @@ __global__ void __launch_bounds__(kWarp) round_queries_kernel(ScoreParams p) {
       if (lane + j * kWarp < p.head_dim) product += y[j] * centre[lane + j * kWarp];
     }
     product = warp_reduce(product, Sum());
-    if (lane == 0) p.queries.bases[i * p.queries.segments + s] = p.scale * kLog2e * product;
+    if (lane == 0) p.queries.bases[head * p.queries.segments + s] = p.scale * kLog2e * product;
   }
+}
+
+// One block a query head: the first warp turns and rounds it, the others multiply it with the centres of the
+// segments in use, which lie behind a table each.
+template <int kNumbers>
+__global__ void __launch_bounds__((1 + kCentreWarps) * kWarp) round_queries_kernel(ScoreParams p) {
+  const int64_t i = blockIdx.x;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  float y[kNumbers];
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) {
+    const int d = lane + j * kWarp;
+    y[j] = d < p.head_dim ? to_float(p.q[i * p.head_dim + d]) : 0.0f;
+  }
+  if (warp > 0) return multiply_centres(p, y, i, warp - 1);
   turn_sketch(y, p.head_dim);
   float largest = 0.0f;
 #pragma unroll
@@ -507,7 +518,8 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                      kMostWarpTiles};
   const unsigned rows = grid_x(sequences * heads, kOp);
   with_lane_numbers(head_dim, [&](auto numbers) {
-    round_queries_kernel<decltype(numbers)::value><<<rows, kWarp, 0, stream_of(queue)>>>(params);
+    round_queries_kernel<decltype(numbers)::value>
+        <<<rows, (1 + kCentreWarps) * kWarp, 0, stream_of(queue)>>>(params);
   });
   check_launch(kOp);
   if (scores_by_tiles(params)) {
