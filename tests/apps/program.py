@@ -327,7 +327,7 @@ class Generate(ProgramTest):
     def test_a_budget_of_everything_at_full_rank_is_full_attention(self):
         prompt, answer = self.golden()
         done = self.succeed("generate", *MODEL, "--dtype", "float32", "--exact-below", "0", "--rank", "5000",
-                            "--factors", "float32", "--budget", "100%", "--ignore-eos", "--prompt-ids", prompt,
+                            "--factors", "float32", "--values", "float32", "--budget", "100%", "--ignore-eos", "--prompt-ids", prompt,
                             "-n", "32", "--print-ids")
         self.assertEqual(list(map(int, done.text.splitlines()[0].split())), answer)
 
