@@ -510,7 +510,8 @@ void score_candidates(Queue& queue, const CandidateParams& p, int64_t kv_heads, 
 void rank_groups(Queue& queue, const RankGroupsParams& p) {
   constexpr const char* kOp = "rank_groups";
   const int64_t kv_heads = p.ranking.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2];
-  const int64_t rows = p.scores.shape[0] * kv_heads, shared = group * 4;
+  // In fours: the unrolled loops over a group's heads may read ahead to the next multiple.
+  const int64_t rows = p.scores.shape[0] * kv_heads, shared = round_up<int64_t>(group, 4) * 4;
   const auto stream = stream_of(queue);
   RankParams params{
       device_ptr<float>(p.scores), device_ptr<float>(p.ranking), static_cast<int>(group), n, nullptr,
