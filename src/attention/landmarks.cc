@@ -50,20 +50,21 @@ class LandmarkIndex final : public ShadowIndex {
                                     .min_cosine = min_cosine});
   }
 
-  void append(int64_t layer, const TensorView& /*k*/, const DecodeBatch& batch, const TokenBatch& /*tokens*/,
-              const ResidentView& resident) override {
-    update_means(device_.compute(), {.batch = batch, .resident = resident, .means = view(layer)});
+  void append(Queue& queue, int64_t layer, const TensorView& /*k*/, const DecodeBatch& batch,
+              const TokenBatch& /*tokens*/, const ResidentView& resident) override {
+    update_means(queue, {.batch = batch, .resident = resident, .means = view(layer)});
   }
 
-  void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) override {
-    landmark_scores(device_.compute(), {.q = q,
-                                        .batch = batch,
-                                        .means = view(layer),
-                                        .kv_heads = shape_.kv_heads,
-                                        .chunk = config_.chunk_size,
-                                        .local_window = config_.local_window,
-                                        .scale = shape_.scale(),
-                                        .scores = scores});
+  void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch,
+             TensorView scores) override {
+    landmark_scores(queue, {.q = q,
+                            .batch = batch,
+                            .means = view(layer),
+                            .kv_heads = shape_.kv_heads,
+                            .chunk = config_.chunk_size,
+                            .local_window = config_.local_window,
+                            .scale = shape_.scale(),
+                            .scores = scores});
   }
 
  private:

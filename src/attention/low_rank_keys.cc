@@ -47,8 +47,7 @@ void LowRankKeys::fill(int64_t row, int64_t tokens, uint64_t seed) {
   }
 }
 
-void LowRankKeys::append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens) {
-  Queue& queue = device_.compute();
+void LowRankKeys::append(Queue& queue, int64_t layer, const TensorView& k_raw, const TokenBatch& tokens) {
   project_keys(queue, {.x = k_raw,
                        .tokens = tokens,
                        .mean = segments_.mean(queue, layer),
@@ -57,12 +56,11 @@ void LowRankKeys::append(int64_t layer, const TensorView& k_raw, const TokenBatc
                        .factors = factors(layer)});
 }
 
-void LowRankKeys::rebuild(int64_t layer, const DecodeBatch& batch, const RopeView& rope, TensorView chunks,
-                          TensorView slots, TensorView out) {
-  Queue& queue = device_.compute();
+void LowRankKeys::rebuild(Queue& queue, int64_t layer, const DecodeBatch& batch, const RopeView& rope,
+                          const Chunks& chunks, TensorView out) {
   rebuild_keys(queue, {.batch = batch,
-                       .chunks = chunks,
-                       .slots = slots,
+                       .chunks = chunks.ids,
+                       .slots = chunks.slots,
                        .factors = factors(layer),
                        .mean = segments_.mean(queue, layer),
                        .basis = segments_.basis(queue, layer),

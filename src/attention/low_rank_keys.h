@@ -21,10 +21,14 @@ class LowRankKeys {
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up factors; room must be there
   // Projects keys before rotation, [T, kv_heads, head_dim], onto their segments' bases.
-  void append(int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);
-  // Rotated keys of chunks [B, kv_heads, M] that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
-  void rebuild(int64_t layer, const DecodeBatch& batch, const RopeView& rope, TensorView chunks,
-               TensorView slots, TensorView out);
+  void append(Queue& queue, int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);
+  // Rotated keys of chunks that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
+  struct Chunks {
+    TensorView ids;    // [B, kv_heads, M]
+    TensorView slots;  // [B, kv_heads, M]
+  };
+  void rebuild(Queue& queue, int64_t layer, const DecodeBatch& batch, const RopeView& rope,
+               const Chunks& chunks, TensorView out);
 
  private:
   [[nodiscard]] QuantizedView factors(int64_t layer);

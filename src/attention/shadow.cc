@@ -187,8 +187,8 @@ void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
 void ShadowAttention::build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
   const TokenBatch tokens = tokens_of(raw);
   segments_.fit(sequence.row, raw, layer);
-  keys_.append(layer, raw.k_raw, tokens);
-  values_.append(layer, raw.v, tokens);
+  keys_.append(device_.compute(), layer, raw.k_raw, tokens);
+  values_.append(device_.compute(), layer, raw.v, tokens);
   keep_resident(layer, raw, tokens);
   const int64_t chunks = raw.tokens() / config_.chunk_size;
   TensorView min_cosine;

@@ -49,14 +49,30 @@ class ShadowAttention final : public Attention {
     int64_t budget = 0;      // chunks chosen a step and KV head; fixed when the sequence turns sparse
     int64_t candidates = 0;  // chunks the index proposes
   };
-  // Chunks picked for a step, as slots.
+  // How chunks are picked for a step, and what attention makes of them; C open chunks.
   struct Selection {
-    TensorView candidates;  // [B, G, M]
-    TensorView found;       // [B, G, M] their slots before the step
-    TensorView picked;      // [B, G, K] indices into the candidates; empty: all of them
-    TensorView assigned;    // [B, G, K]
-    TensorView source;      // [B, G, K]
-    TensorView rebuilt;     // [B, G, M, chunk * D]
+    TensorView scores;                          // [B, H, C]
+    TensorView ranking;                         // [B, G, C]
+    TensorView candidates;                      // [B, G, M]
+    TensorView found;                           // [B, G, M] their slots before the step
+    TensorView rebuilt;                         // [B, G, M, chunk * D]
+    TensorView candidate_scores;                // [B, H, M] with rerank
+    TensorView candidate_ranking;               // [B, G, M] with rerank
+    TensorView picked;                          // [B, G, K] indices into the candidates; empty: all of them
+    TensorView assigned;                        // [B, G, K]
+    TensorView source;                          // [B, G, K]
+    TensorView out;                             // [B, H, D] over the slots alone
+    TensorView lse;                             // [B, H]
+    const int32_t* candidate_limits = nullptr;  // [B]
+    const int32_t* pick_limits = nullptr;       // [B]
+
+    [[nodiscard]] Selection rows(int64_t first, int64_t count) const;  // of some sequences
+  };
+  // Sequences [first, first + count) of a step's sparse ones, and where they run.
+  struct Part {
+    int64_t first;
+    int64_t count;
+    Lane lane;
   };
 
   // ---- sequences
@@ -81,13 +97,17 @@ class ShadowAttention final : public Attention {
   void upload_tables();
   void decode_exact(const LayerInput& input, TensorView out);
   void decode_sparse(const LayerInput& input, TensorView out);
-  void append(const LayerInput& input);
-  void select(int64_t layer);
-  void propose_candidates(int64_t layer);
-  void rerank(int64_t layer, int64_t picks);
-  void force(TensorView candidates, TensorView picked);
-  void assign(int64_t layer, int64_t picks);
-  void fetch(int64_t layer);
+  void keep(Queue& queue, const LayerInput& input);
+  void cut_batch();
+  [[nodiscard]] DecodeBatch batch_of(const Part& part) const;
+  [[nodiscard]] TensorView queries_of(const Part& part) const;
+  [[nodiscard]] Selection selection();
+  void select(int64_t layer, const Part& part, const Selection& s);
+  void propose(int64_t layer, const Part& part, const Selection& s);
+  void rerank(int64_t layer, const Part& part, const Selection& s);
+  void force(const Part& part, const Selection& s);
+  void fetch(int64_t layer, const Part& part, const Selection& s);
+  void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, TensorView out);
   void decode_mixed(const LayerInput& input, TensorView out);
 
   [[nodiscard]] ResidentView resident_view(int64_t layer);
@@ -116,13 +136,14 @@ class ShadowAttention final : public Attention {
   std::vector<SeqId> step_ids_;  // of the step that is not over
   Step sparse_step_, exact_step_;
   std::vector<int64_t> sparse_at_, exact_at_;  // places of each kind in the step's batch
+  std::vector<int64_t> sparse_rows_;           // rows of the sparse ones
+  std::vector<Part> parts_;                    // of the sparse ones
   DeviceArray<int32_t> candidate_limits_, pick_limits_;
   int64_t open_chunks_ = 0;  // most sealed chunks of a sequence of the step
   int64_t most_candidates_ = 0;
   int64_t most_picks_ = 0;
   bool reranks_ = false;          // some sequence of the step has more candidates than it may pick
   double forced_hit_share_ = -1;  // negative: choices stand
-  Selection selection_;
   Scratch scores_, ranking_, candidates_, found_, rebuilt_, candidate_scores_, candidate_ranking_, picked_,
       assigned_, source_, slot_out_, lse_resident_, lse_slots_, cosines_, outlier_ids_, mixed_;
   AttentionStatistics statistics_;

@@ -1,5 +1,6 @@
 // One decode step: decide -> rebuild and fetch -> attend.
 #include <algorithm>
+#include <array>
 
 #include "attention/shadow.h"
 #include "base/check.h"
@@ -9,6 +10,8 @@ namespace {
 
 // Steps whose longest sequences have as many open chunks to within this have the same shapes.
 constexpr int64_t kChunkBucket = 128;
+// Parts of a large batch that run side by side unless the configuration says otherwise.
+constexpr int64_t kStepParts = 2;
 
 }  // namespace
 
@@ -91,6 +94,8 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   if (open_chunks_ > 1) open_chunks_ = round_up(open_chunks_, kChunkBucket);
   exact_step_.begin(rows[0], lengths[0]);
   sparse_step_.begin(rows[1], lengths[1]);
+  sparse_rows_ = rows[1];
+  cut_batch();
   candidate_limits_.assign(std::move(candidates));
   pick_limits_.assign(std::move(picks));
   upload_tables();
@@ -121,10 +126,13 @@ void ShadowAttention::upload_tables() {
 }
 
 std::vector<int64_t> ShadowAttention::step_shape() const {
-  return {sparse_step_.size(), exact_step_.size(), sparse_step_.batch().max_tokens,
-          exact_step_.batch().max_tokens, open_chunks_, most_candidates_, most_picks_, reranks_ ? 1 : 0,
-          // Only with rows of both kinds do places in the batch matter.
-          exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
+  std::vector<int64_t> shape = {sparse_step_.size(), exact_step_.size(), sparse_step_.batch().max_tokens,
+                                exact_step_.batch().max_tokens, open_chunks_, most_candidates_, most_picks_,
+                                reranks_ ? 1 : 0,
+                                // Only with rows of both kinds do places in the batch matter.
+                                exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
+  for (const Part& part : parts_) shape.push_back(part.first);
+  return shape;
 }
 
 void ShadowAttention::decode(const LayerInput& input, TensorView out) {
@@ -176,150 +184,211 @@ void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
   exact_.attend(input.layer, exact_step_.q(), exact_step_.batch(), out, lse);
 }
 
+// The new token of every sequence is written, and what is resident attended, beside the parts' choosing and
+// fetching: a chunk opens to selection only when it has left the local window, so nobody reads what is
+// written.
 void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
-  Queue& queue = device_.compute();
-  const int64_t sequences = sparse_step_.size();
-  append(input);
-  const TensorView lse = lse_resident_.get(DType::f32, {sequences, shape_.heads});
-  resident_attention(queue, {.q = sparse_step_.q(),
-                             .batch = sparse_step_.batch(),
-                             .resident = resident_view(input.layer),
-                             .scale = shape_.scale(),
-                             .out = out,
-                             .lse = lse});
-  if (open_chunks_ <= 1) return;  // everything is resident
-  select(input.layer);
-  fetch(input.layer);
-  const TensorView slot_out = slot_out_.get(out.dtype, {sequences, shape_.heads, shape_.head_dim});
-  const TensorView slot_lse = lse_slots_.get(DType::f32, {sequences, shape_.heads});
-  slot_attention(queue, {.q = sparse_step_.q(),
-                         .batch = sparse_step_.batch(),
-                         .assigned = selection_.assigned,
-                         .slots = slot_view(input.layer),
-                         .scale = shape_.scale(),
-                         .out = slot_out,
-                         .lse = slot_lse});
-  merge_attention(queue, {.a = out, .b = slot_out, .lse_a = lse, .lse_b = slot_lse, .out = out});
+  Queue& main = device_.compute();
+  Queue& keeper = device_.lane(device_.lanes() - 1).compute;
+  sparse_step_.rotate(input);
+  keeper.wait_for(main);
+  keep(keeper, input);
+  const TensorView lse = lse_resident_.get(DType::f32, {sparse_step_.size(), shape_.heads});
+  resident_attention(keeper, {.q = sparse_step_.q(),
+                              .batch = sparse_step_.batch(),
+                              .resident = resident_view(input.layer),
+                              .scale = shape_.scale(),
+                              .out = out,
+                              .lse = lse});
+  if (open_chunks_ > 1) {  // else everything is resident
+    const Selection whole = selection();
+    for (const Part& part : parts_) {
+      part.lane.compute.wait_for(main);
+      select(input.layer, part, whole.rows(part.first, part.count));
+    }
+    for (const Part& part : parts_)
+      attend(input.layer, part, whole.rows(part.first, part.count), keeper, out);
+    for (const Part& part : parts_) main.wait_for(part.lane.compute);
+  }
+  main.wait_for(keeper);
 }
 
-// The new tokens become part of everything that is kept; a chunk opens to selection once its last token has
-// left the local window, by length alone.
-void ShadowAttention::append(const LayerInput& input) {
-  sparse_step_.rotate(input);
+// The new tokens become part of everything that is kept.
+void ShadowAttention::keep(Queue& queue, const LayerInput& input) {
+  const TokenBatch& tokens = sparse_step_.tokens();
   const ResidentView resident = resident_view(input.layer);
-  keys_.append(input.layer, input.k, sparse_step_.tokens());
-  values_.append(input.layer, input.v, sparse_step_.tokens());
-  store_resident(
-      device_.compute(),
-      {.k = sparse_step_.k(), .v = input.v, .tokens = sparse_step_.tokens(), .resident = resident});
-  index_->append(input.layer, sparse_step_.k(), sparse_step_.batch(), sparse_step_.tokens(), resident);
+  store_resident(queue, {.k = sparse_step_.k(), .v = input.v, .tokens = tokens, .resident = resident});
+  keys_.append(queue, input.layer, input.k, tokens);
+  values_.append(queue, input.layer, input.v, tokens);
+  index_->append(queue, input.layer, sparse_step_.k(), sparse_step_.batch(), tokens, resident);
+}
+
+// ---- parts ------------------------------------------------------------------------------------------------
+
+// Cuts the step's batch so that one part computes while the values of another travel. The part that fetches
+// most from the host goes first: only what travels last is waited for.
+void ShadowAttention::cut_batch() {
+  constexpr int64_t kLeastSequences = 8;  // of a part: fewer do not fill a GPU
+  const int64_t size = sparse_step_.size(), lanes = std::max<int64_t>(1, device_.lanes() - 1);
+  const int64_t wanted =
+      config_.step_parts > 0 ? config_.step_parts : std::min({size / kLeastSequences, lanes, kStepParts});
+  const int64_t count = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, size));
+  std::vector<std::array<int64_t, 3>> cuts;  // bytes on the host, first, end
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t first = size * i / count, end = size * (i + 1) / count;
+    int64_t bytes = 0;
+    for (int64_t b = first; b < end; ++b) {
+      bytes += values_.held_bytes(sparse_rows_[static_cast<std::size_t>(b)], Tier::pinned_host);
+    }
+    cuts.push_back({bytes, first, end});
+  }
+  std::stable_sort(cuts.begin(), cuts.end(), [](const auto& a, const auto& b) { return a[0] > b[0]; });
+  parts_.clear();
+  for (const auto& [bytes, first, end] : cuts) {
+    const auto lane = static_cast<int64_t>(parts_.size()) % lanes;
+    parts_.push_back({first, end - first, device_.lane(static_cast<int>(lane))});
+  }
+}
+
+DecodeBatch ShadowAttention::batch_of(const Part& part) const {
+  DecodeBatch batch = sparse_step_.batch();
+  batch.size = part.count;
+  batch.rows += part.first;
+  batch.tokens += part.first;
+  return batch;
+}
+
+TensorView ShadowAttention::queries_of(const Part& part) const {
+  return sparse_step_.q().rows(part.first, part.count);
+}
+
+// What the whole step's choice is held in.
+ShadowAttention::Selection ShadowAttention::selection() {
+  const int64_t b = sparse_step_.size(), g = shape_.kv_heads, h = shape_.heads;
+  const int64_t proposed = std::min(most_candidates_, open_chunks_), picks = std::min(most_picks_, proposed);
+  Selection s;
+  s.scores = scores_.get(DType::f32, {b, h, open_chunks_});
+  s.ranking = ranking_.get(DType::f32, {b, g, open_chunks_});
+  s.candidates = candidates_.get(DType::i32, {b, g, proposed});
+  s.found = found_.get(DType::i32, {b, g, proposed});
+  s.rebuilt = rebuilt_.get(shape_.compute, {b, g, proposed, config_.chunk_size * shape_.head_dim});
+  if (reranks_) {
+    s.candidate_scores = candidate_scores_.get(DType::f32, {b, h, proposed});
+    s.candidate_ranking = candidate_ranking_.get(DType::f32, {b, g, proposed});
+    s.picked = picked_.get(DType::i32, {b, g, picks});
+  }
+  const int64_t entries = reranks_ ? picks : proposed;
+  s.assigned = assigned_.get(DType::i32, {b, g, entries});
+  s.source = source_.get(DType::i32, {b, g, entries});
+  s.out = slot_out_.get(device_.activation_dtype(), {b, h, shape_.head_dim});
+  s.lse = lse_slots_.get(DType::f32, {b, h});
+  s.candidate_limits = candidate_limits_.upload(device_.compute());
+  s.pick_limits = pick_limits_.upload(device_.compute());
+  return s;
+}
+
+ShadowAttention::Selection ShadowAttention::Selection::rows(int64_t first, int64_t count) const {
+  Selection s = *this;
+  for (TensorView* view : {&s.scores, &s.ranking, &s.candidates, &s.found, &s.rebuilt, &s.candidate_scores,
+                           &s.candidate_ranking, &s.picked, &s.assigned, &s.source, &s.out, &s.lse}) {
+    if (!view->empty()) *view = view->rows(first, count);
+  }
+  s.candidate_limits += first;
+  s.pick_limits += first;
+  return s;
+}
+
+// ---- choosing ---------------------------------------------------------------------------------------------
+
+// Candidates -> rebuilt keys -> (with rerank) the best of them by exact score -> a slot for each -> values.
+void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s) {
+  Queue& queue = part.lane.compute;
+  const DecodeBatch batch = batch_of(part);
+  propose(layer, part, s);
+  if (forced_hit_share_ >= 0) force(part, s);
+  find_slots(queue, {.batch = batch, .chunks = s.candidates, .slots = slot_view(layer), .found = s.found});
+  keys_.rebuild(queue, layer, batch, rope(), {.ids = s.candidates, .slots = s.found}, s.rebuilt);
+  if (reranks_) rerank(layer, part, s);
+  if (reranks_ && forced_hit_share_ >= 0) force(part, s);  // the same candidates again
+  assign_slots(queue, {.batch = batch,
+                       .chunks = s.candidates,
+                       .found = s.found,
+                       .picked = s.picked,
+                       .slots = slot_view(layer),
+                       .assigned = s.assigned,
+                       .source = s.source,
+                       .counters = reinterpret_cast<int64_t*>(counters_.data())});
+  fetch(layer, part, s);
 }
 
 // Index scores -> the best candidates of each KV head.
-void ShadowAttention::propose_candidates(int64_t layer) {
-  Queue& queue = device_.compute();
-  const int64_t sequences = sparse_step_.size();
-  const TensorView scores = scores_.get(DType::f32, {sequences, shape_.heads, open_chunks_});
-  const TensorView ranking = ranking_.get(DType::f32, {sequences, shape_.kv_heads, open_chunks_});
-  index_->score(layer, sparse_step_.q(), sparse_step_.batch(), scores);
+void ShadowAttention::propose(int64_t layer, const Part& part, const Selection& s) {
+  Queue& queue = part.lane.compute;
+  index_->score(queue, layer, queries_of(part), batch_of(part), s.scores);
   if (index_->wants_outliers()) {
-    mask_outliers(queue, {.batch = sparse_step_.batch(), .resident = resident_view(layer), .scores = scores});
+    mask_outliers(queue, {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores});
   }
-  rank_groups(queue, {.scores = scores, .ranking = ranking});
-  const int64_t proposed = std::min(most_candidates_, open_chunks_);
-  selection_.candidates = candidates_.get(DType::i32, {sequences, shape_.kv_heads, proposed});
-  top_k(queue,
-        {.ranking = ranking, .limits = candidate_limits_.upload(queue), .chosen = selection_.candidates});
+  rank_groups(queue, {.scores = s.scores, .ranking = s.ranking});
+  top_k(queue, {.ranking = s.ranking, .limits = s.candidate_limits, .chosen = s.candidates});
 }
 
 // Exact scores of the candidates' keys -> the best of them.
-void ShadowAttention::rerank(int64_t layer, int64_t picks) {
-  Queue& queue = device_.compute();
-  const int64_t sequences = sparse_step_.size();
-  const int64_t proposed = selection_.candidates.shape[2];
-  const TensorView scores = candidate_scores_.get(DType::f32, {sequences, shape_.heads, proposed});
-  const TensorView ranking = candidate_ranking_.get(DType::f32, {sequences, shape_.kv_heads, proposed});
-  candidate_scores(queue, {.q = sparse_step_.q(),
-                           .batch = sparse_step_.batch(),
-                           .chunks = selection_.candidates,
-                           .found = selection_.found,
-                           .rebuilt = selection_.rebuilt,
+void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s) {
+  Queue& queue = part.lane.compute;
+  candidate_scores(queue, {.q = queries_of(part),
+                           .batch = batch_of(part),
+                           .chunks = s.candidates,
+                           .found = s.found,
+                           .rebuilt = s.rebuilt,
                            .slots = slot_view(layer),
                            .scale = shape_.scale(),
-                           .scores = scores});
-  rank_groups(queue, {.scores = scores, .ranking = ranking});
-  selection_.picked = picked_.get(DType::i32, {sequences, shape_.kv_heads, picks});
-  top_k(queue, {.ranking = ranking, .limits = pick_limits_.upload(queue), .chosen = selection_.picked});
+                           .scores = s.candidate_scores});
+  rank_groups(queue, {.scores = s.candidate_scores, .ranking = s.candidate_ranking});
+  top_k(queue, {.ranking = s.candidate_ranking, .limits = s.pick_limits, .chosen = s.picked});
 }
 
-void ShadowAttention::force(TensorView candidates, TensorView picked) {
-  force_choice(device_.compute(), {.batch = sparse_step_.batch(),
+void ShadowAttention::force(const Part& part, const Selection& s) {
+  force_choice(part.lane.compute, {.batch = batch_of(part),
                                    .chunk = config_.chunk_size,
                                    .local_window = config_.local_window,
                                    .hit_share = forced_hit_share_,
-                                   .candidates = candidates,
-                                   .picked = picked});
+                                   .candidates = s.candidates,
+                                   .picked = s.picked});
 }
 
-// Candidates -> rebuilt keys -> (with rerank) the best of them by exact score -> a slot for each.
-void ShadowAttention::select(int64_t layer) {
-  Queue& queue = device_.compute();
-  propose_candidates(layer);
-  const int64_t sequences = sparse_step_.size();
-  const int64_t proposed = selection_.candidates.shape[2];
-  const int64_t picks = std::min(most_picks_, proposed);
-  const bool forced = forced_hit_share_ >= 0;
-  if (forced) {
-    force(selection_.candidates,
-          reranks_ ? picked_.get(DType::i32, {sequences, shape_.kv_heads, picks}) : TensorView());
-  }
-  selection_.found = found_.get(DType::i32, {sequences, shape_.kv_heads, proposed});
-  selection_.rebuilt = rebuilt_.get(
-      shape_.compute, {sequences, shape_.kv_heads, proposed, config_.chunk_size * shape_.head_dim});
-  find_slots(queue, {.batch = sparse_step_.batch(),
-                     .chunks = selection_.candidates,
-                     .slots = slot_view(layer),
-                     .found = selection_.found});
-  keys_.rebuild(layer, sparse_step_.batch(), rope(), selection_.candidates, selection_.found,
-                selection_.rebuilt);
-  selection_.picked = TensorView();
-  if (reranks_) rerank(layer, picks);
-  if (reranks_ && forced) force(selection_.candidates, selection_.picked);  // the same candidates again
-  assign(layer, reranks_ ? picks : proposed);
+// Values of misses travel on the part's copy queue; their keys follow on its compute queue.
+void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s) {
+  part.lane.copy.wait_for(part.lane.compute);
+  gather_values(part.lane.copy, {.batch = batch_of(part),
+                                 .chunks = s.candidates,
+                                 .assigned = s.assigned,
+                                 .source = s.source,
+                                 .values = values_.view(device_.compute(), layer),
+                                 .slots = slot_view(layer)});
+  fill_keys(part.lane.compute, {.batch = batch_of(part),
+                                .assigned = s.assigned,
+                                .source = s.source,
+                                .rebuilt = s.rebuilt,
+                                .slots = slot_view(layer)});
 }
 
-void ShadowAttention::assign(int64_t layer, int64_t picks) {
-  const int64_t sequences = sparse_step_.size();
-  selection_.assigned = assigned_.get(DType::i32, {sequences, shape_.kv_heads, picks});
-  selection_.source = source_.get(DType::i32, {sequences, shape_.kv_heads, picks});
-  assign_slots(device_.compute(), {.batch = sparse_step_.batch(),
-                                   .chunks = selection_.candidates,
-                                   .found = selection_.found,
-                                   .picked = selection_.picked,
-                                   .slots = slot_view(layer),
-                                   .assigned = selection_.assigned,
-                                   .source = selection_.source,
-                                   .counters = reinterpret_cast<int64_t*>(counters_.data())});
-}
-
-// Values of misses travel on the copy queue while their keys move on the compute queue.
-void ShadowAttention::fetch(int64_t layer) {
-  Queue& compute = device_.compute();
-  Queue& copy = device_.copy();
-  const SlotView slots = slot_view(layer);
-  copy.wait_for(compute);
-  gather_values(copy, {.batch = sparse_step_.batch(),
-                       .chunks = selection_.candidates,
-                       .assigned = selection_.assigned,
-                       .source = selection_.source,
-                       .values = values_.view(compute, layer),
-                       .slots = slots});
-  fill_keys(compute, {.batch = sparse_step_.batch(),
-                      .assigned = selection_.assigned,
-                      .source = selection_.source,
-                      .rebuilt = selection_.rebuilt,
-                      .slots = slots});
-  compute.wait_for(copy);
+// Attention over the part's slots, merged into what `resident` left in out.
+void ShadowAttention::attend(int64_t layer, const Part& part, const Selection& s, Queue& resident,
+                             TensorView out) {
+  Queue& queue = part.lane.compute;
+  queue.wait_for(part.lane.copy);
+  slot_attention(queue, {.q = queries_of(part),
+                         .batch = batch_of(part),
+                         .assigned = s.assigned,
+                         .slots = slot_view(layer),
+                         .scale = shape_.scale(),
+                         .out = s.out,
+                         .lse = s.lse});
+  queue.wait_for(resident);
+  const TensorView kept = out.rows(part.first, part.count);
+  const TensorView lse = lse_resident_.get(DType::f32, {sparse_step_.size(), shape_.heads});
+  merge_attention(
+      queue, {.a = kept, .b = s.out, .lse_a = lse.rows(part.first, part.count), .lse_b = s.lse, .out = kept});
 }
 
 }  // namespace shadowkv

@@ -28,11 +28,12 @@ class ShadowIndex {
                      TensorView min_cosine) = 0;
   // Takes in the new token of each sequence of a step: k [B, kv_heads, head_dim] rotated, already in the
   // ring.
-  virtual void append(int64_t layer, const TensorView& k, const DecodeBatch& batch, const TokenBatch& tokens,
-                      const ResidentView& resident) = 0;
+  virtual void append(Queue& queue, int64_t layer, const TensorView& k, const DecodeBatch& batch,
+                      const TokenBatch& tokens, const ResidentView& resident) = 0;
   // scores [B, heads, C] of every chunk open to selection, -infinity elsewhere; as sketch_scores in
   // kernels.h.
-  virtual void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) = 0;
+  virtual void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch,
+                     TensorView scores) = 0;
   // Whether chunks that it describes badly are to be kept whole.
   [[nodiscard]] virtual bool wants_outliers() const = 0;
   virtual void upload_tables(Queue& queue) = 0;

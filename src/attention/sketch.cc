@@ -52,20 +52,21 @@ class SketchIndex final : public ShadowIndex {
     sketch_encode(device_.compute(), {.k = raw.k, .tokens = tokens, .sketch = view(layer)});
   }
 
-  void append(int64_t layer, const TensorView& k, const DecodeBatch& /*batch*/, const TokenBatch& tokens,
-              const ResidentView& /*resident*/) override {
-    sketch_encode(device_.compute(), {.k = k, .tokens = tokens, .sketch = view(layer)});
+  void append(Queue& queue, int64_t layer, const TensorView& k, const DecodeBatch& /*batch*/,
+              const TokenBatch& tokens, const ResidentView& /*resident*/) override {
+    sketch_encode(queue, {.k = k, .tokens = tokens, .sketch = view(layer)});
   }
 
-  void score(int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores) override {
-    sketch_scores(device_.compute(), {.q = q,
-                                      .batch = batch,
-                                      .sketch = view(layer),
-                                      .kv_heads = shape_.kv_heads,
-                                      .chunk = config_.chunk_size,
-                                      .local_window = config_.local_window,
-                                      .scale = shape_.scale(),
-                                      .scores = scores});
+  void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch,
+             TensorView scores) override {
+    sketch_scores(queue, {.q = q,
+                          .batch = batch,
+                          .sketch = view(layer),
+                          .kv_heads = shape_.kv_heads,
+                          .chunk = config_.chunk_size,
+                          .local_window = config_.local_window,
+                          .scale = shape_.scale(),
+                          .scores = scores});
   }
 
  private:

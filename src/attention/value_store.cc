@@ -79,8 +79,7 @@ void ValueStore::fill(int64_t row, int64_t tokens, uint64_t seed) {
   }
 }
 
-void ValueStore::append(int64_t layer, const TensorView& v, const TokenBatch& tokens) {
-  Queue& queue = device_.compute();
+void ValueStore::append(Queue& queue, int64_t layer, const TensorView& v, const TokenBatch& tokens) {
   store_rows(queue, {.x = v, .tokens = tokens, .to = view(queue, layer)});
 }
 

@@ -28,7 +28,7 @@ class ValueStore {
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up values; room must be there
   // v [T, kv_heads, head_dim].
-  void append(int64_t layer, const TensorView& v, const TokenBatch& tokens);
+  void append(Queue& queue, int64_t layer, const TensorView& v, const TokenBatch& tokens);
   [[nodiscard]] QuantizedView view(Queue& queue, int64_t layer);
 
  private:

@@ -115,15 +115,30 @@ void CudaGraph::launch() {
 
 // ---- queues -----------------------------------------------------------------------------------------------
 
-CudaQueue::CudaQueue(Device& device) : device_(device) {
-  check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+CudaQueue::CudaQueue(Device& device, int priority, int64_t scratch_bytes)
+    : device_(device), scratch_bytes_(scratch_bytes) {
+  check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority), "making a stream");
   check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+  if (scratch_bytes == 0) return;
+  void* scratch = nullptr;
+  check_cuda(cudaMalloc(&scratch, static_cast<std::size_t>(scratch_bytes)), "allocating scratch memory");
+  scratch_ = static_cast<std::byte*>(scratch);
 }
 
 CudaQueue::~CudaQueue() {
   cudaStreamSynchronize(stream_);
   cudaEventDestroy(event_);
   cudaStreamDestroy(stream_);
+  cudaFree(scratch_);
+}
+
+std::byte* CudaQueue::scratch(int64_t bytes, const char* op) const {
+  if (bytes > scratch_bytes_) {
+    throw OutOfMemory(
+        fmt::format("{}: {} of scratch memory were asked for, there are {}; use smaller batches", op,
+                    format_bytes(bytes), format_bytes(scratch_bytes_)));
+  }
+  return scratch_;
 }
 
 // A wait refers to what the event marked when it was issued, so one event a queue is enough.
@@ -189,11 +204,7 @@ CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordi
       cudaDeviceGetAttribute(&shared_bytes_per_block_, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_),
       "asking for the GPU's shared memory");
   numa_node_ = numa_node_of(ordinal_);
-  compute_ = std::make_unique<CudaQueue>(*this);
-  copy_ = std::make_unique<CudaQueue>(*this);
-  void* scratch = nullptr;
-  check_cuda(cudaMalloc(&scratch, kScratchBytes), "allocating scratch memory");
-  scratch_ = static_cast<std::byte*>(scratch);
+  make_queues();
   device_heap_ = std::make_unique<SlabHeap>(
       kDeviceHeap, SlabSource{[this](int64_t bytes) { return map_device(bytes); },
                               [](std::byte* data, int64_t /*bytes*/) { cudaFree(data); }});
@@ -203,13 +214,32 @@ CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordi
   set_budgets(options);
 }
 
+// Transfers go first: their few blocks must not wait behind those of kernels that fill the device.
+void CudaDevice::make_queues() {
+  constexpr int64_t kScratchBytes = int64_t{64} << 20, kSideScratchBytes = int64_t{32} << 20;
+  int last = 0, first = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&last, &first), "asking for stream priorities");
+  const auto priority = [&](int nth) { return std::min(first + nth, last); };
+  compute_ = std::make_unique<CudaQueue>(*this, priority(1), kScratchBytes);
+  copy_ = std::make_unique<CudaQueue>(*this, priority(0), 0);
+  for (int i = 1; i < kLanes; ++i) {
+    side_compute_.push_back(std::make_unique<CudaQueue>(*this, priority(1 + i), kSideScratchBytes));
+    side_copy_.push_back(std::make_unique<CudaQueue>(*this, priority(0), 0));
+  }
+}
+
+Lane CudaDevice::lane(int index) {
+  if (index == 0) return {*compute_, *copy_};
+  const auto side = static_cast<std::size_t>(index - 1);
+  return {*side_compute_.at(side), *side_copy_.at(side)};
+}
+
 CudaDevice::~CudaDevice() {
   cudaSetDevice(ordinal_);
   cudaDeviceSynchronize();
   states_.clear();
   device_heap_.reset();
   pinned_heap_.reset();
-  cudaFree(scratch_);
 }
 
 void CudaDevice::set_budgets(const CudaDeviceOptions& options) {
@@ -218,15 +248,6 @@ void CudaDevice::set_budgets(const CudaDeviceOptions& options) {
   const int64_t left = std::max<int64_t>(0, static_cast<int64_t>(free) - kDeviceReserve);
   set_budget(Tier::device, options.device_bytes > 0 ? options.device_bytes : left);
   set_budget(Tier::pinned_host, options.pinned_bytes > 0 ? options.pinned_bytes : physical_bytes() / 2);
-}
-
-std::byte* CudaDevice::scratch(int64_t bytes, const char* op) const {
-  if (bytes > kScratchBytes) {
-    throw OutOfMemory(
-        fmt::format("{}: {} of scratch memory were asked for, there are {}; use smaller batches", op,
-                    format_bytes(bytes), format_bytes(kScratchBytes)));
-  }
-  return scratch_;
 }
 
 std::byte* CudaDevice::allocate_raw(Tier tier, int64_t bytes) {

@@ -1,6 +1,6 @@
-// One NVIDIA GPU as a device: two streams as queues, device and pinned memory cut from slabs, graph capture.
-// Only the kernels' CUDA twins, cuda_device.cc and GPU tests include this; everyone else takes a Device from
-// make_cuda_device() (device.h).
+// One NVIDIA GPU as a device: pairs of streams as lanes, device and pinned memory cut from slabs, graph
+// capture. Only the kernels' CUDA twins, cuda_device.cc and GPU tests include this; everyone else takes a
+// Device from make_cuda_device() (device.h).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,6 +10,7 @@
 #include <mutex>
 #include <typeindex>
 #include <unordered_map>
+#include <vector>
 
 #include "base/device.h"
 
@@ -36,7 +37,8 @@ class CudaGraph final : public Graph {
 // GPU 0 is current from the start.
 class CudaQueue final : public Queue {
  public:
-  explicit CudaQueue(Device& device);
+  // priority: as CUDA counts, lower goes first. Throws OutOfMemory when there is no room for the scratch.
+  CudaQueue(Device& device, int priority, int64_t scratch_bytes);
   ~CudaQueue() override;
   CudaQueue(const CudaQueue&) = delete;
   CudaQueue& operator=(const CudaQueue&) = delete;
@@ -54,6 +56,12 @@ class CudaQueue final : public Queue {
   // Run the body once before it is recorded, so that kernels are loaded and scratch has grown.
   [[nodiscard]] std::unique_ptr<Graph> record(const std::function<void()>& body) override;
 
+  // Temporaries of one op on this queue, from its first kernel to its last; the next op overwrites them.
+  // Fixed at construction, so graphs may hold the address. Throws OutOfMemory naming `op` beyond what there
+  // is.
+  [[nodiscard]] std::byte* scratch(int64_t bytes, const char* op) const;
+  [[nodiscard]] int64_t scratch_bytes() const { return scratch_bytes_; }
+
   // What record() is made of. A capture that end_capture() does not finish must be dropped by
   // abandon_capture().
   void begin_capture();
@@ -64,6 +72,8 @@ class CudaQueue final : public Queue {
   Device& device_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t event_ = nullptr;  // marks what this queue holds when another waits for it
+  std::byte* scratch_ = nullptr;
+  int64_t scratch_bytes_;
 };
 
 class SlabHeap;
@@ -78,18 +88,14 @@ class CudaDevice final : public Device {
   [[nodiscard]] DeviceKind kind() const override { return DeviceKind::cuda; }
   [[nodiscard]] Queue& compute() override { return *compute_; }
   [[nodiscard]] Queue& copy() override { return *copy_; }
+  [[nodiscard]] int lanes() const override { return kLanes; }
+  [[nodiscard]] Lane lane(int index) override;
   [[nodiscard]] ThreadPool& threads() override { return pool_; }
   [[nodiscard]] DType activation_dtype() const override { return DType::bf16; }
 
   [[nodiscard]] int ordinal() const { return ordinal_; }
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
   [[nodiscard]] int shared_bytes_per_block() const { return shared_bytes_per_block_; }  // after opting in
-
-  // Temporaries of one op on the compute queue, from its first kernel to its last; the next op overwrites
-  // them. Fixed at construction, so graphs may hold the address. Throws OutOfMemory naming `op` beyond
-  // kScratchBytes.
-  static constexpr int64_t kScratchBytes = int64_t{64} << 20;
-  [[nodiscard]] std::byte* scratch(int64_t bytes, const char* op) const;
 
   // The kernels' own state on this device (library handles, plans), made by State(*this) at first use. The
   // first use must not be recorded.
@@ -106,9 +112,13 @@ class CudaDevice final : public Device {
   void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept override;
 
  private:
+  // Four: two or three parts of a step, and what is written beside them.
+  static constexpr int kLanes = 4;
+
   std::byte* map_device(int64_t bytes) const;
   std::byte* map_pinned(int64_t bytes);
   static void unmap_pinned(std::byte* data, int64_t bytes) noexcept;
+  void make_queues();
   void set_budgets(const CudaDeviceOptions& options);
 
   int ordinal_;
@@ -118,7 +128,8 @@ class CudaDevice final : public Device {
   ThreadPool pool_;
   std::unique_ptr<CudaQueue> compute_;
   std::unique_ptr<CudaQueue> copy_;
-  std::byte* scratch_ = nullptr;
+  std::vector<std::unique_ptr<CudaQueue>> side_compute_;  // of lanes 1 ..
+  std::vector<std::unique_ptr<CudaQueue>> side_copy_;
   std::unique_ptr<SlabHeap> device_heap_;
   std::unique_ptr<SlabHeap> pinned_heap_;
   std::mutex states_mutex_;

@@ -89,6 +89,13 @@ class Queue {
   }
 };
 
+// Two queues for a piece of work that runs beside others: its arithmetic, and the transfers that it waits
+// for.
+struct Lane {
+  Queue& compute;
+  Queue& copy;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -98,6 +105,10 @@ class Device {
   [[nodiscard]] virtual DeviceKind kind() const = 0;
   [[nodiscard]] virtual Queue& compute() = 0;
   [[nodiscard]] virtual Queue& copy() = 0;
+  // Lanes that can be busy at once, at least one. Lane 0 is compute() and copy(); an earlier lane's work goes
+  // before a later one's. Work elsewhere than on lane 0 starts and ends by wait_for().
+  [[nodiscard]] virtual int lanes() const { return 1; }
+  [[nodiscard]] virtual Lane lane(int /*index*/) { return {compute(), copy()}; }
   [[nodiscard]] virtual ThreadPool& threads() = 0;  // host threads
   // Type of activations: float32 on the CPU, bfloat16 on a GPU.
   [[nodiscard]] virtual DType activation_dtype() const = 0;

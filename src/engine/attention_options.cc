@@ -138,6 +138,8 @@ std::vector<Knob> storage_knobs() {
                  &C::segment_tokens, 0, kMostTokens),
       whole_knob("segment-min-tokens", "Prompt tokens that give a segment a basis of its own",
                  &C::segment_min_tokens, 1, kMostTokens),
+      whole_knob("step-parts", "Parts of a batch that run side by side on a GPU; 0: as suits it",
+                 &C::step_parts, 0, 64),
       word_knob<Placement>("placement",
                            "Values on the device while there is room (spill) or in host memory (host)",
                            &C::placement, {"spill", "host"}),

@@ -72,7 +72,7 @@ TEST_P(Invariance, ValuesThatMoveToTheHostInMidGenerationChangeNothing) {
 
 // Three sequences of other lengths, one of them short enough to be exact in the cases that have exact_below,
 // and one whose share of the context makes a far larger budget.
-TEST_P(Invariance, OthersInTheBatchChangeNothing) {
+TEST_P(Invariance, OthersInTheBatchAndItsPartsChangeNothing) {
   const std::vector<int64_t> lengths = {kPrompt, 37, 1300};
   std::vector<std::vector<std::vector<float>>> alone;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -81,22 +81,26 @@ TEST_P(Invariance, OthersInTheBatchChangeNothing) {
     const auto seed = static_cast<uint32_t>(10 + i);
     alone.push_back(methods.run(0, tiny_ids(lengths[i], seed), tiny_ids(kSteps, seed + 10)));
   }
-  TinyModel model(GetParam().shape);
-  Methods methods(model, {GetParam().config});
-  const std::vector<SeqId> ids = {5, 9, 2};
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const auto seed = static_cast<uint32_t>(10 + i);
-    EXPECT_EQ(methods.prefill(ids[i], tiny_ids(lengths[i], seed), kSteps), alone[i][0]) << "sequence " << i;
-  }
-  const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
-  for (std::size_t step = 0; step < kSteps; ++step) {
-    std::vector<int32_t> tokens;
-    for (uint32_t i = 0; i < 3; ++i) tokens.push_back(tiny_ids(kSteps, 20 + i)[step]);
-    const std::vector<float> all = methods.decode(ids, tokens);
+  for (const int64_t parts : {1, 2, 3}) {
+    AttentionConfig config = GetParam().config;
+    config.step_parts = parts;
+    TinyModel model(GetParam().shape);
+    Methods methods(model, {config});
+    const std::vector<SeqId> ids = {5, 9, 2};
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      const auto first = all.begin() + static_cast<std::ptrdiff_t>(i * vocab);
-      const std::vector<float> row(first, first + static_cast<std::ptrdiff_t>(vocab));
-      ASSERT_EQ(row, alone[i][step + 1]) << "sequence " << i << ", step " << step;
+      const auto seed = static_cast<uint32_t>(10 + i);
+      EXPECT_EQ(methods.prefill(ids[i], tiny_ids(lengths[i], seed), kSteps), alone[i][0]) << "sequence " << i;
+    }
+    const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
+    for (std::size_t step = 0; step < kSteps; ++step) {
+      std::vector<int32_t> tokens;
+      for (uint32_t i = 0; i < 3; ++i) tokens.push_back(tiny_ids(kSteps, 20 + i)[step]);
+      const std::vector<float> all = methods.decode(ids, tokens);
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        const auto first = all.begin() + static_cast<std::ptrdiff_t>(i * vocab);
+        const std::vector<float> row(first, first + static_cast<std::ptrdiff_t>(vocab));
+        ASSERT_EQ(row, alone[i][step + 1]) << parts << " parts, sequence " << i << ", step " << step;
+      }
     }
   }
 }

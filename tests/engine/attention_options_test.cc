@@ -77,6 +77,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.slot_selections = 12;
   other.segment_tokens = 512;
   other.segment_min_tokens = 13;
+  other.step_parts = 3;
   other.placement = Placement::host;
   const auto changed = list_options(other);
   const auto defaults = list_options(AttentionConfig{});

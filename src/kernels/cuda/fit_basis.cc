@@ -50,7 +50,7 @@ struct Workspace {
 void fill_gram(Queue& queue, const FitBasisParams& p, float* gram) {
   CudaDevice& device = device_of(queue);
   const int64_t tokens = p.x.shape[0], width = p.x.shape[1], row_bytes = width * size_of(p.x.dtype);
-  const int64_t most = CudaDevice::kScratchBytes / row_bytes;  // tokens whose centred copy fits the scratch
+  const int64_t most = scratch_bytes_of(queue) / row_bytes;  // tokens whose centred copy fits the scratch
   require(most > 0, "fit_basis: keys {} are too wide for a GPU's scratch memory", p.x.describe());
   ProductShape shape;
   shape.m = shape.n = shape.lda = shape.ldb = shape.ldc = width;
@@ -59,7 +59,7 @@ void fill_gram(Queue& queue, const FitBasisParams& p, float* gram) {
   shape.output = DType::f32;
   for (int64_t first = 0; first < tokens; first += most) {
     shape.k = std::min(most, tokens - first);
-    std::byte* centred = device.scratch(shape.k * row_bytes, "fit_basis");
+    std::byte* centred = scratch_of(queue, shape.k * row_bytes, "fit_basis");
     launch_centre(queue, p.x.data + first * row_bytes, p.x.dtype, shape.k, width, device_ptr<float>(p.mean),
                   centred);
     if (!device.state<Products>().run(stream_of(queue), shape, {centred, centred, gram, first > 0})) {

@@ -26,6 +26,13 @@ SHADOWKV_HD constexpr T round_up(T a, T b) {
 [[nodiscard]] inline cudaStream_t stream_of(Queue& queue) {
   return static_cast<CudaQueue&>(queue).stream();
 }
+// Temporaries of one op, as CudaQueue::scratch says.
+[[nodiscard]] inline std::byte* scratch_of(Queue& queue, int64_t bytes, const char* op) {
+  return static_cast<CudaQueue&>(queue).scratch(bytes, op);
+}
+[[nodiscard]] inline int64_t scratch_bytes_of(Queue& queue) {
+  return static_cast<CudaQueue&>(queue).scratch_bytes();
+}
 [[nodiscard]] inline CudaDevice& device_of(Queue& queue) {
   return static_cast<CudaDevice&>(queue.device());
 }

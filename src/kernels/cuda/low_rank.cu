@@ -85,12 +85,11 @@ void column_mean(Queue& queue, const ColumnMeanParams& params) {
   if (width == 0) return;
   int64_t slab_tokens = kSlabTokens;
   while (ceil_div(tokens, slab_tokens) > 1 &&
-         ceil_div(tokens, slab_tokens) * width * int64_t{sizeof(double)} > CudaDevice::kScratchBytes) {
+         ceil_div(tokens, slab_tokens) * width * int64_t{sizeof(double)} > scratch_bytes_of(queue)) {
     slab_tokens *= 2;
   }
   const int64_t slabs = ceil_div(tokens, slab_tokens);
-  auto* sums =
-      reinterpret_cast<double*>(device_of(queue).scratch(slabs * width * int64_t{sizeof(double)}, op));
+  auto* sums = reinterpret_cast<double*>(scratch_of(queue, slabs * width * int64_t{sizeof(double)}, op));
   const unsigned columns = grid_x(ceil_div<int64_t>(width, kThreads), op);
   with_number_type(params.x.dtype, op, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;

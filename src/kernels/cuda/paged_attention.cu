@@ -97,25 +97,24 @@ int64_t tokens_of_whole_waves(int64_t slots, int64_t pairs, int64_t tokens, int6
 }
 
 // From host values alone, so that a recorded step keeps its grid.
-PartPlan plan_parts(const CudaDevice& device, const PagedAttentionParams& params, const PartKernel& fast) {
+PartPlan plan_parts(Queue& queue, const PagedAttentionParams& params, const PartKernel& fast) {
   constexpr int64_t kLeastTokens = 256;  // of a part
   const int64_t heads = params.q.shape[1], tokens = std::max<int64_t>(1, params.batch.max_tokens);
   const int64_t row_bytes = params.batch.size * heads * (params.q.shape[2] + 2) * int64_t{sizeof(float)};
   const int64_t most_parts = std::max<int64_t>(
-      1,
-      std::min(ceil_div(tokens, kLeastTokens), CudaDevice::kScratchBytes / std::max<int64_t>(1, row_bytes)));
+      1, std::min(ceil_div(tokens, kLeastTokens), scratch_bytes_of(queue) / std::max<int64_t>(1, row_bytes)));
   PartPlan plan;
   const auto tokens_of_a_part = fast.whole_waves ? tokens_of_whole_waves : tokens_that_fill;
-  plan.tokens = tokens_of_a_part(fast.blocks_at_once * device.multiprocessors(),
+  plan.tokens = tokens_of_a_part(fast.blocks_at_once * device_of(queue).multiprocessors(),
                                  params.batch.size * params.kv_heads, tokens, most_parts);
   plan.parts = ceil_div(tokens, plan.tokens);
   return plan;
 }
 
-PartResults results_in(const CudaDevice& device, const PagedAttentionParams& params, const PartPlan& plan) {
+PartResults results_in(Queue& queue, const PagedAttentionParams& params, const PartPlan& plan) {
   const int64_t rows = params.batch.size * params.q.shape[1] * plan.parts, head_dim = params.q.shape[2];
   auto* memory = reinterpret_cast<float*>(
-      device.scratch(rows * (head_dim + 2) * int64_t{sizeof(float)}, "paged_attention"));
+      scratch_of(queue, rows * (head_dim + 2) * int64_t{sizeof(float)}, "paged_attention"));
   return {memory, memory + rows * head_dim, memory + rows * (head_dim + 1), plan.parts};
 }
 
@@ -139,11 +138,10 @@ void launch_fast(Queue& queue, const PagedAttentionParams& params, const PartPla
 
 void paged_attention(Queue& queue, const PagedAttentionParams& params) {
   if (params.batch.size == 0) return;
-  const CudaDevice& device = device_of(queue);
   PartKernel fast = find_register_kernel(params);
   if (fast.kernel == nullptr) fast = find_queue_kernel(params);
-  const PartPlan plan = plan_parts(device, params, fast);
-  const PartResults results = results_in(device, params, plan);
+  const PartPlan plan = plan_parts(queue, params, fast);
+  const PartResults results = results_in(queue, params, plan);
   if (fast.kernel != nullptr)
     launch_fast(queue, params, plan, results, fast);
   else

@@ -13,7 +13,7 @@ struct PartPlan {
   int64_t tokens = 0;
 };
 
-// Results of parts in the device's scratch: sums [B, H, parts, D] of exp2(score - most) * value, and most and
+// Results of parts in the queue's scratch: sums [B, H, parts, D] of exp2(score - most) * value, and most and
 // total [B, H, parts], scores in base 2. A part without tokens has total 0 and sums that are not written.
 struct PartResults {
   float* sums;

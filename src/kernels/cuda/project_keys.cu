@@ -164,12 +164,12 @@ void project_keys(Queue& queue, const ProjectKeysParams& params) {
   const char* op = "project_keys";
   const int64_t width = params.x.row_elements(), count = params.tokens.count;
   const int64_t row_bytes = params.rank * int64_t{sizeof(float)};
-  const int64_t step = std::max<int64_t>(1, CudaDevice::kScratchBytes / row_bytes / kTokens) * kTokens;
+  const int64_t step = std::max<int64_t>(1, scratch_bytes_of(queue) / row_bytes / kTokens) * kTokens;
   const bool few = count <= kFewTokens;
   for (int64_t first = 0; first < count; first += step) {
     const int64_t tokens = std::min(step, count - first);
     const TokenBatch batch{tokens, params.tokens.rows + first, params.tokens.positions + first};
-    std::byte* scratch = device_of(queue).scratch(tokens * row_bytes, op);
+    std::byte* scratch = scratch_of(queue, tokens * row_bytes, op);
     const ProjectParams p{batch,
                           params.mean,
                           params.basis,

@@ -520,8 +520,8 @@ void rank_groups(Queue& queue, const RankGroupsParams& p) {
     rank_rows_kernel<<<grid_x(rows, kOp), kRankThreads, shared, stream>>>(params);
   } else {
     const int64_t parts = rows * group * params.splits;
-    params.parts = reinterpret_cast<float2*>(
-        device_of(queue).scratch(parts * static_cast<int64_t>(sizeof(float2)), kOp));
+    params.parts =
+        reinterpret_cast<float2*>(scratch_of(queue, parts * static_cast<int64_t>(sizeof(float2)), kOp));
     sum_parts_kernel<<<grid_x(parts, kOp), kRankThreads, 0, stream>>>(params);
     rank_parts_kernel<<<grid_x(rows * params.splits, kOp), kRankThreads, shared, stream>>>(params);
   }

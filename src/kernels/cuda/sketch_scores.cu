@@ -512,7 +512,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                      p.scale,
                      device_ptr<float>(p.scores),
                      chunks,
-                     queries_in(device_of(queue).scratch(bytes, kOp), sequences * heads, plane, segments),
+                     queries_in(scratch_of(queue, bytes, kOp), sequences * heads, plane, segments),
                      tiles_of(p.sketch.words),
                      tiles_of(p.sketch.centre),
                      kMostWarpTiles};
