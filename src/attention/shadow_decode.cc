@@ -328,8 +328,9 @@ void ShadowAttention::propose(int64_t layer, const Part& part, const Selection& 
   if (index_->wants_outliers()) {
     mask_outliers(queue, {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores});
   }
-  rank_groups(queue, {.scores = s.scores, .ranking = s.ranking});
-  top_k(queue, {.ranking = s.ranking, .limits = s.candidate_limits, .chosen = s.candidates});
+  choose_groups(
+      queue,
+      {.scores = s.scores, .limits = s.candidate_limits, .ranking = s.ranking, .chosen = s.candidates});
 }
 
 // Exact scores of the candidates' keys -> the best of them.
@@ -343,8 +344,10 @@ void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s
                            .slots = slot_view(layer),
                            .scale = shape_.scale(),
                            .scores = s.candidate_scores});
-  rank_groups(queue, {.scores = s.candidate_scores, .ranking = s.candidate_ranking});
-  top_k(queue, {.ranking = s.candidate_ranking, .limits = s.pick_limits, .chosen = s.picked});
+  choose_groups(queue, {.scores = s.candidate_scores,
+                        .limits = s.pick_limits,
+                        .ranking = s.candidate_ranking,
+                        .chosen = s.picked});
 }
 
 void ShadowAttention::force(const Part& part, const Selection& s) {

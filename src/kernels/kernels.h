@@ -246,6 +246,15 @@ struct TopKParams {
 };
 void top_k(Queue& queue, const TopKParams& params);
 
+// rank_groups, then top_k: in one launch where a device has one for the shape.
+struct ChooseGroupsParams {
+  TensorView scores;      // [B, H, C] float32
+  const int32_t* limits;  // [B] at most K
+  TensorView ranking;     // [B, G, C] float32
+  TensorView chosen;      // [B, G, K] int32
+};
+void choose_groups(Queue& queue, const ChooseGroupsParams& params);
+
 // slots[b, g, i] = the slot that holds chunk chunks[b, g, i], or -1.
 struct FindSlotsParams {
   DecodeBatch batch;

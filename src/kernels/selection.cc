@@ -10,27 +10,42 @@ void check_ids(std::string_view op, std::string_view name, const TensorView& ids
   check_dtype(op, name, ids, DType::i32);
 }
 
+void check_ranking(std::string_view op, const TensorView& scores, const TensorView& ranking) {
+  check_shape(op, "scores", scores, {{"sequences"}, {"heads"}, {"entries"}});
+  check_dtype(op, "scores", scores, DType::f32);
+  check_shape(op, "ranking", ranking,
+              {{"sequences", scores.shape[0]}, {"kv_heads"}, {"entries", scores.shape[2]}});
+  check_dtype(op, "ranking", ranking, DType::f32);
+  if (scores.elements() > 0) check_groups(op, scores.shape[1], ranking.shape[1]);
+}
+
+void check_chosen(std::string_view op, const TensorView& ranking, const TensorView& chosen) {
+  check_shape(op, "chosen", chosen,
+              {{"sequences", ranking.shape[0]}, {"kv_heads", ranking.shape[1]}, {"chosen"}});
+  check_dtype(op, "chosen", chosen, DType::i32);
+}
+
 }  // namespace
 
 void rank_groups(Queue& queue, const RankGroupsParams& params) {
-  check_shape("rank_groups", "scores", params.scores, {{"sequences"}, {"heads"}, {"entries"}});
-  check_dtype("rank_groups", "scores", params.scores, DType::f32);
-  check_shape("rank_groups", "ranking", params.ranking,
-              {{"sequences", params.scores.shape[0]}, {"kv_heads"}, {"entries", params.scores.shape[2]}});
-  check_dtype("rank_groups", "ranking", params.ranking, DType::f32);
+  check_ranking("rank_groups", params.scores, params.ranking);
   if (params.scores.elements() == 0) return;
-  check_groups("rank_groups", params.scores.shape[1], params.ranking.shape[1]);
   SHADOWKV_DISPATCH(rank_groups, queue, params);
 }
 
 void top_k(Queue& queue, const TopKParams& params) {
   check_shape("top_k", "ranking", params.ranking, {{"sequences"}, {"kv_heads"}, {"entries"}});
   check_dtype("top_k", "ranking", params.ranking, DType::f32);
-  check_shape("top_k", "chosen", params.chosen,
-              {{"sequences", params.ranking.shape[0]}, {"kv_heads", params.ranking.shape[1]}, {"chosen"}});
-  check_dtype("top_k", "chosen", params.chosen, DType::i32);
+  check_chosen("top_k", params.ranking, params.chosen);
   if (params.chosen.elements() == 0) return;
   SHADOWKV_DISPATCH(top_k, queue, params);
+}
+
+void choose_groups(Queue& queue, const ChooseGroupsParams& params) {
+  check_ranking("choose_groups", params.scores, params.ranking);
+  check_chosen("choose_groups", params.ranking, params.chosen);
+  if (params.chosen.elements() == 0) return;
+  SHADOWKV_DISPATCH(choose_groups, queue, params);
 }
 
 void find_slots(Queue& queue, const FindSlotsParams& params) {

@@ -26,6 +26,7 @@
   X(mask_outliers, MaskOutliersParams)           \
   X(rank_groups, RankGroupsParams)               \
   X(top_k, TopKParams)                           \
+  X(choose_groups, ChooseGroupsParams)           \
   X(find_slots, FindSlotsParams)                 \
   X(candidate_scores, CandidateScoresParams)     \
   X(assign_slots, AssignSlotsParams)             \

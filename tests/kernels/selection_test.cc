@@ -1,3 +1,5 @@
+#include <array>
+
 #include "kernels/fixtures.h"
 #include "kernels/kernels.h"
 #include "kernels/tolerances.h"
@@ -112,6 +114,54 @@ TEST_P(Selection, EverySequenceHasItsOwnLimit) {
 TEST_P(Selection, NumbersThatAreNoneAreNeverChosen) {
   const std::vector<float> ranking{1.0f, std::nanf(""), kNone, -5.0f, -std::nanf("")};
   EXPECT_EQ(chosen_of(*device_, ranking, {4}, 4), (std::vector<int32_t>{0, 3, -1, -1}));
+}
+
+// Scores as they come, and as they might: many equal ones, closed ones, heads without any open entry, values
+// in ever smaller distances of each other.
+std::vector<float> scores_for_choice(int64_t count, int64_t kind, int64_t n) {
+  std::vector<float> scores = random_numbers(count, 11 + static_cast<uint32_t>(kind), DType::f32, 4.0f);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (kind == 1) scores[i] = std::round(scores[i]);
+    if (kind == 2) scores[i] = 3.0f + 1e-6f * scores[i];
+    if (kind == 3) scores[i] = i % 2 == 0 ? 1.0f : 2.0f;
+    const bool closed = static_cast<int64_t>(i) % n >= n - n / 8 || (kind == 1 && i % 5 == 1);
+    if (closed || (kind == 2 && static_cast<int64_t>(i) / n == 1)) scores[i] = kNone;
+  }
+  return scores;
+}
+
+// One sequence takes other kernels on a GPU than many.
+TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
+  for (const auto& [sequences, heads, kv_heads, n] : {std::array<int64_t, 4>{1, 8, 2, 6000},
+                                                      {34, 8, 2, 6000},
+                                                      {70, 5, 1, 2304},
+                                                      {33, 8, 2, 515},
+                                                      {3, 8, 2, 300},
+                                                      {40, 4, 4, 64},
+                                                      {2, 66, 2, 128}}) {
+    for (const int64_t kind : {0, 1, 2, 3}) {
+      const std::vector<float> scores = scores_for_choice(sequences * heads * n, kind, n);
+      for (const int64_t room : {n / 50 + 1, n / 4, int64_t{64}}) {
+        std::vector<int32_t> limits;
+        for (int64_t b = 0; b < sequences; ++b)
+          limits.push_back(static_cast<int32_t>(b == 2 ? 0 : room - b % 3));
+        const Array from = upload(*device_, scores, {sequences, heads, n}),
+                    most = upload(*device_, limits, {sequences});
+        const Array ranking = allocate(*device_, DType::f32, {sequences, kv_heads, n});
+        const Array chosen = allocate(*device_, DType::i32, {sequences, kv_heads, room});
+        choose_groups(queue_, {from.view, most.view.as<int32_t>(), ranking.view, chosen.view});
+        const std::vector<float> ranked = download<float>(*device_, ranking.view);
+        const std::vector<float> expected = ranking_of(*device_, scores, sequences, heads, kv_heads);
+        expect_near(ranked, std::vector<double>(expected.begin(), expected.end()), kLogSumExp.f32);
+        const std::vector<int32_t> found = download<int32_t>(*device_, chosen.view);
+        for (int64_t row = 0; row < sequences * kv_heads; ++row) {
+          const int64_t limit = std::max<int32_t>(0, limits[at(row / kv_heads)]);
+          ASSERT_EQ(slice(found, row * room, room), expected_choice(slice(ranked, row * n, n), limit, room))
+              << sequences << " sequences, " << n << " entries, kind " << kind << ", row " << row;
+        }
+      }
+    }
+  }
 }
 
 // Candidates of which some lie in slots and others were rebuilt.

@@ -151,6 +151,11 @@ void top_k(Queue& queue, const TopKParams& p) {
   });
 }
 
+void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
+  cpu::rank_groups(queue, {.scores = p.scores, .ranking = p.ranking});
+  cpu::top_k(queue, {.ranking = p.ranking, .limits = p.limits, .chosen = p.chosen});
+}
+
 void candidate_scores(Queue& queue, const CandidateScoresParams& p) {
   constexpr int64_t kPiece = 32;  // candidates
   const int64_t kv_heads = p.slots.kv_heads, candidates = p.chunks.shape[2],

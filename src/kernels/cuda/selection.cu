@@ -3,50 +3,12 @@
 // one block: a radix selection over the row in shared memory. candidate_scores reads each candidate's keys
 // once for all query heads; bound: their bytes.
 #include "kernels/cuda/query_tile.cuh"
+#include "kernels/cuda/selection.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
 // ---- ranking ----------------------------------------------------------------------------------------------
-
-// Largest number and sum of exp(number - largest) of what a thread has seen.
-struct RunningSum {
-  float largest = kMinusInfinity;
-  float sum = 0.0f;
-
-  __device__ void add(float x) {
-    if (x > largest) {
-      sum *= expf(largest - x);
-      largest = x;
-    }
-    if (x > kMinusInfinity) sum += expf(x - largest);
-  }
-  __device__ void add(const float4& x) {
-    const float most = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));
-    if (most > largest) {
-      sum *= expf(largest - most);
-      largest = most;
-    }
-    if (largest == kMinusInfinity) return;
-    sum += expf(x.x - largest) + expf(x.y - largest) + expf(x.z - largest) + expf(x.w - largest);
-  }
-};
-
-// What a warp's lanes have seen, in one.
-__device__ RunningSum merge_lanes(const RunningSum& own) {
-  const float largest = warp_reduce(own.largest, Max());
-  const float share = own.largest == kMinusInfinity ? 0.0f : own.sum * expf(own.largest - largest);
-  return {largest, warp_reduce(share, Sum())};
-}
-
-__device__ float log_sum_exp(const RunningSum& all) {
-  return all.largest == kMinusInfinity ? kMinusInfinity : all.largest + logf(all.sum);
-}
-
-__device__ void raise(float& best, float score, float lse) {
-  const float share = score - lse;
-  best = share > best ? share : best;
-}
 
 struct RankParams {
   const float* scores;  // [B, H, n]
@@ -163,17 +125,6 @@ __global__ void __launch_bounds__(kRankThreads) rank_parts_kernel(RankParams p) 
 
 // ---- top-k ------------------------------------------------------------------------------------------------
 
-// Unsigned numbers in the order of floats; -0 and 0 are one. 0 stands for -infinity and NaN.
-__device__ uint32_t order_of(float x) {
-  const uint32_t bits = __float_as_uint(__fadd_rn(x, 0.0f));
-  const uint32_t order = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
-  return x > kMinusInfinity ? order : 0u;
-}
-
-__device__ int lanes_below(unsigned lanes) {
-  return __popc(lanes & ((1u << (threadIdx.x % kWarp)) - 1));
-}
-
 // Rows of up to kFewEntries: every thread counts how many entries come before its own.
 constexpr int kFewEntries = 512;
 
@@ -204,10 +155,7 @@ __global__ void __launch_bounds__(kFewEntries)
 }
 
 constexpr int kChooseThreads = 1024;
-constexpr int kChooseWarps = kChooseThreads / kWarp;
-constexpr int kBins = 2048;                        // of the first two digits; the third has half
-constexpr int kBinsEach = kBins / kChooseThreads;  // of a thread
-constexpr int64_t kMostShared = 160 << 10;         // bytes of a row held in shared memory
+constexpr int64_t kMostShared = 160 << 10;  // bytes of a row held in shared memory
 
 struct ChooseParams {
   const float* ranking;
@@ -218,135 +166,14 @@ struct ChooseParams {
   int room;
 };
 
-struct ChooseShared {
-  int bins[kBins];
-  int above[kChooseWarps];  // entries in the bins of later warps, then other counts a warp
-  int equal[kChooseWarps];
-  int found_bin;
-  int found_larger;
-  int found_count;
-};
-
-// Finds the bin of the k-th largest of the counted entries (k from 1 to how many there are): the bin, how
-// many entries lie in it, and how many in larger ones.
-__device__ void find_bin(ChooseShared& s, int k) {
-  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
-  // Thread 0 has the largest bins, so that sums run from the top.
-  const int first = kBins - (thread + 1) * kBinsEach;
-  int own = 0;
-#pragma unroll
-  for (int i = 0; i < kBinsEach; ++i) own += s.bins[first + i];
-  int until = own;
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const int other = __shfl_up_sync(kAllLanes, until, step);
-    until += lane >= step ? other : 0;
-  }
-  if (lane == kWarp - 1) s.above[warp] = until;
-  __syncthreads();
-  int larger = until - own;
-  for (int w = 0; w < warp; ++w) larger += s.above[w];
-  if (larger < k && k <= larger + own) {  // in one thread only
-    for (int bin = first + kBinsEach - 1; bin >= first; --bin) {
-      if (k <= larger + s.bins[bin]) {
-        s.found_bin = bin;
-        s.found_larger = larger;
-        s.found_count = s.bins[bin];
-        break;
-      }
-      larger += s.bins[bin];
-    }
-  }
-  __syncthreads();
-}
-
-// Counts the entries whose digits above `shift + bits` are those of `prefix` by their next `bits` bits.
-template <typename Orders>
-__device__ void count_bins(ChooseShared& s, const Orders& orders, int n, uint32_t prefix, int shift,
-                           int bits) {
-  for (int i = threadIdx.x; i < kBins; i += kChooseThreads) s.bins[i] = 0;
-  __syncthreads();
-  const uint32_t mask = (1u << bits) - 1;
-  for (int i = threadIdx.x; i < n; i += kChooseThreads) {
-    const uint32_t order = orders(i);
-    const bool counts = shift + bits == 32 || (order >> (shift + bits)) == (prefix >> (shift + bits));
-    if (order != 0 && counts) atomicAdd(&s.bins[(order >> shift) & mask], 1);
-  }
-  __syncthreads();
-}
-
-// Writes the entries above `least` and the first `equals` of those equal to it, by index; returns how many.
-template <typename Orders>
-__device__ int write_chosen(ChooseShared& s, const Orders& orders, int n, uint32_t least, int equals,
-                            int32_t* chosen) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int each = ceil_div(ceil_div(n, kChooseWarps), kWarp) * kWarp;  // entries of a warp, side by side
-  const int first = warp * each, end = min(n, first + each);
-  int above = 0, equal = 0;
-  for (int base = first; base < end; base += kWarp) {
-    const uint32_t order = base + lane < end ? orders(base + lane) : 0u;
-    above += __popc(__ballot_sync(kAllLanes, order > least));
-    equal += __popc(__ballot_sync(kAllLanes, order == least && base + lane < end));
-  }
-  if (lane == 0) s.above[warp] = above, s.equal[warp] = equal;
-  __syncthreads();
-  int above_before = 0, equal_before = 0, above_all = 0, equal_all = 0;
-  for (int w = 0; w < kChooseWarps; ++w) {
-    above_before += w < warp ? s.above[w] : 0;
-    equal_before += w < warp ? s.equal[w] : 0;
-    above_all += s.above[w];
-    equal_all += s.equal[w];
-  }
-  for (int base = first; base < end; base += kWarp) {
-    const uint32_t order = base + lane < end ? orders(base + lane) : 0u;
-    const unsigned larger = __ballot_sync(kAllLanes, order > least);
-    const unsigned same = __ballot_sync(kAllLanes, order == least && base + lane < end);
-    const int rank = equal_before + lanes_below(same);  // among equals
-    const bool taken = order > least || (order == least && base + lane < end && rank < equals);
-    if (taken) chosen[above_before + lanes_below(larger) + min(rank, equals)] = base + lane;
-    above_before += __popc(larger);
-    equal_before += __popc(same);
-  }
-  return above_all + min(equal_all, equals);
-}
-
-// open: how many of the entries that this thread has seen are above -infinity.
-template <typename Orders>
-__device__ void choose(ChooseShared& s, const Orders& orders, int open, const ChooseParams& p,
-                       int32_t* chosen) {
-  constexpr int kBits[3] = {11, 11, 10}, kShifts[3] = {21, 10, 0};
-  const int limit = min(p.limits[blockIdx.x / p.heads], p.room);
-  open = block_reduce<kChooseThreads>(open, Sum(), s.equal);
-  __syncthreads();  // s.equal is free again
-  uint32_t least = 0;
-  int left = min(limit, open);
-  const int wanted = left;
-  const bool all = left == open;  // every entry above 0
-  for (int digit = 0; digit < 3 && wanted > 0 && !all; ++digit) {
-    count_bins(s, orders, p.n, least, kShifts[digit], kBits[digit]);
-    find_bin(s, left);
-    least |= static_cast<uint32_t>(s.found_bin) << kShifts[digit];
-    left -= s.found_larger;
-    const bool whole = left == s.found_count && least > 0;  // all of the bin: further digits say nothing
-    __syncthreads();
-    if (whole) {
-      --least;
-      left = 0;
-      break;
-    }
-  }
-  int count = 0;
-  if (wanted > 0) count = write_chosen(s, orders, p.n, least, all ? 0 : left, chosen);
-  for (int k = count + threadIdx.x; k < p.room; k += kChooseThreads) chosen[k] = -1;
-}
-
 // One block a row; with kHeld the row's orders lie in dynamic shared memory.
 template <bool kHeld>
 __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseParams p) {
   extern __shared__ uint32_t held[];
-  __shared__ ChooseShared shared;
+  __shared__ ChooseShared<kChooseThreads> shared;
   const float* ranking = p.ranking + blockIdx.x * static_cast<int64_t>(p.n);
-  int32_t* chosen = p.chosen + blockIdx.x * static_cast<int64_t>(p.room);
+  const Choice choice{p.n, p.limits[blockIdx.x / p.heads], p.room,
+                      p.chosen + blockIdx.x * static_cast<int64_t>(p.room)};
   int open = 0;
   if constexpr (kHeld) {
     for (int i = threadIdx.x; i < p.n; i += kChooseThreads) {
@@ -355,11 +182,11 @@ __global__ void __launch_bounds__(kChooseThreads) choose_kernel(ChooseParams p) 
     }
     __syncthreads();
     choose(
-        shared, [](int i) { return held[i]; }, open, p, chosen);
+        shared, [](int i) { return held[i]; }, open, choice);
   } else {
     for (int i = threadIdx.x; i < p.n; i += kChooseThreads) open += order_of(ranking[i]) != 0 ? 1 : 0;
     choose(
-        shared, [=](int i) { return order_of(ranking[i]); }, open, p, chosen);
+        shared, [=](int i) { return order_of(ranking[i]); }, open, choice);
   }
 }
 
@@ -541,7 +368,7 @@ void top_k(Queue& queue, const TopKParams& p) {
     const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
     choose_few_kernel<<<rows, threads, 0, stream_of(queue)>>>(params.ranking, params.limits, heads, params.n,
                                                               params.chosen, params.room);
-  } else if (n * 4 <= kMostShared && n * 4 + static_cast<int64_t>(sizeof(ChooseShared)) <=
+  } else if (n * 4 <= kMostShared && n * 4 + static_cast<int64_t>(sizeof(ChooseShared<kChooseThreads>)) <=
                                          device_of(queue).shared_bytes_per_block()) {
     allow_shared(choose_kernel<true>, n * 4, kOp);
     choose_kernel<true><<<rows, kChooseThreads, n * 4, stream_of(queue)>>>(params);
