@@ -72,6 +72,7 @@ class ShadowAttention final : public Attention {
   struct Part {
     int64_t first;
     int64_t count;
+    bool over_link;  // some of their values lie in host memory
     Lane lane;
   };
 
@@ -102,8 +103,8 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] DecodeBatch batch_of(const Part& part) const;
   [[nodiscard]] TensorView queries_of(const Part& part) const;
   [[nodiscard]] Selection selection();
+  void score(int64_t layer, const Part& part, const Selection& s);
   void select(int64_t layer, const Part& part, const Selection& s);
-  void propose(int64_t layer, const Part& part, const Selection& s);
   void rerank(int64_t layer, const Part& part, const Selection& s);
   void force(const Part& part, const Selection& s);
   void fetch(int64_t layer, const Part& part, const Selection& s);

@@ -131,7 +131,7 @@ std::vector<int64_t> ShadowAttention::step_shape() const {
                                 reranks_ ? 1 : 0,
                                 // Only with rows of both kinds do places in the batch matter.
                                 exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
-  for (const Part& part : parts_) shape.push_back(part.first);
+  for (const Part& part : parts_) shape.push_back(2 * part.first + (part.over_link ? 1 : 0));
   return shape;
 }
 
@@ -189,7 +189,7 @@ void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
 // written.
 void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
   Queue& main = device_.compute();
-  Queue& keeper = device_.lane(device_.lanes() - 1).compute;
+  Queue& keeper = getenv("SKV_KEEP0") ? main : device_.lane(device_.lanes() - 1).compute;
   sparse_step_.rotate(input);
   keeper.wait_for(main);
   keep(keeper, input);
@@ -202,12 +202,16 @@ void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
                               .lse = lse});
   if (open_chunks_ > 1) {  // else everything is resident
     const Selection whole = selection();
-    for (const Part& part : parts_) {
-      part.lane.compute.wait_for(main);
-      select(input.layer, part, whole.rows(part.first, part.count));
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      const Selection part = whole.rows(parts_[i].first, parts_[i].count);
+      score(input.layer, parts_[i], part);
+      // One part after the other, or all would be ready to fetch at once, at the end.
+      if (i + 1 < parts_.size()) parts_[i + 1].lane.compute.wait_for(parts_[i].lane.compute);
+      select(input.layer, parts_[i], part);
     }
-    for (const Part& part : parts_)
+    for (const Part& part : parts_) {
       attend(input.layer, part, whole.rows(part.first, part.count), keeper, out);
+    }
     for (const Part& part : parts_) main.wait_for(part.lane.compute);
   }
   main.wait_for(keeper);
@@ -246,7 +250,7 @@ void ShadowAttention::cut_batch() {
   parts_.clear();
   for (const auto& [bytes, first, end] : cuts) {
     const auto lane = static_cast<int64_t>(parts_.size()) % lanes;
-    parts_.push_back({first, end - first, device_.lane(static_cast<int>(lane))});
+    parts_.push_back({first, end - first, bytes > 0, device_.lane(static_cast<int>(lane))});
   }
 }
 
@@ -300,11 +304,22 @@ ShadowAttention::Selection ShadowAttention::Selection::rows(int64_t first, int64
 
 // ---- choosing ---------------------------------------------------------------------------------------------
 
-// Candidates -> rebuilt keys -> (with rerank) the best of them by exact score -> a slot for each -> values.
+// Index scores of every open chunk.
+void ShadowAttention::score(int64_t layer, const Part& part, const Selection& s) {
+  Queue& queue = part.lane.compute;
+  index_->score(queue, layer, queries_of(part), batch_of(part), s.scores);
+  if (!index_->wants_outliers()) return;
+  mask_outliers(queue, {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores});
+}
+
+// The best candidates of each KV head -> rebuilt keys -> (with rerank) the best of them by exact score -> a
+// slot for each -> values.
 void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s) {
   Queue& queue = part.lane.compute;
   const DecodeBatch batch = batch_of(part);
-  propose(layer, part, s);
+  choose_groups(
+      queue,
+      {.scores = s.scores, .limits = s.candidate_limits, .ranking = s.ranking, .chosen = s.candidates});
   if (forced_hit_share_ >= 0) force(part, s);
   find_slots(queue, {.batch = batch, .chunks = s.candidates, .slots = slot_view(layer), .found = s.found});
   keys_.rebuild(queue, layer, batch, rope(), {.ids = s.candidates, .slots = s.found}, s.rebuilt);
@@ -319,18 +334,6 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
                        .source = s.source,
                        .counters = reinterpret_cast<int64_t*>(counters_.data())});
   fetch(layer, part, s);
-}
-
-// Index scores -> the best candidates of each KV head.
-void ShadowAttention::propose(int64_t layer, const Part& part, const Selection& s) {
-  Queue& queue = part.lane.compute;
-  index_->score(queue, layer, queries_of(part), batch_of(part), s.scores);
-  if (index_->wants_outliers()) {
-    mask_outliers(queue, {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores});
-  }
-  choose_groups(
-      queue,
-      {.scores = s.scores, .limits = s.candidate_limits, .ranking = s.ranking, .chosen = s.candidates});
 }
 
 // Exact scores of the candidates' keys -> the best of them.
@@ -367,7 +370,8 @@ void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s)
                                  .assigned = s.assigned,
                                  .source = s.source,
                                  .values = values_.view(device_.compute(), layer),
-                                 .slots = slot_view(layer)});
+                                 .slots = slot_view(layer),
+                                 .over_link = part.over_link});
   fill_keys(part.lane.compute, {.batch = batch_of(part),
                                 .assigned = s.assigned,
                                 .source = s.source,

@@ -112,8 +112,8 @@ class CudaDevice final : public Device {
   void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept override;
 
  private:
-  // Four: two or three parts of a step, and what is written beside them.
-  static constexpr int kLanes = 4;
+  // Five: up to four parts of a step, and what is written beside them.
+  static constexpr int kLanes = 5;
 
   std::byte* map_device(int64_t bytes) const;
   std::byte* map_pinned(int64_t bytes);

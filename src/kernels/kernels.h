@@ -311,6 +311,7 @@ struct GatherValuesParams {
   TensorView source;    // [B, G, K] int32
   QuantizedView values;
   SlotView slots;
+  bool over_link = false;  // some lie in host memory: leave most of a GPU to others meanwhile
 };
 void gather_values(Queue& queue, const GatherValuesParams& params);
 

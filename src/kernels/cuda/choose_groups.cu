@@ -24,36 +24,6 @@ struct GroupChoiceParams {
   }
 };
 
-// Writes those of `count` listed entries that fewer than `limit` others come before, by index. orders and
-// entries: [count], the orders of those left out become 0.
-template <int kThreads>
-__device__ void choose_listed(uint32_t* orders, const int* entries, int count, const Choice& p) {
-  constexpr int kMostEach = 2;
-  uint32_t kept[kMostEach] = {};
-  int nth = 0;
-  for (int i = threadIdx.x; i < count; i += kThreads, ++nth) {
-    const uint32_t own = orders[i];
-    int before = 0;
-    for (int j = 0; j < count; ++j) {
-      before += orders[j] > own || (orders[j] == own && entries[j] < entries[i]) ? 1 : 0;
-    }
-    const uint32_t order = before < p.limit ? own : 0u;
-    if (nth == 0) kept[0] = order;
-    if (nth == 1) kept[1] = order;
-  }
-  __syncthreads();
-  nth = 0;
-  for (int i = threadIdx.x; i < count; i += kThreads, ++nth) orders[i] = nth == 0 ? kept[0] : kept[1];
-  __syncthreads();
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    if (orders[i] == 0) continue;
-    int at = 0;
-    for (int j = 0; j < count; ++j) at += orders[j] != 0 && entries[j] < entries[i] ? 1 : 0;
-    p.chosen[at] = entries[i];
-  }
-  for (int k = min(count, p.limit) + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
-}
-
 // ---- long rows --------------------------------------------------------------------------------------------
 
 constexpr int kThreads = 512;
@@ -63,36 +33,40 @@ constexpr int kSubsets = kEach * kThreads;
 constexpr int kListed = 2 * kThreads;  // entries that are ranked by counting
 constexpr int kMostGroup = 32;
 constexpr int kHeadsAtOnce = 4;
+constexpr int kAhead = 2;  // vectors of a head in flight
 
 struct LongShared {
   ChooseShared<kThreads> choose;
   float lses[kMostGroup];
   float largest[kHeadsAtOnce][kWarps];
   float sums[kHeadsAtOnce][kWarps];
-  uint32_t orders[kListed];
-  int entries[kListed];
+  uint64_t keys[kListed];     // order of an entry's number, then ~index: the larger comes first
+  uint32_t indices[kListed];  // ~index of those that are chosen, 0 for others
   int listed;
 };
 
-__device__ float exp_of(float x) {
-  return fast_exp2(x * kLog2e);
-}
-
-// Largest number and sum of exp(number - largest); as RunningSum, with the approximate exponential.
+// Largest number and sum of exp(number - largest), as RunningSum, without a branch and with the approximate
+// exponential: half of the kernel's instructions are here.
 struct HeadSum {
   float largest = kMinusInfinity;
   float sum = 0.0f;
 
   __device__ void add(const float4& x) {
-    const float most = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));
-    if (most > largest) {
-      sum *= exp_of(largest - most);
-      largest = most;
-    }
-    if (largest == kMinusInfinity) return;
-    sum += exp_of(x.x - largest) + exp_of(x.y - largest) + exp_of(x.z - largest) + exp_of(x.w - largest);
+    const float most = fmaxf(fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w)), largest);
+    const bool none = most == kMinusInfinity;
+    const float base = none ? 0.0f : -most * kLog2e, fall = none ? 0.0f : largest - most;
+    sum = fmaf(sum, fast_exp2(kLog2e * fall), fast_exp2(fmaf(x.x, kLog2e, base)));
+    sum += fast_exp2(fmaf(x.y, kLog2e, base)) + fast_exp2(fmaf(x.z, kLog2e, base));
+    sum += fast_exp2(fmaf(x.w, kLog2e, base));
+    largest = most;
   }
 };
+
+// Raises the best share by a score's; a head without any open entry has none (not a number, which fmaxf
+// drops).
+__device__ void raise_by(float& best, float score, float lse) {
+  best = fmaxf(best, score - lse);
+}
 
 // Log-sum-exps of heads [first, first + kHeadsAtOnce) of the group to shared.lses.
 __device__ void sum_heads(const GroupChoiceParams& p, LongShared& shared, int first) {
@@ -100,15 +74,22 @@ __device__ void sum_heads(const GroupChoiceParams& p, LongShared& shared, int fi
   const int heads = min(kHeadsAtOnce, p.group - first), lane = threadIdx.x % kWarp,
             warp = threadIdx.x / kWarp;
   HeadSum own[kHeadsAtOnce];
-  for (int i = threadIdx.x; i < p.n / kEach; i += kThreads) {
-    float4 x[kHeadsAtOnce];
+  const int vectors = p.n / kEach;
+  for (int base = threadIdx.x; base < vectors; base += kAhead * kThreads) {
+    float4 x[kAhead][kHeadsAtOnce];
 #pragma unroll
-    for (int h = 0; h < kHeadsAtOnce; ++h) {
-      if (h < heads) x[h] = reinterpret_cast<const float4*>(scores + int64_t{h} * p.n)[i];
+    for (int a = 0; a < kAhead; ++a) {
+      const int i = base + a * kThreads;
+#pragma unroll
+      for (int h = 0; h < kHeadsAtOnce; ++h) {
+        x[a][h] = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+        if (i < vectors && h < heads) x[a][h] = reinterpret_cast<const float4*>(scores + int64_t{h} * p.n)[i];
+      }
     }
 #pragma unroll
-    for (int h = 0; h < kHeadsAtOnce; ++h) {
-      if (h < heads) own[h].add(x[h]);
+    for (int a = 0; a < kAhead; ++a) {
+#pragma unroll
+      for (int h = 0; h < kHeadsAtOnce; ++h) own[h].add(x[a][h]);
     }
   }
 #pragma unroll
@@ -130,18 +111,30 @@ __device__ void sum_heads(const GroupChoiceParams& p, LongShared& shared, int fi
 __device__ void rank_row(const GroupChoiceParams& p, const LongShared& shared, float (&largest)[kEach]) {
   const float* scores = p.scores + blockIdx.x * int64_t{p.group} * p.n;
   auto* ranking = reinterpret_cast<float4*>(p.ranking + blockIdx.x * int64_t{p.n});
-  for (int i = threadIdx.x; i < p.n / kEach; i += kThreads) {
-    float4 best = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+  const int vectors = p.n / kEach;
+  for (int base = threadIdx.x; base < vectors; base += kAhead * kThreads) {
+    float4 best[kAhead];
+#pragma unroll
+    for (float4& x : best) x = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
 #pragma unroll 4
     for (int h = 0; h < p.group; ++h) {
-      const float4 x = reinterpret_cast<const float4*>(scores + int64_t{h} * p.n)[i];
       const float lse = shared.lses[h];
-      if (lse == kMinusInfinity) continue;
-      raise(best.x, x.x, lse), raise(best.y, x.y, lse), raise(best.z, x.z, lse), raise(best.w, x.w, lse);
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const int i = base + a * kThreads;
+        if (i >= vectors) continue;
+        const float4 x = reinterpret_cast<const float4*>(scores + int64_t{h} * p.n)[i];
+        raise_by(best[a].x, x.x, lse), raise_by(best[a].y, x.y, lse);
+        raise_by(best[a].z, x.z, lse), raise_by(best[a].w, x.w, lse);
+      }
     }
-    ranking[i] = best;
-    largest[0] = fmaxf(largest[0], best.x), largest[1] = fmaxf(largest[1], best.y);
-    largest[2] = fmaxf(largest[2], best.z), largest[3] = fmaxf(largest[3], best.w);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int i = base + a * kThreads;
+      if (i < vectors) ranking[i] = best[a];
+      largest[0] = fmaxf(largest[0], best[a].x), largest[1] = fmaxf(largest[1], best[a].y);
+      largest[2] = fmaxf(largest[2], best[a].z), largest[3] = fmaxf(largest[3], best[a].w);
+    }
   }
 }
 
@@ -187,11 +180,44 @@ __device__ int list_entries(const GroupChoiceParams& p, LongShared& shared, uint
       const uint32_t order = order_of(numbers[j]);
       if (order == 0 || order < bound) continue;
       const int at = atomicAdd(&shared.listed, 1);
-      if (at < kListed) shared.orders[at] = order, shared.entries[at] = kEach * i + j;
+      if (at < kListed) shared.keys[at] = uint64_t{order} << 32 | ~static_cast<uint32_t>(kEach * i + j);
     }
   }
   __syncthreads();
   return shared.listed;
+}
+
+// How many of `count` numbers are larger than `own`, counted by `sharers` neighbouring lanes, which all get
+// the result.
+template <typename T>
+__device__ int count_larger(const T* numbers, int count, T own, int sharers) {
+  int larger = 0;
+#pragma unroll 4
+  for (int j = static_cast<int>(threadIdx.x) % sharers; j < count; j += sharers)
+    larger += numbers[j] > own ? 1 : 0;
+  for (int step = sharers / 2; step > 0; step /= 2) larger += __shfl_xor_sync(kAllLanes, larger, step);
+  return larger;
+}
+
+// Writes the listed entries that fewer than `limit` others come before, by index.
+__device__ void choose_listed(LongShared& shared, int count, const Choice& p) {
+  int sharers = kWarp;
+  while (sharers > 1 && sharers * count > kThreads) sharers /= 2;
+  const int step = kThreads / sharers, rounds = (count + step - 1) / step;
+  for (int round = 0; round < rounds; ++round) {
+    const int i = round * step + static_cast<int>(threadIdx.x) / sharers;
+    const uint64_t own = i < count ? shared.keys[i] : 0;
+    const bool chosen = count_larger(shared.keys, count, own, sharers) < p.limit;
+    if (i < count) shared.indices[i] = chosen ? static_cast<uint32_t>(own) : 0u;
+  }
+  __syncthreads();
+  for (int round = 0; round < rounds; ++round) {
+    const int i = round * step + static_cast<int>(threadIdx.x) / sharers;
+    const uint32_t own = i < count ? shared.indices[i] : 0u;
+    const int at = count_larger(shared.indices, count, own, sharers);
+    if (own != 0) p.chosen[at] = static_cast<int32_t>(~own);
+  }
+  for (int k = min(count, p.limit) + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
 }
 
 __global__ void __launch_bounds__(kThreads, 2) choose_long_kernel(GroupChoiceParams p) {
@@ -202,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, 2) choose_long_kernel(GroupChoicePar
   const Choice choice = p.choice();
   const uint32_t bound = choice.limit > 0 ? bound_of(shared, largest, choice.limit) : ~0u;
   const int listed = list_entries(p, shared, bound);
-  if (listed <= kListed) return choose_listed<kThreads>(shared.orders, shared.entries, listed, choice);
+  if (listed <= kListed) return choose_listed(shared, listed, choice);
   const float* ranking = p.ranking + blockIdx.x * int64_t{p.n};
   int open = 0;
   for (int i = threadIdx.x; i < p.n; i += kThreads) open += order_of(ranking[i]) != 0 ? 1 : 0;
@@ -260,7 +286,7 @@ void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
   constexpr int64_t kLeastRows = 64, kMostRoom = kListed / 2, kMostEntries = int64_t{1} << 30;
   const bool is_short = n > 0 && n <= kFew;
   const bool is_long = n % kEach == 0 && rows >= kLeastRows && room <= kMostRoom && n <= kMostEntries;
-  if (group > kMostGroup || !(is_short || is_long)) {
+  if (getenv("SKV_CHOOSE0") || group > kMostGroup || !(is_short || is_long)) {
     cuda::rank_groups(queue, {.scores = p.scores, .ranking = p.ranking});
     cuda::top_k(queue, {.ranking = p.ranking, .limits = p.limits, .chosen = p.chosen});
     return;

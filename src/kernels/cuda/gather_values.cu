@@ -132,7 +132,7 @@ bool is_aligned(const PagedView& view) {
 unsigned blocks_of(Queue& queue, const GatherValuesParams& p) {
   constexpr int64_t kLeastPiece = 1024;
   const int64_t row_bytes = p.slots.head_dim * size_of(p.values.data.dtype);
-  if (p.slots.chunk * row_bytes < kLeastPiece) return kLeastBlocks;
+  if (p.over_link || p.slots.chunk * row_bytes < kLeastPiece) return kLeastBlocks;
   const int64_t items = p.batch.size * p.slots.kv_heads * p.assigned.shape[2];
   const int64_t useful = ceil_div<int64_t>(items, kThreads / kItemLanes);
   const int64_t most = device_of(queue).multiprocessors();
