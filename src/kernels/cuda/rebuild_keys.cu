@@ -249,22 +249,24 @@ __device__ inline int swizzle(int r, int eight) {
 // Rows [first, first + panel) of the basis, columns of one KV head; zeros beyond the rank.
 template <int kDim>
 __device__ void load_basis(const RebuildParams& p, const std::byte* basis, int first, Bf16* to) {
-  constexpr int kEights = kDim / 8;
+  constexpr int kEights = kDim / 8, kStride = Shape<kDim>::kStride;
   const int64_t width = p.kv_heads * kDim;
   if (p.basis_vectors) {
+    constexpr int kLanes = kStride / 8;  // threads a row, a power of two
+    constexpr int kStep = kThreads / kLanes;
+    const int eight = threadIdx.x % kLanes, own = threadIdx.x / kLanes;
+    if (eight >= kEights) return;
+    const std::byte* from = basis + ((first + own) * width + eight * 8) * 2;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < p.panel * kEights; i += kThreads) {
-      const int r = i / kEights, eight = i % kEights;
-      const bool held = first + r < p.rank;
-      const std::byte* from = basis + ((held ? first + r : 0) * width + eight * 8) * 2;
-      copy_async_16(to + r * Shape<kDim>::kStride + swizzle(r, eight) * 8, from, held);
+    for (int r = own; r < p.panel; r += kStep, from += kStep * width * 2) {
+      copy_async_16(to + r * kStride + swizzle(r, eight) * 8, from, first + r < p.rank);
     }
     return;
   }
   for (int i = threadIdx.x; i < p.panel * kDim; i += kThreads) {
     const int r = i / kDim, d = i % kDim;
     const float x = first + r < p.rank ? read_number(basis, p.basis.dtype, (first + r) * width + d) : 0.0f;
-    to[r * Shape<kDim>::kStride + swizzle(r, d / 8) * 8 + d % 8] = __float2bfloat16_rn(x);
+    to[r * kStride + swizzle(r, d / 8) * 8 + d % 8] = __float2bfloat16_rn(x);
   }
 }
 
