@@ -1,74 +1,63 @@
 // Keys of missing chunks from their factors, on tensor cores. A sequence's and KV head's missing candidates
-// are sorted by segment and cut into items of up to 128 tokens of one segment; a block takes an item: the
-// segment's basis for that head and the factors come to shared memory by asynchronous copies, int8 codes as
-// they are, while cosines and sines are computed. Factors are multiplied as bfloat16 (codes exactly, their
-// scale afterwards), summed in float32, turned in float32 and rounded once. A warp's columns hold both
-// numbers of every pair, so that whole heads are turned in registers. Bound: bytes of the bases, of the
-// factors and of the keys written.
+// are sorted by segment and cut into items of up to 128 tokens of one segment. A block takes an item: the
+// segment's basis for that head comes to shared memory once, then each warp rebuilds tiles of 16 tokens by
+// itself: their factors come by asynchronous copies, int8 codes as they are, and are multiplied as bfloat16
+// (codes exactly, their scale afterwards), summed in float32, turned in float32 and rounded once. A warp
+// holds whole keys, so that whole heads are turned in registers. Bound: bytes of the bases, of the factors
+// and of the keys written; next to it, instructions issued (about 1,300 a tile at a head_dim of 128 and rank
+// 160).
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kWarps = 4;  // two groups of rows, each by two halves of the columns
+constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kItemTokens = 128;
-constexpr int kFewItemTokens = 64;  // where items are too few for all multiprocessors
-constexpr int kMostRunBits = 3;     // up to 8 tokens share a computed turn,
-constexpr int kLeastRunBits = 2;    // or 4; for fewer it is not worth its place
+constexpr int kTile = 16;                // tokens
+constexpr int kItemTokens = 128;         // two tiles a warp
+constexpr int kFewItemTokens = 64;       // where items are too few for all multiprocessors
+constexpr int kSharers = kWarp / kTile;  // lanes that load a row of factors
 
 template <int kDim>
 struct Shape {
-  static constexpr int kParts = kDim <= 128 ? 2 : 1;  // of 16 rows a warp and round
-  static constexpr int kRows = 2 * 16 * kParts;       // a round
-  static constexpr int kTiles = kDim / 16;            // of 8 columns a warp
+  static constexpr int kTiles = kDim / 8;  // of 8 columns
   static constexpr int kHalf = kDim / 2;
   static constexpr int kStride = round_up(kDim, 64);  // numbers between rows of the basis
-  static constexpr int kPad = 8;                      // float32 keys likewise: kDim + kPad
-  static constexpr int kSharers = kThreads / kRows;   // threads that load a row of factors
-  // Where 8 columns fit into a quarter of the head, a warp takes a quarter of either half of it, in tiles
-  // [0, kTiles / 2) and those after them; else half of the head.
-  static constexpr bool kPaired = kDim % 32 == 0;
-
-  // Where the 8 columns of a warp's tile begin.
-  __device__ static int column_of(int tile) {
-    const int side = threadIdx.x / kWarp % 2;
-    if constexpr (kPaired) {
-      return side * (kDim / 4) + tile % (kTiles / 2) * 8 + tile / (kTiles / 2) * kHalf;
-    } else {
-      return side * kHalf + tile * 8;
-    }
-  }
-  // The first of a warp's rows of a round.
-  __device__ static int first_row() { return static_cast<int>(threadIdx.x) / kWarp / 2 * 16 * kParts; }
+  static constexpr int kKeyStride = kDim + 8;         // float32 numbers between keys that turn in memory
 };
 
 // How a key's pairs are turned.
 enum class Turning : uint8_t {
-  halves,      // in registers: whole heads in runs of tokens, pairs half a head apart
-  neighbours,  // in registers: whole heads in runs of tokens, pairs side by side
+  halves,      // in registers: whole heads, pairs half a head apart
+  neighbours,  // in registers: whole heads, pairs side by side
   in_memory,   // in shared memory as float32: all others
+};
+
+// Divides numbers below 2^31.
+struct Divider {
+  uint32_t factor = 0, shift = 0;
+
+  Divider() = default;
+  explicit Divider(int divisor) {
+    while ((int64_t{1} << shift) < divisor) ++shift;
+    factor = static_cast<uint32_t>((uint64_t{1} << (31 + shift)) / static_cast<uint64_t>(divisor) + 1);
+  }
+  __device__ int operator()(int number) const {
+    return static_cast<int>(__umulhi(static_cast<uint32_t>(2 * number), factor) >> shift);
+  }
 };
 
 // Where things lie in shared memory, in bytes.
 struct SharedPlan {
-  int basis;    // bfloat16 [panel, stride], eights of a row swapped about (swizzle())
-  int factors;  // int8 or bfloat16 [rows of a round, factor_stride bytes]
-  int bases;    // float2 [runs of an item, head_dim / 2]: cosine and sine of each run's first position
-  int offsets;  // float2 [run, head_dim / 2 + 8]: of 0, 1, ..
-  int keys;     // float32 [rows of a round, head_dim + pad], for turning in memory
-  int mean;     // float32 [head_dim]
-  int list;     // int2 [share]: candidate and chunk
-  int rows;     // Row [share * chunk]
-  int counts;   // int32 [segments]
-  int listed;   // int32 [warps]
+  int basis;        // bfloat16 [panel, stride], eights of a row swapped about (swizzle())
+  int factors;      // int8 or bfloat16 [warps, 16, factor_stride bytes]
+  int keys;         // float32 [warps, 16, head_dim + 8], for turning in memory
+  int mean;         // float32 [head_dim]
+  int frequencies;  // uint2 [head_dim / 2]: Frequency
+  int list;         // int2 [share]: candidate and chunk
+  int counts;       // int32 [segments]
+  int listed;       // int32 [warps]
   int bytes;
-};
-
-struct Row {
-  int position;
-  int out_row;  // of [M, chunk]; -1: none
-  float scale;
 };
 
 struct RebuildParams {
@@ -86,21 +75,22 @@ struct RebuildParams {
   int candidates;
   int chunk;
   int head_dim;
-  int segments;                  // that a sequence of the batch may have
-  uint32_t segment_tokens;       // positions are below 2^31, so a longer segment is the only one
-  uint32_t factor_block_tokens;  // likewise
-  int share;                     // candidates of an item
-  int run_bits;                  // log2 of `run`
-  int run;                       // tokens in a row that share a computed turn
-  int panel;                     // numbers of a factor held at a time, a multiple of 16
-  int factor_stride;             // bytes
-  bool vectors;                  // whether factors can be read 16 bytes at a time and need no conversion
-  bool basis_vectors;            // likewise the basis
+  int segments;             // that a sequence of the batch may have
+  Divider by_segment;       // tokens of one
+  Divider by_chunk;         // likewise
+  Divider by_factor_block;  // likewise
+  Divider by_share;         // candidates
+  int factor_block;
+  int share;           // candidates of an item
+  int panel;           // numbers of a factor held at a time, a multiple of 16
+  int factor_stride;   // bytes
+  bool vectors;        // whether factors can be read 16 bytes at a time and need no conversion
+  bool basis_vectors;  // likewise the basis
   Turning turning;
   SharedPlan plan;
 
   __device__ int segment_of(int position) const {
-    const int segment = static_cast<int>(static_cast<uint32_t>(position) / segment_tokens);
+    const int segment = by_segment(position);
     return segment < segments ? segment : segments - 1;
   }
   // The chunk of candidate i if it is to be rebuilt, else -1.
@@ -108,6 +98,16 @@ struct RebuildParams {
     const int chunk = chunks[bg * candidates + i];
     const int slot = slots == nullptr ? -1 : slots[bg * candidates + i];
     return slot < 0 ? chunk : -1;
+  }
+  // What all tokens of a row's segment share.
+  __device__ const std::byte* of_segment(const PagedView& view, int64_t row, int segment) const {
+    return view.table[row * view.seq_stride + segment] + view.offset;
+  }
+  // PagedView::at() of factors or their scales.
+  __device__ const std::byte* of_token(const PagedView& view, int64_t row, int position) const {
+    const int block = by_factor_block(position);
+    return view.table[row * view.seq_stride + block] + view.offset +
+           (position - block * factor_block) * view.token_bytes;
   }
   template <typename T>
   __device__ T* shared(std::byte* memory, int SharedPlan::*place) const {
@@ -146,22 +146,26 @@ __device__ inline float2 turn_of(int position, float frequency) {
   return make_float2(((quadrant + 1) & 2) != 0 ? -cosine : cosine, (quadrant & 2) != 0 ? -sine : sine);
 }
 
-// Fills the turns of an item's runs and those within a run; their products turn every token.
-template <int kDim>
-__device__ void fill_turns(const RebuildParams& p, std::byte* memory, int rows) {
-  constexpr int kHalf = Shape<kDim>::kHalf;
-  const auto* list = p.shared<const int2>(memory, &SharedPlan::list);
-  auto* bases = p.shared<float2>(memory, &SharedPlan::bases);
-  auto* offsets = p.shared<float2>(memory, &SharedPlan::offsets);
-  for (int i = threadIdx.x; i < p.run * kHalf; i += kThreads) {
-    offsets[i / kHalf * (kHalf + 8) + i % kHalf] = turn_of(i / kHalf, p.rope.inv_freq[i % kHalf]);
+// Turns a position as a binary fraction of 64 bits; whole turns do not count.
+struct Frequency {
+  uint32_t high, low;
+
+  __device__ static Frequency of(float radians) {
+    constexpr double kTurns = 0.15915494309189533577, kHigh = 4294967296.0;
+    double turns = static_cast<double>(radians) * kTurns;
+    turns = (turns - floor(turns)) * kHigh;
+    const double whole = floor(turns);
+    return {static_cast<uint32_t>(whole), static_cast<uint32_t>((turns - whole) * kHigh)};
   }
-  for (int i = threadIdx.x; i < (rows + p.run - 1) / p.run * kHalf; i += kThreads) {
-    const int row = i / kHalf * p.run;
-    const int position = list[row / p.chunk].y * p.chunk + row % p.chunk;
-    bases[i] = turn_of(position, p.rope.inv_freq[i % kHalf]);
+  // Cosine and sine to about 7e-7, for keys that are then rounded to bfloat16: the angle is exact to 2^-31
+  // turns before it becomes a float.
+  __device__ float2 turn(uint32_t position) const {
+    constexpr float kRadians = 1.4629180792671596e-9f;  // 2 pi / 2^32
+    const uint32_t angle = position * high + __umulhi(position, low);
+    const float x = static_cast<float>(static_cast<int>(angle)) * kRadians;
+    return make_float2(__cosf(x), __sinf(x));
   }
-}
+};
 
 __device__ inline float2 product(float2 a, float2 b) {
   return make_float2(a.x * b.x - a.y * b.y, a.y * b.x + a.x * b.y);
@@ -194,7 +198,7 @@ __device__ Item find_item(const RebuildParams& p, const int* counts, int nth) {
   const int lane = threadIdx.x % kWarp;
   for (int first = 0; first < p.segments; first += kWarp) {
     const int count = first + lane < p.segments ? counts[first + lane] : 0;
-    const int items = (count + p.share - 1) / p.share;
+    const int items = p.by_share(count + p.share - 1);
     int end = items;
 #pragma unroll
     for (int step = 1; step < kWarp; step *= 2) {
@@ -270,48 +274,45 @@ __device__ void load_basis(const RebuildParams& p, const std::byte* basis, int f
   }
 }
 
-// PagedView::at() with divisions of 32 bits.
-__device__ inline const std::byte* find(const PagedView& view, uint32_t block_tokens, int64_t row,
-                                        int token) {
-  const uint32_t block = static_cast<uint32_t>(token) / block_tokens;
-  const int64_t within = static_cast<uint32_t>(token) - block * block_tokens;
-  return view.table[row * view.seq_stride + block] + view.offset + within * view.token_bytes;
+// One of a tile's rows, in the lanes that load it; out_row -1: none.
+struct Row {
+  int position;
+  int out_row;  // of [M, chunk]
+  float scale;
+  const std::byte* factors;
+};
+
+// Row i of the item. Its scale is on its way when this returns.
+__device__ inline Row find_row(const RebuildParams& p, int64_t row, const Item& item, const int2* list,
+                               int i) {
+  const int nth = p.by_chunk(i);
+  if (nth >= item.count) return {0, -1, 0.0f, nullptr};
+  const int2 entry = list[nth];
+  const int t = i - nth * p.chunk, position = entry.y * p.chunk + t;
+  if (p.segment_of(position) != item.segment) return {0, -1, 0.0f, nullptr};
+  Row found{position, entry.x * p.chunk + t, 1.0f, p.of_token(p.factors.data, row, position)};
+  if (p.factors.data.dtype == DType::i8) {
+    found.scale =
+        __bfloat162float(*reinterpret_cast<const Bf16*>(p.of_token(p.factors.scales, row, position)));
+  }
+  return found;
 }
 
-// Of row i of the item: where it belongs and, numbers [first, first + panel), its factor; zeros beyond the
-// rank. What rows that are none hold does not matter.
-template <int kDim, bool kCodes>
-__device__ void load_row(const RebuildParams& p, int64_t row, const Item& item, int i, int first,
-                         std::byte* memory) {
-  constexpr int kSharers = Shape<kDim>::kSharers;
-  const int own = static_cast<int>(threadIdx.x) % kSharers, nth = i / p.chunk;
-  if (nth >= item.count) return;
-  const int2 entry = p.shared<const int2>(memory, &SharedPlan::list)[nth];
-  const int t = i - nth * p.chunk, position = entry.y * p.chunk + t;
-  const bool here = p.segment_of(position) == item.segment;
-  const DType dtype = p.factors.data.dtype;
-  if (own == 0 && first == 0) {
-    float scale = 1.0f;
-    if (dtype == DType::i8) {
-      const std::byte* from = find(p.factors.scales, p.factor_block_tokens, row, position);
-      scale = __bfloat162float(*reinterpret_cast<const Bf16*>(from));
-    }
-    p.shared<Row>(memory, &SharedPlan::rows)[i] = {position, here ? entry.x * p.chunk + t : -1, scale};
-  }
-  if (!here) return;
-  const std::byte* from = find(p.factors.data, p.factor_block_tokens, row, position);
-  std::byte* to =
-      p.shared<std::byte>(memory, &SharedPlan::factors) + i % Shape<kDim>::kRows * p.factor_stride;
+// Numbers [first, first + panel) of a lane's row; zeros beyond the rank. What rows that are none hold does
+// not matter.
+template <bool kCodes>
+__device__ void load_row(const RebuildParams& p, const std::byte* from, int first, std::byte* tile) {
+  if (from == nullptr) return;
+  const int lane = threadIdx.x % kWarp, own = lane % kSharers;
+  std::byte* to = tile + lane / kSharers * p.factor_stride;
   if (kCodes || p.vectors) {
     constexpr int kEach = kCodes ? 16 : 8;  // numbers of 16 bytes
     const int held = (p.rank - first) / kEach;
     from += first * (kCodes ? 1 : 2);
-    for (int v = own; v < p.panel / kEach; v += kSharers) {
-      copy_async_16(to + 16 * v, from + (v < held ? 16 * v : 0), v < held);
-    }
+    for (int v = own; v < p.panel / kEach; v += kSharers) copy_async_16(to + 16 * v, from + 16 * v, v < held);
   } else {
     for (int d = own; d < p.panel; d += kSharers) {
-      const float x = first + d < p.rank ? read_stored(from, dtype, 1.0f, first + d) : 0.0f;
+      const float x = first + d < p.rank ? read_stored(from, p.factors.data.dtype, 1.0f, first + d) : 0.0f;
       reinterpret_cast<Bf16*>(to)[d] = __float2bfloat16_rn(x);
     }
   }
@@ -334,7 +335,7 @@ __device__ inline void widen(uint32_t codes, uint32_t& low, uint32_t& high) {
 // The operand of 16 rows by 16 numbers. Products do not mind the order of their terms: lane 4 g + t takes
 // numbers 4 t .. 4 t + 3 of rows g and g + 8 as its columns 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
 template <bool kCodes>
-__device__ void load_factors(const std::byte* row, int stride, uint32_t (&a)[4]) {
+__device__ void read_factors(const std::byte* row, int stride, uint32_t (&a)[4]) {
   if constexpr (kCodes) {
     widen(*reinterpret_cast<const uint32_t*>(row), a[0], a[2]);
     widen(*reinterpret_cast<const uint32_t*>(row + 8 * stride), a[1], a[3]);
@@ -346,311 +347,240 @@ __device__ void load_factors(const std::byte* row, int stride, uint32_t (&a)[4])
 }
 
 template <int kDim>
-using Sums = float[Shape<kDim>::kParts][Shape<kDim>::kTiles][4];
+using Sums = float[Shape<kDim>::kTiles][4];
 
-// sums += factors basis for `parts` parts of this warp's rows and its columns.
+// sums += factors basis for a tile.
 template <int kDim, bool kCodes>
-__device__ void multiply(const RebuildParams& p, const std::byte* factors, const Bf16* basis, int parts,
-                         Sums<kDim>& sums) {
-  using S = Shape<kDim>;
-  constexpr int kPairs = (S::kTiles + 1) / 2;
+__device__ void multiply(const RebuildParams& p, const std::byte* tile, const Bf16* basis, Sums<kDim>& sums) {
+  constexpr int kStride = Shape<kDim>::kStride;
   const int lane = threadIdx.x % kWarp;
-  const std::byte* row =
-      factors + (S::first_row() + lane / 4) * p.factor_stride + lane % 4 * (kCodes ? 4 : 8);
-  // Row of the basis that this lane addresses, in the order of load_factors(), and where its tiles lie.
+  const std::byte* row = tile + lane / 4 * p.factor_stride + lane % 4 * (kCodes ? 4 : 8);
+  // The row of the basis that this lane addresses, in the order of read_factors(); the second eight of each
+  // pair in the upper lanes.
   const int r = lane % 8 / 2 * 4 + lane % 2 + lane / 8 % 2 * 2;
-  int at[kPairs];
-#pragma unroll
-  for (int i = 0; i < kPairs; ++i) {
-    const int second = 2 * i + 1 < S::kTiles ? lane / 16 : 0;
-    at[i] = r * S::kStride + swizzle(r, S::column_of(2 * i + second) / 8) * 8;
-  }
+  const Bf16* own = basis + r * kStride;
+  const int swaps = swizzle(r, lane / 16);
 #pragma unroll 2
   for (int k = 0; k < p.panel; k += 16) {
-    uint32_t a[S::kParts][4];
+    uint32_t a[4];
+    read_factors<kCodes>(row + k * (kCodes ? 1 : 2), p.factor_stride, a);
 #pragma unroll
-    for (int m = 0; m < S::kParts; ++m) {
-      if (m < parts)
-        load_factors<kCodes>(row + 16 * m * p.factor_stride + k * (kCodes ? 1 : 2), p.factor_stride, a[m]);
-    }
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
+    for (int i = 0; i < Shape<kDim>::kTiles; i += 2) {
       uint32_t b[4];
-      load_matrices_transposed(b, basis + k * S::kStride + at[i]);
+      load_matrices_transposed(b, own + k * kStride + (i ^ swaps) * 8);
       const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
-#pragma unroll
-      for (int m = 0; m < S::kParts; ++m) {
-        if (m >= parts) continue;
-        mma_16x8x16(sums[m][2 * i], a[m], first);
-        if constexpr (S::kTiles % 2 == 0) {
-          mma_16x8x16(sums[m][2 * i + 1], a[m], second);
-        } else {
-          if (2 * i + 1 < S::kTiles)
-            mma_16x8x16(sums[m][2 * i + 1 < S::kTiles ? 2 * i + 1 : 0], a[m], second);
-        }
-      }
+      mma_16x8x16(sums[i], a, first);
+      mma_16x8x16(sums[i + 1], a, second);
     }
   }
 }
 
 // ---- finishing in registers -------------------------------------------------------------------------------
 
-// One lane's keys of a round as pairs of bfloat16, by part, half of its rows, and tile.
-template <int kDim>
-using Words = uint32_t[Shape<kDim>::kParts][2][Shape<kDim>::kTiles];
+// What a lane needs to know of its rows lane / 4 and lane / 4 + 8.
+struct OwnRows {
+  int position[2];
+  int out_row[2];
+  float scale[2];
 
-// The turns of pairs `pair` .. `pair` + kPairs - 1 of a lane's rows: row % run is the same for all of them.
-template <int kDim, int kPairs>
-struct Turns {
-  static constexpr int kHalf = Shape<kDim>::kHalf;
-  float2 within[kPairs];  // of row % run
-
-  __device__ static void read(const float2* from, float2 (&to)[kPairs]) {
-    if constexpr (kPairs == 2) {
-      const float4 both = *reinterpret_cast<const float4*>(from);
-      to[0] = make_float2(both.x, both.y), to[1] = make_float2(both.z, both.w);
-    } else {
-      to[0] = *from;
-    }
-  }
-  __device__ void load(const RebuildParams& p, std::byte* memory, int pair) {
-    const int t = static_cast<int>(threadIdx.x) % kWarp / 4 & (p.run - 1);
-    read(p.shared<const float2>(memory, &SharedPlan::offsets) + t * (kHalf + 8) + pair, within);
-  }
-  __device__ void of_row(const RebuildParams& p, std::byte* memory, int row, int pair,
-                         float2 (&turns)[kPairs]) const {
-    read(p.shared<const float2>(memory, &SharedPlan::bases) + (row >> p.run_bits) * kHalf + pair, turns);
+  __device__ explicit OwnRows(const Row& loaded) {
+    const int lane = threadIdx.x % kWarp;
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) turns[j] = product(turns[j], within[j]);
+    for (int half = 0; half < 2; ++half) {
+      const int from = (lane / 4 + 8 * half) * kSharers;
+      position[half] = __shfl_sync(kAllLanes, loaded.position, from);
+      out_row[half] = __shfl_sync(kAllLanes, loaded.out_row, from);
+      scale[half] = __shfl_sync(kAllLanes, loaded.scale, from);
+    }
   }
 };
 
-// Rows whose pairs are half a head apart: tiles i and i + kTiles / 2 hold both numbers of a pair.
+// One lane's keys as pairs of bfloat16, by half of the rows and eight columns.
 template <int kDim>
-__device__ void turn_halves(const RebuildParams& p, std::byte* memory, int from, const Sums<kDim>& sums,
-                            Words<kDim>& words) {
-  using S = Shape<kDim>;
-  constexpr int kTurned = S::kTiles / 2;
-  const int lane = threadIdx.x % kWarp;
-  const auto* rows = p.shared<const Row>(memory, &SharedPlan::rows);
-  const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
+using Words = uint32_t[2][Shape<kDim>::kTiles];
+
+// Pairs half a head apart: eights i and i + kTiles / 2 hold both numbers of a pair.
+template <int kDim>
+__device__ void turn_halves(const float* mean, const Frequency* frequencies, const OwnRows& rows,
+                            const Sums<kDim>& sums, Words<kDim>& words) {
+  constexpr int kTurned = Shape<kDim>::kTiles / 2;
 #pragma unroll
-  for (int tile = 0; tile < kTurned; ++tile) {
-    const int d = S::column_of(tile) + lane % 4 * 2;
+  for (int i = 0; i < kTurned; ++i) {
+    const int d = i * 8 + threadIdx.x % 4 * 2;
     const float2 low = *reinterpret_cast<const float2*>(mean + d);
-    const float2 high = *reinterpret_cast<const float2*>(mean + d + S::kHalf);
-    Turns<kDim, 2> turns;
-    turns.load(p, memory, d);
-#pragma unroll
-    for (int m = 0; m < S::kParts; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = from + S::first_row() + 16 * m + 8 * half + lane / 4;
-        const float scale = rows[row].scale;
-        const float(&a)[4] = sums[m][tile], (&b)[4] = sums[m][tile + kTurned];
-        float2 turn[2];
-        turns.of_row(p, memory, row, d, turn);
-        const float2 x = make_float2(fmaf(a[2 * half], scale, low.x), fmaf(b[2 * half], scale, high.x));
-        const float2 y =
-            make_float2(fmaf(a[2 * half + 1], scale, low.y), fmaf(b[2 * half + 1], scale, high.y));
-        const float2 u = product(x, turn[0]), v = product(y, turn[1]);
-        words[m][half][tile] = pack_bf16(u.x, v.x);
-        words[m][half][tile + kTurned] = pack_bf16(u.y, v.y);
-      }
-    }
-  }
-}
-
-// Rows whose pairs stand side by side: each lane's two columns of a tile.
-template <int kDim>
-__device__ void turn_neighbours(const RebuildParams& p, std::byte* memory, int from, const Sums<kDim>& sums,
-                                Words<kDim>& words) {
-  using S = Shape<kDim>;
-  const int lane = threadIdx.x % kWarp;
-  const auto* rows = p.shared<const Row>(memory, &SharedPlan::rows);
-  const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
-#pragma unroll
-  for (int tile = 0; tile < S::kTiles; ++tile) {
-    const int d = S::column_of(tile) + lane % 4 * 2;
-    const float2 centre = *reinterpret_cast<const float2*>(mean + d);
-    Turns<kDim, 1> turns;
-    turns.load(p, memory, d / 2);
-#pragma unroll
-    for (int m = 0; m < S::kParts; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = from + S::first_row() + 16 * m + 8 * half + lane / 4;
-        const float scale = rows[row].scale;
-        const float(&a)[4] = sums[m][tile];
-        float2 turn[1];
-        turns.of_row(p, memory, row, d / 2, turn);
-        const float2 x =
-            make_float2(fmaf(a[2 * half], scale, centre.x), fmaf(a[2 * half + 1], scale, centre.y));
-        const float2 u = product(x, turn[0]);
-        words[m][half][tile] = pack_bf16(u.x, u.y);
-      }
-    }
-  }
-}
-
-// Neighbouring lanes swap, so that each holds four columns of one of two tiles and a row's 8-byte pieces fill
-// whole sectors of 32 bytes.
-template <int kDim>
-__device__ void write_words(const RebuildParams& p, std::byte* memory, int64_t bg, int from, int end,
-                            const Words<kDim>& words) {
-  using S = Shape<kDim>;
-  const int lane = threadIdx.x % kWarp, odd = lane % 2;
-  const auto* rows = p.shared<const Row>(memory, &SharedPlan::rows);
-  std::byte* out = p.out + bg * p.candidates * p.chunk * kDim * 2;
-#pragma unroll
-  for (int m = 0; m < S::kParts; ++m) {
+    const float2 high = *reinterpret_cast<const float2*>(mean + d + Shape<kDim>::kHalf);
+    const uint4 both = *reinterpret_cast<const uint4*>(frequencies + d);
+    const Frequency first{both.x, both.y}, second{both.z, both.w};
+    const float(&a)[4] = sums[i], (&b)[4] = sums[i + kTurned];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = from + S::first_row() + 16 * m + 8 * half + lane / 4;
-      const int out_row = row < end ? rows[row].out_row : -1;
-      std::byte* to = out + int64_t{out_row} * kDim * 2;
+      const float scale = rows.scale[half];
+      const float2 x = make_float2(fmaf(a[2 * half], scale, low.x), fmaf(b[2 * half], scale, high.x));
+      const float2 y = make_float2(fmaf(a[2 * half + 1], scale, low.y), fmaf(b[2 * half + 1], scale, high.y));
+      const float2 u = product(x, first.turn(rows.position[half]));
+      const float2 v = product(y, second.turn(rows.position[half]));
+      words[half][i] = pack_bf16(u.x, v.x);
+      words[half][i + kTurned] = pack_bf16(u.y, v.y);
+    }
+  }
+}
+
+// Pairs side by side: each lane's two columns of an eight.
+template <int kDim>
+__device__ void turn_neighbours(const float* mean, const Frequency* frequencies, const OwnRows& rows,
+                                const Sums<kDim>& sums, Words<kDim>& words) {
 #pragma unroll
-      for (int tile = 0; tile + 1 < S::kTiles; tile += 2) {
-        const uint32_t a = words[m][half][tile], b = words[m][half][tile + 1];
-        const uint32_t other = __shfl_xor_sync(kAllLanes, odd != 0 ? a : b, 1);
-        const uint2 four = odd != 0 ? make_uint2(other, b) : make_uint2(a, other);
-        const int column = S::column_of(tile + odd) + lane % 4 / 2 * 4;
-        if (out_row >= 0) *reinterpret_cast<uint2*>(to + column * 2) = four;
-      }
-      if (S::kTiles % 2 != 0 && out_row >= 0) {
-        const int column = S::column_of(S::kTiles - 1) + lane % 4 * 2;
-        *reinterpret_cast<uint32_t*>(to + column * 2) = words[m][half][S::kTiles - 1];
-      }
+  for (int i = 0; i < Shape<kDim>::kTiles; ++i) {
+    const int d = i * 8 + threadIdx.x % 4 * 2;
+    const float2 centre = *reinterpret_cast<const float2*>(mean + d);
+    const Frequency frequency = frequencies[d / 2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float scale = rows.scale[half];
+      const float2 x =
+          make_float2(fmaf(sums[i][2 * half], scale, centre.x), fmaf(sums[i][2 * half + 1], scale, centre.y));
+      const float2 u = product(x, frequency.turn(rows.position[half]));
+      words[half][i] = pack_bf16(u.x, u.y);
+    }
+  }
+}
+
+// Neighbouring lanes swap, so that each holds four columns of one of two eights and a row's 8-byte pieces
+// fill whole sectors of 32 bytes.
+template <int kDim>
+__device__ void write_words(std::byte* out, const OwnRows& rows, const Words<kDim>& words) {
+  const int lane = threadIdx.x % kWarp, odd = lane % 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    std::byte* to = out + (int64_t{rows.out_row[half]} * kDim + odd * 8 + lane % 4 / 2 * 4) * 2;
+#pragma unroll
+    for (int i = 0; i < Shape<kDim>::kTiles; i += 2) {
+      const uint32_t a = words[half][i], b = words[half][i + 1];
+      const uint32_t other = __shfl_xor_sync(kAllLanes, odd != 0 ? a : b, 1);
+      const uint2 four = odd != 0 ? make_uint2(other, b) : make_uint2(a, other);
+      if (rows.out_row[half] >= 0) *reinterpret_cast<uint2*>(to + i * 16) = four;
     }
   }
 }
 
 // ---- finishing in memory ----------------------------------------------------------------------------------
 
-// Scaled sums plus mean, before rotation, to shared memory.
+// Turns and writes a tile by way of this warp's float32 keys [16, D + 8].
 template <int kDim>
-__device__ void write_sums(const RebuildParams& p, std::byte* memory, int from, const Sums<kDim>& sums) {
-  using S = Shape<kDim>;
-  const int lane = threadIdx.x % kWarp;
-  const auto* rows = p.shared<const Row>(memory, &SharedPlan::rows);
+__device__ void finish_in_memory(const RebuildParams& p, std::byte* memory, int64_t bg, const Row& loaded,
+                                 const Sums<kDim>& sums) {
+  constexpr int kStride = Shape<kDim>::kKeyStride;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
-  auto* keys = p.shared<float>(memory, &SharedPlan::keys);
+  float* keys = p.shared<float>(memory, &SharedPlan::keys) + warp * kTile * kStride;
+  const OwnRows rows(loaded);
 #pragma unroll
-  for (int m = 0; m < S::kParts; ++m) {
+  for (int i = 0; i < Shape<kDim>::kTiles; ++i) {
+    const int d = i * 8 + lane % 4 * 2;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = S::first_row() + 16 * m + 8 * half + lane / 4;
-      const float scale = rows[from + row].scale;
-#pragma unroll
-      for (int tile = 0; tile < S::kTiles; ++tile) {
-        const int d = S::column_of(tile) + lane % 4 * 2;
-        const float2 x = make_float2(fmaf(sums[m][tile][2 * half], scale, mean[d]),
-                                     fmaf(sums[m][tile][2 * half + 1], scale, mean[d + 1]));
-        *reinterpret_cast<float2*>(keys + row * (kDim + S::kPad) + d) = x;
-      }
+      float* to = keys + (lane / 4 + 8 * half) * kStride + d;
+      to[0] = fmaf(sums[i][2 * half], rows.scale[half], mean[d]);
+      to[1] = fmaf(sums[i][2 * half + 1], rows.scale[half], mean[d + 1]);
     }
   }
-}
-
-// Turns `count` keys in place.
-__device__ void turn_keys(const RebuildParams& p, const Row* rows, int count, int stride, float* keys) {
+  __syncwarp();
   const int half = static_cast<int>(p.rope.rotary_dim / 2);
   const int step = p.rope.interleaved ? 2 : 1, apart = p.rope.interleaved ? 1 : half;
-  for (int i = threadIdx.x; i < count * half; i += kThreads) {
-    const int t = i / half, pair = i % half;
-    float* a = keys + t * stride + pair * step;
-    const float2 turned =
-        product(make_float2(a[0], a[apart]), turn_of(rows[t].position, p.rope.inv_freq[pair]));
-    a[0] = turned.x;
-    a[apart] = turned.y;
+  for (int t = 0; t < kTile; ++t) {
+    const int position = __shfl_sync(kAllLanes, loaded.position, t * kSharers);
+    const int out_row = __shfl_sync(kAllLanes, loaded.out_row, t * kSharers);
+    if (out_row < 0) continue;
+    float* key = keys + t * kStride;
+    for (int pair = lane; pair < half; pair += kWarp) {
+      float* a = key + pair * step;
+      const float2 turned = product(make_float2(a[0], a[apart]), turn_of(position, p.rope.inv_freq[pair]));
+      a[0] = turned.x;
+      a[apart] = turned.y;
+    }
+    __syncwarp();
+    const int64_t to = (bg * p.candidates * p.chunk + out_row) * kDim;
+    for (int d = lane; d < kDim; d += kWarp) write_number(p.out, p.out_dtype, to + d, key[d]);
   }
-}
-
-__device__ void write_keys(const RebuildParams& p, const Row* rows, int count, int64_t bg, int stride,
-                           const float* keys) {
-  const int64_t base = bg * p.candidates * p.chunk;
-  for (int i = threadIdx.x; i < count * p.head_dim; i += kThreads) {
-    const int t = i / p.head_dim, d = i % p.head_dim;
-    if (rows[t].out_row < 0) continue;
-    write_number(p.out, p.out_dtype, (base + rows[t].out_row) * p.head_dim + d, keys[t * stride + d]);
-  }
+  __syncwarp();
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------
 
-// Finishes rows [from, from + rows of a round) of an item of `end` rows: sums to keys in `out`.
 template <int kDim, Turning kTurning>
-__device__ void finish(const RebuildParams& p, std::byte* memory, int64_t bg, int from, int end,
+__device__ void finish(const RebuildParams& p, std::byte* memory, int64_t bg, const Row& loaded,
                        const Sums<kDim>& sums) {
-  using S = Shape<kDim>;
   if constexpr (kTurning == Turning::in_memory) {
-    const auto* rows = p.shared<const Row>(memory, &SharedPlan::rows) + from;
-    auto* keys = p.shared<float>(memory, &SharedPlan::keys);
-    const int count = end - from < S::kRows ? end - from : S::kRows;
-    write_sums<kDim>(p, memory, from, sums);
-    __syncthreads();
-    turn_keys(p, rows, count, kDim + S::kPad, keys);
-    __syncthreads();
-    write_keys(p, rows, count, bg, kDim + S::kPad, keys);
+    finish_in_memory<kDim>(p, memory, bg, loaded, sums);
   } else {
-    if (from + S::first_row() >= end) return;  // the whole warp
+    const OwnRows rows(loaded);
+    const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
+    const auto* frequencies = p.shared<const Frequency>(memory, &SharedPlan::frequencies);
     Words<kDim> words;
     if constexpr (kTurning == Turning::halves) {
-      turn_halves<kDim>(p, memory, from, sums, words);
+      turn_halves<kDim>(mean, frequencies, rows, sums, words);
     } else {
-      turn_neighbours<kDim>(p, memory, from, sums, words);
+      turn_neighbours<kDim>(mean, frequencies, rows, sums, words);
     }
-    write_words<kDim>(p, memory, bg, from, end, words);
+    write_words<kDim>(p.out + bg * p.candidates * p.chunk * kDim * 2, rows, words);
   }
 }
 
 template <int kDim, bool kCodes, Turning kTurning>
-__device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t b, const Item& item) {
-  using S = Shape<kDim>;
-  const int64_t g = blockIdx.y, bg = b * p.kv_heads + g, row = p.batch.rows[b];
-  const int64_t position = item.segment * p.mean.block_tokens;
-  const std::byte* all_basis = p.basis.at(row, 0, position) + g * kDim * size_of(p.basis.dtype);
-  const auto* all_mean = reinterpret_cast<const float*>(p.mean.at(row, 0, position)) + g * kDim;
+__device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t b, int64_t g,
+                             const Item& item) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t bg = b * p.kv_heads + g, row = p.batch.rows[b];
+  const std::byte* all_basis = p.of_segment(p.basis, row, item.segment) + g * kDim * size_of(p.basis.dtype);
+  const auto* all_mean = reinterpret_cast<const float*>(p.of_segment(p.mean, row, item.segment)) + g * kDim;
   auto* basis = p.shared<Bf16>(memory, &SharedPlan::basis);
   auto* mean = p.shared<float>(memory, &SharedPlan::mean);
-  const auto* factors = p.shared<const std::byte>(memory, &SharedPlan::factors);
-  const int end = item.count * p.chunk, own = static_cast<int>(threadIdx.x) / S::kSharers;
+  auto* list = p.shared<int2>(memory, &SharedPlan::list);
+  std::byte* tile = p.shared<std::byte>(memory, &SharedPlan::factors) + warp * kTile * p.factor_stride;
   load_basis<kDim>(p, all_basis, 0, basis);  // first: it does not wait for the list
   list_item(p, bg, item, memory);
-  load_row<kDim, kCodes>(p, row, item, own, 0, memory);
+  const int end = item.count * p.chunk, own = warp * kTile + lane / kSharers;
+  Row loaded = find_row(p, row, item, list, own);
+  load_row<kCodes>(p, loaded.factors, 0, tile);
   commit_copies();
   for (int d = threadIdx.x; d < kDim; d += kThreads) mean[d] = all_mean[d];
-  if constexpr (kTurning != Turning::in_memory) fill_turns<kDim>(p, memory, end);
-  for (int from = 0; from < end; from += S::kRows) {
+  const bool whole = p.rank <= p.panel;  // then only the first round needs the other warps
+  for (int from = 0; from < end; from += kWarps * kTile) {
     Sums<kDim> sums = {};
-    const int left = end - from - S::first_row(), parts = left > 16 ? 2 : left > 0 ? 1 : 0;
+    const bool any = from + warp * kTile < end;
+    Row next = loaded;
     for (int first = 0; first < p.rank; first += p.panel) {
       wait_for_copies<0>();
-      __syncthreads();
-      if (parts > 0) multiply<kDim, kCodes>(p, factors, basis, parts, sums);
-      __syncthreads();
+      whole&& from > 0 ? __syncwarp() : __syncthreads();
+      if (any) multiply<kDim, kCodes>(p, tile, basis, sums);
+      whole ? __syncwarp() : __syncthreads();
       const bool more = first + p.panel < p.rank;
-      const int next = more ? from : from + S::kRows;
-      if (next >= end) continue;
-      if (p.panel < p.rank) load_basis<kDim>(p, all_basis, more ? first + p.panel : 0, basis);
-      load_row<kDim, kCodes>(p, row, item, next + own, more ? first + p.panel : 0, memory);
+      if (!more && from + kWarps * kTile >= end) break;
+      if (!more) next = find_row(p, row, item, list, own + from + kWarps * kTile);
+      if (!whole) load_basis<kDim>(p, all_basis, more ? first + p.panel : 0, basis);
+      load_row<kCodes>(p, next.factors, more ? first + p.panel : 0, tile);
       commit_copies();
     }
-    finish<kDim, kTurning>(p, memory, bg, from, end, sums);
+    if (any) finish<kDim, kTurning>(p, memory, bg, loaded, sums);
+    loaded = next;
   }
 }
 
-// Grid: items of a head that may be many, KV heads, sequences. kCodes: factors are int8, read as vectors.
+// Grid: KV heads, sequences, items of a head that may be many. kCodes: factors are int8, read as vectors.
 template <int kDim, bool kCodes, Turning kTurning>
-__global__ void __launch_bounds__(kThreads, kDim <= 128 ? 3 : 2) rebuild_keys_kernel(RebuildParams p) {
+__global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_kernel(RebuildParams p) {
   extern __shared__ __align__(16) std::byte memory[];
-  const int64_t b = blockIdx.z;
+  const int64_t g = blockIdx.x, b = blockIdx.y;
   int* counts = p.shared<int>(memory, &SharedPlan::counts);
-  count_missing(p, b * p.kv_heads + blockIdx.y, counts);
-  for (int nth = static_cast<int>(blockIdx.x);; nth += static_cast<int>(gridDim.x)) {
+  if constexpr (kTurning != Turning::in_memory) {
+    auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
+    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
+  }
+  count_missing(p, b * p.kv_heads + g, counts);
+  for (int nth = static_cast<int>(blockIdx.z);; nth += static_cast<int>(gridDim.z)) {
     const Item item = find_item(p, counts, nth);
     if (item.segment < 0) return;
-    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, item);
+    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, g, item);
     __syncthreads();
   }
 }
@@ -696,14 +626,19 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
 
 constexpr const char* kOp = "rebuild_keys";
 constexpr int64_t kMostSegments = 4096;
-constexpr int64_t kMostTokens = int64_t{1} << 31;  // positions are below it
+constexpr int64_t kMostTokens = (int64_t{1} << 31) - 1;  // of a sequence
 
 bool is_aligned(const PagedView& view) {
   return view.offset % 16 == 0 && view.token_bytes % 16 == 0;
 }
 
-uint32_t block_tokens_of(const PagedView& view) {
-  return static_cast<uint32_t>(view.block_tokens < kMostTokens ? view.block_tokens : kMostTokens);
+int block_tokens_of(const PagedView& view) {
+  return static_cast<int>(view.block_tokens < kMostTokens ? view.block_tokens : kMostTokens);
+}
+
+Turning turning_of(const RebuildKeysParams& p) {
+  if (p.rope.rotary_dim != p.head_dim || p.out.dtype != DType::bf16) return Turning::in_memory;
+  return p.rope.interleaved ? Turning::neighbours : Turning::halves;
 }
 
 RebuildParams params_of(const RebuildKeysParams& p) {
@@ -725,30 +660,16 @@ RebuildParams params_of(const RebuildKeysParams& p) {
   const int64_t segments =
       ceil_div<int64_t>(p.batch.max_tokens > 0 ? p.batch.max_tokens : 1, p.mean.block_tokens);
   params.segments = static_cast<int>(segments < kMostSegments ? segments : kMostSegments + 1);
-  params.segment_tokens = block_tokens_of(p.mean);
-  params.factor_block_tokens = block_tokens_of(p.factors.data);
+  params.by_segment = Divider(block_tokens_of(p.mean));
+  params.by_chunk = Divider(params.chunk);
+  params.factor_block = block_tokens_of(p.factors.data);
+  params.by_factor_block = Divider(params.factor_block);
   const bool same = p.factors.data.dtype == DType::i8 || p.factors.data.dtype == DType::bf16;
   const int64_t row_bytes = p.rank * size_of(p.factors.data.dtype);
   params.vectors = same && row_bytes % 16 == 0 && is_aligned(p.factors.data);
+  params.turning = turning_of(p);
   params.basis_vectors = p.basis.dtype == DType::bf16 && is_aligned(p.basis);
   return params;
-}
-
-// Turns in registers where a lane holds both numbers of a pair and enough tokens in a row share a turn, in
-// runs that divide both chunks and the eights that a warp's rows come in.
-template <int kDim>
-void choose_turning(const RebuildKeysParams& p, RebuildParams& params) {
-  params.turning = Turning::in_memory;
-  params.run_bits = 0;
-  while (params.run_bits < kMostRunBits && params.chunk % (2 << params.run_bits) == 0) ++params.run_bits;
-  params.run = 1 << params.run_bits;
-  const bool whole = p.rope.rotary_dim == kDim && p.out.dtype == DType::bf16;
-  if (!whole || params.run_bits < kLeastRunBits) return;
-  if (p.rope.interleaved) {
-    params.turning = Turning::neighbours;
-  } else if (Shape<kDim>::kPaired) {
-    params.turning = Turning::halves;
-  }
 }
 
 // The plan for items of so many tokens and panels of so many numbers.
@@ -756,25 +677,22 @@ template <int kDim>
 void plan_shared(RebuildParams& params, bool codes, int tokens, int panel) {
   using S = Shape<kDim>;
   params.share = tokens > params.chunk ? tokens / params.chunk : 1;
+  params.by_share = Divider(params.share);
   params.panel = panel;
-  params.factor_stride = (panel / 16 | 1) * (codes ? 16 : 32);
-  const int rows = round_up(params.share * params.chunk, S::kRows);
-  const bool turns = params.turning != Turning::in_memory;
+  params.factor_stride = (panel / 16 | 1) * (codes ? 16 : 32);  // so that the rows of a tile meet all banks
   int end = 0;
   const auto place = [&end](int bytes) {
     const int at = end;
     end += round_up(bytes, 16);
     return at;
   };
-  constexpr int kTurn = static_cast<int>(sizeof(float2));
+  const bool in_memory = params.turning == Turning::in_memory;
   params.plan.basis = place(panel * S::kStride * 2);
-  params.plan.factors = place(S::kRows * params.factor_stride);
-  params.plan.bases = place(turns ? rows / params.run * S::kHalf * kTurn : 0);
-  params.plan.offsets = place(turns ? params.run * (S::kHalf + 8) * kTurn : 0);
-  params.plan.keys = place(!turns ? S::kRows * (kDim + S::kPad) * 4 : 0);
+  params.plan.factors = place(kWarps * kTile * params.factor_stride);
+  params.plan.keys = place(in_memory ? kWarps * kTile * S::kKeyStride * 4 : 0);
   params.plan.mean = place(kDim * 4);
+  params.plan.frequencies = place(in_memory ? 0 : S::kHalf * static_cast<int>(sizeof(Frequency)));
   params.plan.list = place(params.share * static_cast<int>(sizeof(int2)));
-  params.plan.rows = place(rows * static_cast<int>(sizeof(Row)));
   params.plan.counts = place(params.segments * 4);
   params.plan.listed = place(kWarps * 4);
   params.plan.bytes = end;
@@ -834,11 +752,10 @@ void launch(Queue& queue, const RebuildParams& params, const dim3& grid) {
 // False where shared memory has no room.
 template <int kDim, bool kCodes>
 bool launch(Queue& queue, const RebuildKeysParams& p, RebuildParams& params) {
-  choose_turning<kDim>(p, params);
   if (!choose_plan<kDim>(queue, params, kCodes, p.batch.size)) return false;
-  const dim3 grid(grid_x(blocks_of(params), kOp), grid_yz(params.kv_heads, kOp), grid_yz(p.batch.size, kOp));
+  const dim3 grid(grid_x(params.kv_heads, kOp), grid_yz(p.batch.size, kOp), grid_yz(blocks_of(params), kOp));
   if (params.turning == Turning::halves) {
-    if constexpr (Shape<kDim>::kPaired) launch<kDim, kCodes, Turning::halves>(queue, params, grid);
+    launch<kDim, kCodes, Turning::halves>(queue, params, grid);
   } else if (params.turning == Turning::neighbours) {
     launch<kDim, kCodes, Turning::neighbours>(queue, params, grid);
   } else {
