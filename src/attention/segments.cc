@@ -16,6 +16,7 @@ constexpr int64_t kWholeSequence = int64_t{1} << 40;
 Segments::Segments(const AttentionShape& shape, const AttentionConfig& config, Device& device)
     : shape_(shape),
       device_(device),
+      basis_dtype_(device.activation_dtype()),
       rank_(config.rank),
       segment_tokens_(config.segment_tokens > 0
                           ? config.segment_tokens / config.chunk_size * config.chunk_size
@@ -23,9 +24,14 @@ Segments::Segments(const AttentionShape& shape, const AttentionConfig& config, D
       min_tokens_(config.segment_min_tokens),
       table_(device) {}
 
-// Per layer: mean [W], basis [R, W], centre [W], all float32.
+// Sizes are multiples of 16, so that every layer's rows can be read 16 bytes at a time.
+int64_t Segments::basis_bytes() const {
+  return round_up(rank_ * shape_.kv_width() * size_of(basis_dtype_), 16);
+}
+
+// Per layer: basis [R, W] in the device's activation type, then mean [W] and centre [W] in float32.
 int64_t Segments::layer_bytes() const {
-  return (rank_ + 2) * shape_.kv_width() * size_of(DType::f32);
+  return round_up(basis_bytes() + 2 * mean_bytes(), 16);
 }
 
 std::vector<Segments::Range> Segments::split(int64_t prompt_tokens) const {
@@ -74,10 +80,10 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer) {
     const int64_t count = range.end - range.first;
     const TensorView before = raw.k_raw.rows(range.first, count).reshaped({count, width});
     const TensorView rotated = raw.k.rows(range.first, count).reshaped({count, width});
-    auto* part = reinterpret_cast<float*>(entry.buffers[i].data() + layer * layer_bytes());
-    const TensorView mean(part, DType::f32, {width});
-    const TensorView basis(part + width, DType::f32, {rank_, width});
-    const TensorView centre(part + width + rank_ * width, DType::f32, {width});
+    std::byte* part = entry.buffers[i].data() + layer * layer_bytes();
+    const TensorView basis(part, basis_dtype_, {rank_, width});
+    const TensorView mean(part + basis_bytes(), DType::f32, {width});
+    const TensorView centre(part + basis_bytes() + mean_bytes(), DType::f32, {width});
     column_mean(queue, {.x = before, .mean = mean});
     fit_basis(queue, {.x = before, .mean = mean, .basis = basis});
     column_mean(queue, {.x = rotated, .mean = centre});
@@ -120,25 +126,25 @@ const std::vector<Segments::Range>& Segments::fitted(int64_t row) const {
   return rows_[static_cast<std::size_t>(row)].fitted;
 }
 
-PagedView Segments::view(Queue& queue, int64_t layer, int64_t offset) {
+PagedView Segments::view(Queue& queue, int64_t layer, int64_t bytes, DType dtype) {
   PagedView view;
   view.table = table_.upload(queue);
   view.seq_stride = stride_;
   view.block_tokens = segment_tokens_;
-  view.offset = layer * layer_bytes() + offset * size_of(DType::f32);
-  view.dtype = DType::f32;
+  view.offset = layer * layer_bytes() + bytes;
+  view.dtype = dtype;
   return view;
 }
 
 PagedView Segments::mean(Queue& queue, int64_t layer) {
-  return view(queue, layer, 0);
+  return view(queue, layer, basis_bytes(), DType::f32);
 }
 PagedView Segments::basis(Queue& queue, int64_t layer) {
-  return view(queue, layer, shape_.kv_width());
+  return view(queue, layer, 0, basis_dtype_);
 }
 
 PagedView Segments::centre(Queue& queue, int64_t layer) {
-  PagedView centre = view(queue, layer, (1 + rank_) * shape_.kv_width());
+  PagedView centre = view(queue, layer, basis_bytes() + mean_bytes(), DType::f32);
   centre.head_offset = shape_.head_dim * size_of(DType::f32);
   return centre;
 }

@@ -50,10 +50,13 @@ class Segments {
 
   [[nodiscard]] std::vector<Range> split(int64_t prompt_tokens) const;
   [[nodiscard]] int64_t layer_bytes() const;
-  [[nodiscard]] PagedView view(Queue& queue, int64_t layer, int64_t offset);
+  [[nodiscard]] int64_t basis_bytes() const;
+  [[nodiscard]] int64_t mean_bytes() const { return shape_.kv_width() * size_of(DType::f32); }
+  [[nodiscard]] PagedView view(Queue& queue, int64_t layer, int64_t bytes, DType dtype);
 
   AttentionShape shape_;
   Device& device_;
+  DType basis_dtype_;
   int64_t rank_;
   int64_t segment_tokens_;
   int64_t min_tokens_;

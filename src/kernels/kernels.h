@@ -117,11 +117,11 @@ void column_mean(Queue& queue, const ColumnMeanParams& params);
 
 // basis: the R leading right singular vectors of x - mean, as orthonormal rows, largest first, through the
 // Gram matrix (section 4.1 of the paper factors the keys themselves; the subspace is the same). With fewer
-// than R tokens the rest completes the orthonormal set.
+// than R tokens the rest completes the orthonormal set. Rows are rounded to basis's type.
 struct FitBasisParams {
   TensorView x;      // [T, W] pre-rotary keys
   TensorView mean;   // [W] float32
-  TensorView basis;  // [R, W] float32
+  TensorView basis;  // [R, W] float32 or bfloat16
 };
 void fit_basis(Queue& queue, const FitBasisParams& params);
 
@@ -130,7 +130,7 @@ struct ProjectKeysParams {
   TensorView x;  // [T, G, D] pre-rotary keys
   TokenBatch tokens;
   PagedView mean;   // per segment: [W] float32
-  PagedView basis;  // per segment: [R, W] float32
+  PagedView basis;  // per segment: [R, W] float32 or bfloat16
   int64_t rank;
   QuantizedView factors;  // [R] a token
 };

@@ -19,7 +19,7 @@ void fit_basis(Queue& queue, const FitBasisParams& params) {
   check_shape("fit_basis", "mean", params.mean, {{"width", width}});
   check_dtype("fit_basis", "mean", params.mean, DType::f32);
   check_shape("fit_basis", "basis", params.basis, {{"rank"}, {"width", width}});
-  check_dtype("fit_basis", "basis", params.basis, DType::f32);
+  check_number_dtype("fit_basis", "basis", params.basis.dtype);
   require(params.basis.shape[0] > 0 && params.basis.shape[0] <= width,
           "fit_basis: rank {} was asked for, expected 1 to the width of {}", params.basis.shape[0], width);
   SHADOWKV_DISPATCH(fit_basis, queue, params);
@@ -31,6 +31,7 @@ void project_keys(Queue& queue, const ProjectKeysParams& params) {
   require(params.rank > 0 && params.rank <= params.x.row_elements(),
           "project_keys: rank {} was asked for, expected 1 to the width of {}", params.rank,
           params.x.describe());
+  check_number_dtype("project_keys", "basis", params.basis.dtype);
   check_quantized("project_keys", "factors", params.factors);
   if (params.tokens.count == 0) return;
   SHADOWKV_DISPATCH(project_keys, queue, params);
@@ -52,6 +53,7 @@ void rebuild_keys(Queue& queue, const RebuildKeysParams& params) {
                {"candidates", candidates},
                {"chunk * head_dim", params.chunk * params.head_dim}});
   check_number_dtype("rebuild_keys", "out", params.out.dtype);
+  check_number_dtype("rebuild_keys", "basis", params.basis.dtype);
   check_quantized("rebuild_keys", "factors", params.factors);
   const int64_t turned = params.rope.rotary_dim;
   require(params.chunk > 0 && params.rank > 0 && params.rank <= heads * params.head_dim,

@@ -33,12 +33,12 @@ std::vector<float> mean_of(Device& device, const std::vector<float>& x, int64_t 
 }
 
 std::vector<float> basis_of(Device& device, const std::vector<float>& x, int64_t tokens, int64_t width,
-                            int64_t rank) {
+                            int64_t rank, DType dtype = DType::f32) {
   const Array keys = upload(device, x, {tokens, width});
   const Array mean = upload(device, mean_of(device, x, tokens, width), {width});
-  const Array basis = allocate(device, DType::f32, {rank, width});
+  const Array basis = allocate(device, dtype, {rank, width});
   fit_basis(device.compute(), {keys.view, mean.view, basis.view});
-  return download<float>(device, basis.view);
+  return download_floats(device, basis.view);
 }
 
 Eigen::MatrixXd centred(const std::vector<float>& x, int64_t tokens, int64_t width) {
@@ -86,6 +86,13 @@ TEST_P(LowRank, BasisRowsAreOrthonormalAndHoldTheEnergyThatTheExactDecomposition
   }
 }
 
+TEST_P(LowRank, ABasisInBfloat16IsTheOneInFloat32Rounded) {
+  const std::vector<float> x = keys_of(200, 72, 9);
+  std::vector<float> rows = basis_of(*device_, x, 200, 72, 30);
+  for (float& number : rows) number = rounded(number, DType::bf16);
+  EXPECT_EQ(basis_of(*device_, x, 200, 72, 30, DType::bf16), rows);
+}
+
 TEST_P(LowRank, BasisDoesNotDependOnTheNumberOfThreads) {
   if (GetParam().name != "cpu") GTEST_SKIP() << "host threads";
   const std::vector<float> x = keys_of(900, 192, 8);
@@ -104,6 +111,7 @@ struct Shape {
   DType factors, out;
   int64_t rotary_dim;
   bool interleaved;
+  DType basis = DType::f32;
 };
 
 // Two sequences over several segments, each with a mean and a basis of its own.
@@ -112,7 +120,7 @@ struct Factored {
       : shape(s),
         width(s.kv_heads * s.head_dim),
         mean(device, {2, 1, tokens, s.segment, width * 4, true, false, DType::f32}),
-        basis(device, {2, 1, tokens, s.segment, s.rank * width * 4, true, false, DType::f32}),
+        basis(device, {2, 1, tokens, s.segment, s.rank * width * size_of(s.basis), true, false, s.basis}),
         factors(device, {2, 1, tokens, s.chunk * 4, 0, false, false, s.factors}, s.rank) {
     std::vector<float> numbers;
     for (int64_t i = 0; i < s.rotary_dim / 2; ++i) {
@@ -183,6 +191,13 @@ const Shape kShapes[] = {
     {8, 128, 160, 8, 64, DType::i8, DType::bf16, 128, false},
     {2, 256, 272, 4, 40, DType::bf16, DType::bf16, 64, true},
     {3, 96, 32, 6, 15, DType::i8, DType::bf16, 96, false},
+    {8, 128, 160, 8, 64, DType::i8, DType::bf16, 128, false, DType::bf16},
+    {2, 128, 40, 4, 36, DType::bf16, DType::bf16, 128, true, DType::bf16},
+    {3, 96, 64, 12, 48, DType::i8, DType::bf16, 96, false, DType::bf16},
+    {2, 256, 320, 16, 48, DType::i8, DType::bf16, 256, true, DType::bf16},
+    {2, 80, 24, 8, 40, DType::f32, DType::bf16, 80, true, DType::bf16},
+    {1, 64, 48, 2, 26, DType::i8, DType::f32, 32, false, DType::bf16},
+    {3, 8, 7, 5, 15, DType::i8, DType::f32, 8, false, DType::bf16},
 };
 
 void project(Device& device, Factored& f, const std::vector<float>& x, const std::vector<int32_t>& rows,
@@ -297,6 +312,43 @@ TEST_P(LowRank, RebuildingLeavesAloneWhatIsSkippedAndEveryChunkIsTheSameAlone) {
     EXPECT_EQ(slice(together, i * numbers, numbers), slice(alone, i * numbers, numbers));
     const bool skipped = ids[at(i)] < 0 || slots[at(i)] >= 0;
     EXPECT_EQ(alone[at(i * numbers)] == 42.0f && alone[at((i + 1) * numbers - 1)] == 42.0f, skipped);
+  }
+}
+
+// Every sequence's missing chunks are unevenly spread: most lie in the second of three segments.
+TEST_P(LowRank, ManyChunksOfFewSegmentsAreEachTheSameAlone) {
+  for (Shape s : {Shape{2, 128, 160, 8, 512, DType::i8, DType::bf16, 128, false, DType::bf16},
+                  Shape{2, 64, 80, 4, 512, DType::bf16, DType::bf16, 64, true, DType::bf16},
+                  Shape{1, 256, 208, 16, 1024, DType::i8, DType::bf16, 128, false, DType::bf16}}) {
+    const int64_t tokens = 3 * s.segment, chunks = s.segment / s.chunk, candidates = chunks + 3;
+    Factored f(*device_, s, tokens);
+    fill(*device_, f, tokens);
+    const Sequences sequences(*device_, {0}, {static_cast<int32_t>(tokens)});
+    std::vector<int32_t> ids, slots;
+    for (int64_t i = 0; i < s.kv_heads * candidates; ++i) {
+      const int64_t nth = i % candidates;
+      ids.push_back(static_cast<int32_t>(nth < chunks ? chunks + nth * 5 % chunks : (nth - chunks) * 2));
+      slots.push_back(i % 5 == 2 ? 1 : -1);
+    }
+    const int64_t numbers = s.chunk * s.head_dim;
+    const auto run = [&](const std::vector<int32_t>& wanted) {
+      const Array chosen = upload(*device_, wanted, {1, s.kv_heads, candidates});
+      const Array found = upload(*device_, slots, {1, s.kv_heads, candidates});
+      const Array out = upload_as(*device_, s.out, std::vector<float>(at(s.kv_heads * candidates * numbers)),
+                                  {1, s.kv_heads, candidates, numbers});
+      RebuildKeysParams params = rebuild(f, sequences, chosen, out);
+      params.slots = found.view;
+      rebuild_keys(queue_, params);
+      return download_floats(*device_, out.view);
+    };
+    const std::vector<float> together = run(ids);
+    for (int64_t i = 0; i < s.kv_heads * candidates; i += 7) {
+      std::vector<int32_t> only(ids.size(), -1);
+      only[at(i)] = ids[at(i)];
+      const std::vector<float> alone = slice(run(only), i * numbers, numbers);
+      EXPECT_EQ(slice(together, i * numbers, numbers), alone);
+      EXPECT_EQ(alone == std::vector<float>(at(numbers)), slots[at(i)] >= 0);
+    }
   }
 }
 

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 
+#include "base/dtype.h"
+
 #define SHADOWKV_INLINE inline __attribute__((always_inline))
 #define SHADOWKV_LAMBDA_INLINE __attribute__((always_inline))
 #define SHADOWKV_UNROLL _Pragma("GCC unroll 16")  // for loops over registers
@@ -22,14 +24,22 @@ using IntLanes [[gnu::vector_size(64)]] = int32_t;
 SHADOWKV_INLINE void load(const float* from, Lanes& to) {
   std::memcpy(&to, from, sizeof(to));
 }
+SHADOWKV_INLINE void load(const bf16* from, Lanes& to) {
+  using Words [[gnu::vector_size(32)]] = uint16_t;
+  Words words;
+  std::memcpy(&words, from, sizeof(words));
+  const IntLanes bits = __builtin_convertvector(words, IntLanes) << 16;
+  std::memcpy(&to, &bits, sizeof(to));
+}
 SHADOWKV_INLINE void store(const Lanes& from, float* to) {
   std::memcpy(to, &from, sizeof(from));
 }
 
 // The first n < 16 numbers; the other lanes are 0.
-SHADOWKV_INLINE void load_part(const float* from, int64_t n, Lanes& to) {
+template <typename T>
+SHADOWKV_INLINE void load_part(const T* from, int64_t n, Lanes& to) {
   to = Lanes{};
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
 }
 
 SHADOWKV_INLINE float sum_lanes(const Lanes& x) {

@@ -96,26 +96,31 @@ void store_vector(const Matrix& vectors, int64_t column, int64_t r, const FitBas
     if (std::fabs(vectors(i, column)) > std::fabs(vectors(largest, column))) largest = i;
   }
   const double sign = vectors(largest, column) < 0.0 ? -1.0 : 1.0;
-  float* row = p.basis.as<float>() + r * width;
-  for (int64_t i = 0; i < width; ++i) row[i] = static_cast<float>(sign * vectors(i, column));
+  for (int64_t i = 0; i < width; ++i) {
+    const auto x = static_cast<float>(sign * vectors(i, column));
+    if (p.basis.dtype == DType::f32)
+      p.basis.as<float>()[r * width + i] = x;
+    else
+      p.basis.as<bf16>()[r * width + i] = bf16(x);
+  }
 }
 
 // What four tokens of one segment share.
 struct Segment {
   const float* mean;
-  const float* basis;
+  const std::byte* basis;
   bool operator==(const Segment&) const = default;
 };
 
 Segment segment_of(const PagedView& mean, const PagedView& basis, int64_t row, int64_t token) {
-  return {reinterpret_cast<const float*>(mean.at(row, 0, token)),
-          reinterpret_cast<const float*>(basis.at(row, 0, token))};
+  return {reinterpret_cast<const float*>(mean.at(row, 0, token)), basis.at(row, 0, token)};
 }
 
 constexpr int64_t kGroup = 4;  // tokens that share each read of the basis
 
 // factors[t][r] = centred[t] . basis[r]; centred has `padded` numbers a token, zeros past the width.
-SHADOWKV_INLINE void project_group(const float* centred, int64_t padded, const float* basis, int64_t width,
+template <typename Basis>
+SHADOWKV_INLINE void project_group(const float* centred, int64_t padded, const Basis* basis, int64_t width,
                                    int64_t rank, float* factors) {
   for (int64_t r = 0; r < rank; ++r) {
     Lanes sums[kGroup] = {};
@@ -148,7 +153,9 @@ void project_tokens(const ProjectKeysParams& p, const Segment& segment, int64_t 
     for (int64_t i = 0; i < width; ++i) to[i] = x[i] - segment.mean[i];
   }
   run_best([&]() SHADOWKV_LAMBDA_INLINE {
-    project_group(centred.data(), padded, segment.basis, width, p.rank, factors.data());
+    with_numbers(segment.basis, p.basis.dtype, [&](const auto* basis) SHADOWKV_LAMBDA_INLINE {
+      project_group(centred.data(), padded, basis, width, p.rank, factors.data());
+    });
   });
   for (int64_t t = 0; t < count; ++t) {
     const int64_t token = first + t;

@@ -84,8 +84,8 @@ SHADOWKV_INLINE void turn(const float* cosines, const float* sines, const RopeVi
 }
 
 // out[t][column ..] = mean + factors[t] . basis for kGroup tokens and 16 * kVectors columns.
-template <int kVectors>
-SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const float* basis, int64_t width,
+template <int kVectors, typename Basis>
+SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const Basis* basis, int64_t width,
                                      const float* mean, float* out, int64_t out_stride) {
   Lanes sums[kGroup][kVectors], b[kVectors];
   SHADOWKV_UNROLL
@@ -111,7 +111,8 @@ SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const f
   }
 }
 
-SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const float* basis, int64_t width,
+template <typename Basis>
+SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const Basis* basis, int64_t width,
                                   const float* mean, int64_t head_dim, float* out) {
   int64_t column = 0;
   for (; column + 4 * kLanes <= head_dim; column += 4 * kLanes) {
@@ -123,7 +124,8 @@ SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const floa
   for (; column < head_dim; ++column) {
     for (int64_t t = 0; t < kGroup; ++t) {
       float sum = mean[column];
-      for (int64_t r = 0; r < rank; ++r) sum += basis[r * width + column] * factors[t * rank + r];
+      for (int64_t r = 0; r < rank; ++r)
+        sum += static_cast<float>(basis[r * width + column]) * factors[t * rank + r];
       out[t * head_dim + column] = sum;
     }
   }
@@ -149,9 +151,11 @@ SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* toke
                    scratch.factors.data() + t * p.rank);
   }
   const auto* mean = reinterpret_cast<const float*>(p.mean.at(tokens[0].row, 0, tokens[0].position));
-  const auto* basis = reinterpret_cast<const float*>(p.basis.at(tokens[0].row, 0, tokens[0].position));
-  rebuild_head(scratch.factors.data(), p.rank, basis + g * p.head_dim, width, mean + g * p.head_dim,
-               p.head_dim, scratch.keys.data());
+  const std::byte* numbers = p.basis.at(tokens[0].row, 0, tokens[0].position);
+  with_numbers(numbers, p.basis.dtype, [&](const auto* basis) SHADOWKV_LAMBDA_INLINE {
+    rebuild_head(scratch.factors.data(), p.rank, basis + g * p.head_dim, width, mean + g * p.head_dim,
+                 p.head_dim, scratch.keys.data());
+  });
   for (int64_t t = 0; t < count; ++t) {
     float* key = scratch.keys.data() + t * p.head_dim;
     turn_of(tokens[t].position, p.rope, scratch.cosines.data(), scratch.sines.data());

@@ -11,6 +11,12 @@
 
 namespace shadowkv::cpu {
 
+// Calls body with a row's address as that of float or bf16.
+template <typename Body>
+SHADOWKV_INLINE void with_numbers(const std::byte* row, DType dtype, const Body& body) {
+  dtype == DType::f32 ? body(reinterpret_cast<const float*>(row)) : body(reinterpret_cast<const bf16*>(row));
+}
+
 // n numbers of float32 or bfloat16.
 SHADOWKV_INLINE void read_row(const std::byte* from, DType dtype, int64_t n, float* to) {
   if (dtype == DType::f32) {

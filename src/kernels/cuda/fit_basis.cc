@@ -77,7 +77,7 @@ void read_flags(Queue& queue, const Workspace& space, std::array<int32_t, 2>& fl
 
 void fit_basis(Queue& queue, const FitBasisParams& p) {
   CudaDevice& device = device_of(queue);
-  const int64_t width = p.x.shape[1], rank = p.basis.shape[0];
+  const int64_t width = p.x.shape[1];
   const auto n = static_cast<int>(width);
   cusolverDnHandle_t handle = device.state<Solver>().handle();
   check(cusolverDnSetStream(handle, stream_of(queue)), "choosing a stream");
@@ -94,7 +94,7 @@ void fit_basis(Queue& queue, const FitBasisParams& p) {
   check(cusolverDnSsyevd(handle, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, space.gram, n,
                          space.values, space.work, work_numbers, space.flags + 1),
         "finding eigenvectors");
-  launch_store_basis(queue, space.gram, width, rank, device_ptr<float>(p.basis));
+  launch_store_basis(queue, space.gram, p.basis);
   read_flags(queue, space, flags);
   require(flags[1] == 0, "fit_basis: the eigenvectors of {} keys were not found", p.x.describe());
 }

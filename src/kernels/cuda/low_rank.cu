@@ -61,7 +61,8 @@ struct Larger {
   }
 };
 
-__global__ void store_basis_kernel(const float* vectors, int64_t width, float* basis) {
+template <typename T>
+__global__ void store_basis_kernel(const float* vectors, int64_t width, T* basis) {
   __shared__ Largest found[kThreads];
   const float* from = vectors + (width - 1 - blockIdx.x) * width;
   Largest mine{-1.0f, 0};
@@ -74,7 +75,8 @@ __global__ void store_basis_kernel(const float* vectors, int64_t width, float* b
     __syncthreads();
   }
   const float sign = from[found[0].column] < 0.0f ? -1.0f : 1.0f;
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) basis[blockIdx.x * width + i] = sign * from[i];
+  for (int64_t i = threadIdx.x; i < width; i += kThreads)
+    basis[blockIdx.x * width + i] = from_float<T>(sign * from[i]);
 }
 
 }  // namespace
@@ -118,8 +120,13 @@ void launch_check_diagonal(Queue& queue, const float* gram, int64_t width, int32
   check_launch("fit_basis");
 }
 
-void launch_store_basis(Queue& queue, const float* vectors, int64_t width, int64_t rank, float* basis) {
-  store_basis_kernel<<<grid_x(rank, "fit_basis"), kThreads, 0, stream_of(queue)>>>(vectors, width, basis);
+void launch_store_basis(Queue& queue, const float* vectors, const TensorView& basis) {
+  const unsigned rows = grid_x(basis.shape[0], "fit_basis");
+  with_number_type(basis.dtype, "fit_basis", [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    store_basis_kernel<T>
+        <<<rows, kThreads, 0, stream_of(queue)>>>(vectors, basis.shape[1], device_ptr<T>(basis));
+  });
   check_launch("fit_basis");
 }
 

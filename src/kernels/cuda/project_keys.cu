@@ -19,17 +19,20 @@ struct ProjectParams {
   int width;
   int rank;
   float* factors;  // [tokens, rank]
+  bool vectors;    // whether rows of the basis can be read 16 bytes at a time
 };
 
+template <typename B>
 struct Segment {
   const float* mean;
-  const float* basis;
+  const B* basis;
 };
 
-__device__ Segment segment_of(const ProjectParams& p, int64_t token) {
+template <typename B>
+__device__ Segment<B> segment_of(const ProjectParams& p, int64_t token) {
   const int64_t row = p.tokens.rows[token], position = p.tokens.positions[token];
   return {reinterpret_cast<const float*>(p.mean.at(row, 0, position)),
-          reinterpret_cast<const float*>(p.basis.at(row, 0, position))};
+          reinterpret_cast<const B*>(p.basis.at(row, 0, position))};
 }
 
 // ---- few tokens -------------------------------------------------------------------------------------------
@@ -37,21 +40,62 @@ __device__ Segment segment_of(const ProjectParams& p, int64_t token) {
 constexpr int kFewThreads = 256;
 constexpr int kFewRows = kFewThreads / kWarp;  // of the basis a block
 
-template <typename T>
+// One lane's numbers of a row of the basis, eight at a time in the lane's turn.
+struct BasisPart {
+  static constexpr int kMost = 4;  // eights a lane that are asked for before anything else
+  uint4 held[kMost];
+
+  __device__ void load(const Bf16* basis, int eights) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      const int at = lane + i * kWarp;
+      held[i] = at < eights ? __ldg(reinterpret_cast<const uint4*>(basis) + at) : make_uint4(0, 0, 0, 0);
+    }
+  }
+  __device__ float dot(const float* centred, int eights) const {
+    const int lane = threadIdx.x % kWarp;
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      const int at = lane + i * kWarp;
+      if (at >= eights) break;
+      float b[8];
+      Bf16x8{held[i]}.to_floats(b);
+      const float4 low = *reinterpret_cast<const float4*>(centred + 8 * at);
+      const float4 high = *reinterpret_cast<const float4*>(centred + 8 * at + 4);
+      sum += low.x * b[0] + low.y * b[1] + low.z * b[2] + low.w * b[3] + high.x * b[4] + high.y * b[5] +
+             high.z * b[6] + high.w * b[7];
+    }
+    return sum;
+  }
+};
+
+template <typename T, typename B>
 __global__ void project_few_kernel(const T* x, const ProjectParams p) {
-  extern __shared__ float centred[];  // [width]
+  extern __shared__ __align__(16) float centred[];  // [width]
   const int64_t token = blockIdx.y;
-  const Segment segment = segment_of(p, token);
+  const auto segment = segment_of<B>(p, token);
+  const int r = static_cast<int>(blockIdx.x) * kFewRows + static_cast<int>(threadIdx.x) / kWarp;
+  const B* basis = segment.basis + int64_t{r} * p.width;
+  const bool vectors = std::is_same_v<B, Bf16> && p.vectors && r < p.rank;
+  BasisPart part;
+  if constexpr (std::is_same_v<B, Bf16>) {
+    if (vectors) part.load(basis, p.width / 8);
+  }
   for (int i = threadIdx.x; i < p.width; i += kFewThreads) {
     centred[i] = to_float(x[token * p.width + i]) - segment.mean[i];
   }
   __syncthreads();
-  const int r = static_cast<int>(blockIdx.x) * kFewRows + static_cast<int>(threadIdx.x) / kWarp;
   if (r >= p.rank) return;
-  const float* basis = segment.basis + int64_t{r} * p.width;
   float sum = 0.0f;
+  int from = 0;
+  if (vectors) {
+    sum = part.dot(centred, p.width / 8);
+    from = BasisPart::kMost * 8 * kWarp;
+  }
 #pragma unroll 8
-  for (int i = threadIdx.x % kWarp; i < p.width; i += kWarp) sum += centred[i] * basis[i];
+  for (int i = from + threadIdx.x % kWarp; i < p.width; i += kWarp) sum += centred[i] * to_float(basis[i]);
   sum = warp_reduce(sum, Sum{});
   if (threadIdx.x % kWarp == 0) p.factors[token * p.rank + r] = sum;
 }
@@ -69,8 +113,8 @@ struct Tiles {
   float basis[kDepth][kRanks + 4];
 
   // This thread's token (its own in the run or none) and its piece of four of a row of the basis.
-  template <typename T>
-  __device__ void load(const T* key, const Segment& segment, const ProjectParams& p, int rank, int from) {
+  template <typename T, typename B>
+  __device__ void load(const T* key, const Segment<B>& segment, const ProjectParams& p, int rank, int from) {
 #pragma unroll
     for (int i = 0; i < kDepth; ++i) {
       const bool exists = key != nullptr && from + i < p.width;
@@ -81,7 +125,8 @@ struct Tiles {
     for (int i = 0; i < 4; ++i) {
       const int column = from + threadIdx.x % 4 * 4 + i;
       const bool exists = rank + r < p.rank && column < p.width;
-      basis[threadIdx.x % 4 * 4 + i][r] = exists ? segment.basis[int64_t{rank + r} * p.width + column] : 0.0f;
+      basis[threadIdx.x % 4 * 4 + i][r] =
+          exists ? to_float(segment.basis[int64_t{rank + r} * p.width + column]) : 0.0f;
     }
   }
 
@@ -103,8 +148,8 @@ struct Tiles {
 };
 
 // Tokens [first, end) of the tile share `segment`; factors of ranks [rank, rank + kRanks).
-template <typename T>
-__device__ void project_run(const T* x, const ProjectParams& p, const Segment& segment, int64_t tile,
+template <typename T, typename B>
+__device__ void project_run(const T* x, const ProjectParams& p, const Segment<B>& segment, int64_t tile,
                             int first, int end, int rank, Tiles& tiles) {
   const int own = static_cast<int>(threadIdx.x);
   const T* key = own >= first && own < end ? x + (tile + own) * p.width : nullptr;
@@ -126,13 +171,13 @@ __device__ void project_run(const T* x, const ProjectParams& p, const Segment& s
   }
 }
 
-template <typename T>
+template <typename T, typename B>
 __global__ void __launch_bounds__(kThreads) project_tile_kernel(const T* x, const ProjectParams p) {
   __shared__ __align__(16) Tiles tiles;
-  __shared__ Segment segments[kTokens];
+  __shared__ Segment<B> segments[kTokens];
   const int64_t tile = blockIdx.y * int64_t{kTokens};
   const int count = static_cast<int>(min(int64_t{kTokens}, p.tokens.count - tile));
-  if (threadIdx.x < count) segments[threadIdx.x] = segment_of(p, tile + threadIdx.x);
+  if (threadIdx.x < count) segments[threadIdx.x] = segment_of<B>(p, tile + threadIdx.x);
   __syncthreads();
   for (int first = 0; first < count;) {
     int end = first + 1;
@@ -142,18 +187,18 @@ __global__ void __launch_bounds__(kThreads) project_tile_kernel(const T* x, cons
   }
 }
 
-template <typename T>
+template <typename T, typename B>
 void launch_project(Queue& queue, const T* x, const ProjectParams& p, bool few) {
   const char* op = "project_keys";
   if (few) {
     const int64_t shared = p.width * int64_t{sizeof(float)};
-    allow_shared(project_few_kernel<T>, shared, op);
+    allow_shared(project_few_kernel<T, B>, shared, op);
     const dim3 grid(grid_x(ceil_div(p.rank, kFewRows), op), grid_yz(p.tokens.count, op));
-    project_few_kernel<T><<<grid, kFewThreads, static_cast<size_t>(shared), stream_of(queue)>>>(x, p);
+    project_few_kernel<T, B><<<grid, kFewThreads, static_cast<size_t>(shared), stream_of(queue)>>>(x, p);
   } else {
     const dim3 grid(grid_x(ceil_div(p.rank, kRanks), op),
                     grid_yz(ceil_div<int64_t>(p.tokens.count, kTokens), op));
-    project_tile_kernel<T><<<grid, kThreads, 0, stream_of(queue)>>>(x, p);
+    project_tile_kernel<T, B><<<grid, kThreads, 0, stream_of(queue)>>>(x, p);
   }
   check_launch(op);
 }
@@ -170,15 +215,20 @@ void project_keys(Queue& queue, const ProjectKeysParams& params) {
     const int64_t tokens = std::min(step, count - first);
     const TokenBatch batch{tokens, params.tokens.rows + first, params.tokens.positions + first};
     std::byte* scratch = scratch_of(queue, tokens * row_bytes, op);
-    const ProjectParams p{batch,
-                          params.mean,
-                          params.basis,
-                          static_cast<int>(width),
-                          static_cast<int>(params.rank),
-                          reinterpret_cast<float*>(scratch)};
+    const ProjectParams p{
+        batch,
+        params.mean,
+        params.basis,
+        static_cast<int>(width),
+        static_cast<int>(params.rank),
+        reinterpret_cast<float*>(scratch),
+        width % 8 == 0 && params.basis.offset % 16 == 0 && params.basis.token_bytes % 16 == 0};
     with_number_type(params.x.dtype, op, [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
-      launch_project(queue, device_ptr<const T>(params.x) + first * width, p, few);
+      with_number_type(params.basis.dtype, op, [&](auto* basis) {
+        using B = std::remove_pointer_t<decltype(basis)>;
+        launch_project<T, B>(queue, device_ptr<const T>(params.x) + first * width, p, few);
+      });
     });
     launch_store_rows(queue, scratch, DType::f32, 1, params.rank, batch, params.factors, op);
   }

@@ -1,19 +1,64 @@
-// Keys of missing chunks from their factors, on tensor cores. A block takes one sequence, KV head and
-// segment: it holds the segment's basis for that head in shared memory as bfloat16 and walks the missing
-// candidates' tokens in full tiles of 64. Factors are multiplied as bfloat16 (int8 codes exactly, their scale
-// afterwards), summed in float32, turned in float32 and rounded once. A warp's columns hold both numbers of
-// every pair that is half a head apart, so that such heads are turned in registers. Bound: bytes of the basis
-// (float32, once a block), of the factors and of the keys written.
+// Keys of missing chunks from their factors, on tensor cores. A sequence's and KV head's missing candidates
+// are sorted by segment and cut into items of up to 128 tokens of one segment. A block takes an item: the
+// segment's basis for that head comes to shared memory once, then each warp rebuilds tiles of 16 tokens by
+// itself: their factors come by asynchronous copies, int8 codes as they are, and are multiplied as bfloat16
+// (codes exactly, their scale afterwards), summed in float32, turned in float32 and rounded once. A warp
+// holds whole keys, so that whole heads are turned in registers. Bound: bytes of the bases, of the factors
+// and of the keys written; next to it, instructions issued (about 1,300 a tile at a head_dim of 128 and rank
+// 160).
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kTileTokens = 64;
-constexpr int kWarps = 8;  // four groups of 16 tokens, each by two halves of the columns
+constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kPad = 8;      // numbers between rows, so that matrix loads meet all banks
-constexpr int kSplits = 16;  // blocks that a sequence and KV head may have at least
+constexpr int kTile = 16;                // tokens
+constexpr int kItemTokens = 128;         // two tiles a warp
+constexpr int kFewItemTokens = 64;       // where items are too few for all multiprocessors
+constexpr int kSharers = kWarp / kTile;  // lanes that load a row of factors
+
+template <int kDim>
+struct Shape {
+  static constexpr int kTiles = kDim / 8;  // of 8 columns
+  static constexpr int kHalf = kDim / 2;
+  static constexpr int kStride = round_up(kDim, 64);  // numbers between rows of the basis
+  static constexpr int kKeyStride = kDim + 8;         // float32 numbers between keys that turn in memory
+};
+
+// How a key's pairs are turned.
+enum class Turning : uint8_t {
+  halves,      // in registers: whole heads, pairs half a head apart
+  neighbours,  // in registers: whole heads, pairs side by side
+  in_memory,   // in shared memory as float32: all others
+};
+
+// Divides numbers below 2^31.
+struct Divider {
+  uint32_t factor = 0, shift = 0;
+
+  Divider() = default;
+  explicit Divider(int divisor) {
+    while ((int64_t{1} << shift) < divisor) ++shift;
+    factor = static_cast<uint32_t>((uint64_t{1} << (31 + shift)) / static_cast<uint64_t>(divisor) + 1);
+  }
+  __device__ int operator()(int number) const {
+    return static_cast<int>(__umulhi(static_cast<uint32_t>(2 * number), factor) >> shift);
+  }
+};
+
+// Where things lie in shared memory, in bytes.
+struct SharedPlan {
+  int basis;        // bfloat16 [panel, stride], eights of a row swapped about (swizzle())
+  int factors;      // int8 or bfloat16 [warps, 16, factor_stride bytes]
+  int keys;         // float32 [warps, 16, head_dim + 8], for turning in memory
+  int mean;         // float32 [head_dim]
+  int frequencies;  // uint2 [head_dim / 2]: Frequency
+  int list;         // int2 [share]: candidate and chunk
+  int counts;       // int32 [segments]
+  int listed;       // int32 [warps]
+  int bytes;
+};
 
 struct RebuildParams {
   DecodeBatch batch;
@@ -31,16 +76,42 @@ struct RebuildParams {
   int chunk;
   int head_dim;
   int segments;             // that a sequence of the batch may have
-  uint32_t segment_tokens;  // positions are below 2^31, so a longer segment is the only one
-  int splits;               // blocks that share a segment's tiles at most
-  int share;                // tiles that are worth a block's reading of the basis
-  int panel;                // numbers of a factor held at a time, a multiple of 16
-  bool vectors;             // whether factors and bases can be read 16 bytes at a time
-  bool in_registers;        // whether keys are turned there: whole heads, halves paired, to bfloat16
+  Divider by_segment;       // tokens of one
+  Divider by_chunk;         // likewise
+  Divider by_factor_block;  // likewise
+  Divider by_share;         // candidates
+  int factor_block;
+  int share;           // candidates of an item
+  int panel;           // numbers of a factor held at a time, a multiple of 16
+  int factor_stride;   // bytes
+  bool vectors;        // whether factors can be read 16 bytes at a time and need no conversion
+  bool basis_vectors;  // likewise the basis
+  Turning turning;
+  SharedPlan plan;
 
   __device__ int segment_of(int position) const {
-    const int segment = static_cast<int>(static_cast<uint32_t>(position) / segment_tokens);
+    const int segment = by_segment(position);
     return segment < segments ? segment : segments - 1;
+  }
+  // The chunk of candidate i if it is to be rebuilt, else -1.
+  __device__ int missing_chunk(int64_t bg, int i) const {
+    const int chunk = chunks[bg * candidates + i];
+    const int slot = slots == nullptr ? -1 : slots[bg * candidates + i];
+    return slot < 0 ? chunk : -1;
+  }
+  // What all tokens of a row's segment share.
+  __device__ const std::byte* of_segment(const PagedView& view, int64_t row, int segment) const {
+    return view.table[row * view.seq_stride + segment] + view.offset;
+  }
+  // PagedView::at() of factors or their scales.
+  __device__ const std::byte* of_token(const PagedView& view, int64_t row, int position) const {
+    const int block = by_factor_block(position);
+    return view.table[row * view.seq_stride + block] + view.offset +
+           (position - block * factor_block) * view.token_bytes;
+  }
+  template <typename T>
+  __device__ T* shared(std::byte* memory, int SharedPlan::*place) const {
+    return reinterpret_cast<T*>(memory + plan.*place);
   }
 };
 
@@ -48,7 +119,7 @@ struct RebuildParams {
 
 // Cosine and sine of position * frequency to about 2e-7. The product is held as a pair of floats, exactly for
 // positions below 2^24; quarter turns are taken off in three parts of pi / 2.
-__device__ inline float2 turn_of(int64_t position, float frequency) {
+__device__ inline float2 turn_of(int position, float frequency) {
   const float place = static_cast<float>(position);
   const float high = place * frequency, low = fmaf(place, frequency, -high);
   const float quarters = rintf(high * 0.636619772367581f);
@@ -75,398 +146,442 @@ __device__ inline float2 turn_of(int64_t position, float frequency) {
   return make_float2(((quadrant + 1) & 2) != 0 ? -cosine : cosine, (quadrant & 2) != 0 ? -sine : sine);
 }
 
-// ---- which tokens -----------------------------------------------------------------------------------------
+// Turns a position as a binary fraction of 64 bits; whole turns do not count.
+struct Frequency {
+  uint32_t high, low;
 
-constexpr int kLineBytes = 128;
-
-// Asks the L2 cache for a line.
-__device__ inline void fetch(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(line));
-}
-
-// One tile's tokens: where each lies and goes; position -1: none.
-struct TileRows {
-  int position[kTileTokens];
-  int out_row[kTileTokens];  // of [M, chunk]
-  float scale[kTileTokens];
-  const std::byte* factors[kTileTokens];
+  __device__ static Frequency of(float radians) {
+    constexpr double kTurns = 0.15915494309189533577, kHigh = 4294967296.0;
+    double turns = static_cast<double>(radians) * kTurns;
+    turns = (turns - floor(turns)) * kHigh;
+    const double whole = floor(turns);
+    return {static_cast<uint32_t>(whole), static_cast<uint32_t>((turns - whole) * kHigh)};
+  }
+  // Cosine and sine to about 7e-7, for keys that are then rounded to bfloat16: the angle is exact to 2^-31
+  // turns before it becomes a float.
+  __device__ float2 turn(uint32_t position) const {
+    constexpr float kRadians = 1.4629180792671596e-9f;  // 2 pi / 2^32
+    const uint32_t angle = position * high + __umulhi(position, low);
+    const float x = static_cast<float>(static_cast<int>(angle)) * kRadians;
+    return make_float2(__cosf(x), __sinf(x));
+  }
 };
 
-// Lists the candidates to rebuild that have a token in the segment, in order; returns how many.
-__device__ int list_missing(const RebuildParams& p, int64_t bg, int segment, int* list, int* counts) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  int listed = 0;
-  for (int first = 0; first < p.candidates; first += kThreads) {
-    const int i = first + threadIdx.x;
-    bool missing = false;
-    if (i < p.candidates) {
-      const int chunk = p.chunks[bg * p.candidates + i], start = chunk * p.chunk;
-      const int slot = p.slots == nullptr ? -1 : p.slots[bg * p.candidates + i];
-      missing = chunk >= 0 && slot < 0 && p.segment_of(start) <= segment &&
-                segment <= p.segment_of(start + p.chunk - 1);
-    }
-    const unsigned lanes = __ballot_sync(kAllLanes, missing);
-    if (lane == 0) counts[warp] = __popc(lanes);
-    __syncthreads();
-    int at = listed + __popc(lanes & ((1u << lane) - 1));
-    for (int w = 0; w < kWarps; ++w) {
-      at += w < warp ? counts[w] : 0;
-      listed += counts[w];
-    }
-    if (missing) list[at] = i;
-    __syncthreads();
-  }
-  return listed;
+__device__ inline float2 product(float2 a, float2 b) {
+  return make_float2(a.x * b.x - a.y * b.y, a.y * b.x + a.x * b.y);
 }
 
-__device__ void find_rows(const RebuildParams& p, int64_t row, int64_t bg, int segment, const int* list,
-                          int listed, int tile, TileRows& rows) {
-  const int i = threadIdx.x;
-  if (i < kTileTokens) {
-    const int nth = (tile * kTileTokens + i) / p.chunk, t = (tile * kTileTokens + i) % p.chunk;
-    int position = -1, out_row = 0;
-    if (nth < listed) {
-      position = p.chunks[bg * p.candidates + list[nth]] * p.chunk + t;
-      out_row = list[nth] * p.chunk + t;
-      if (p.segment_of(position) != segment) position = -1;
-    }
-    rows.position[i] = position;
-    rows.out_row[i] = out_row;
-    rows.scale[i] = position < 0 ? 0.0f : row_scale(p.factors, row, 0, position);
-    const std::byte* factors = position < 0 ? nullptr : p.factors.data.at(row, 0, position);
-    rows.factors[i] = factors;
-    const int bytes = factors == nullptr ? 0 : p.rank * static_cast<int>(size_of(p.factors.data.dtype));
-    for (int at = 0; at < bytes; at += kLineBytes) fetch(factors + at);
+// ---- which tokens -----------------------------------------------------------------------------------------
+
+// Candidates [first, first + count) of a segment's missing ones.
+struct Item {
+  int segment;  // -1: none
+  int first;
+  int count;
+};
+
+// counts[s] = missing candidates that have a token in segment s.
+__device__ void count_missing(const RebuildParams& p, int64_t bg, int* counts) {
+  for (int s = threadIdx.x; s < p.segments; s += kThreads) counts[s] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < p.candidates; i += kThreads) {
+    const int chunk = p.missing_chunk(bg, i);
+    if (chunk < 0) continue;
+    const int last = p.segment_of(chunk * p.chunk + p.chunk - 1);
+    for (int s = p.segment_of(chunk * p.chunk); s <= last; ++s) atomicAdd(&counts[s], 1);
   }
   __syncthreads();
 }
 
+// The nth item of all segments' in turn; every warp finds it for itself.
+__device__ Item find_item(const RebuildParams& p, const int* counts, int nth) {
+  const int lane = threadIdx.x % kWarp;
+  for (int first = 0; first < p.segments; first += kWarp) {
+    const int count = first + lane < p.segments ? counts[first + lane] : 0;
+    const int items = p.by_share(count + p.share - 1);
+    int end = items;
+#pragma unroll
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int before = __shfl_up_sync(kAllLanes, end, step);
+      if (lane >= step) end += before;
+    }
+    const unsigned past = __ballot_sync(kAllLanes, end > nth);
+    if (past != 0) {
+      const int at = __ffs(static_cast<int>(past)) - 1;
+      const int from = (nth - __shfl_sync(kAllLanes, end - items, at)) * p.share;
+      const int left = __shfl_sync(kAllLanes, count, at) - from;
+      return {first + at, from, left < p.share ? left : p.share};
+    }
+    nth -= __shfl_sync(kAllLanes, end, kWarp - 1);
+  }
+  return {-1, 0, 0};
+}
+
+// The item's candidates and chunks, in order.
+__device__ void list_item(const RebuildParams& p, int64_t bg, const Item& item, std::byte* memory) {
+  auto* list = p.shared<int2>(memory, &SharedPlan::list);
+  auto* counts = p.shared<int>(memory, &SharedPlan::listed);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  int seen = 0;
+  for (int first = 0; first < p.candidates && seen < item.first + item.count; first += kThreads) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    const int chunk = i < p.candidates ? p.missing_chunk(bg, i) : -1;
+    const bool here = chunk >= 0 && p.segment_of(chunk * p.chunk) <= item.segment &&
+                      item.segment <= p.segment_of(chunk * p.chunk + p.chunk - 1);
+    const unsigned lanes = __ballot_sync(kAllLanes, here);
+    if (lane == 0) counts[warp] = __popc(lanes);
+    __syncthreads();
+    int at = seen + __popc(lanes & ((1u << lane) - 1)) - item.first;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      at += w < warp ? counts[w] : 0;
+      seen += counts[w];
+    }
+    if (here && at >= 0 && at < item.count) list[at] = make_int2(i, chunk);
+    __syncthreads();
+  }
+}
+
 // ---- loading ----------------------------------------------------------------------------------------------
 
-// 16 codes as bfloat16, which holds them exactly.
-__device__ void store_codes(const uint4& codes, Bf16* to) {
-  const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float numbers[8];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      numbers[j] = static_cast<float>(static_cast<int8_t>(words[2 * half + j / 4] >> (8 * (j % 4))));
-    }
-    Bf16x8::from_floats(numbers).store(to + 8 * half);
-  }
-}
-
-// Numbers [first, first + panel) of each token's factor, codes unscaled, as bfloat16; zeros beyond the rank.
-__device__ void load_factors(const RebuildParams& p, const TileRows& rows, int first, Bf16* to) {
-  const int stride = p.panel + kPad;
-  const DType dtype = p.factors.data.dtype;
-  if (p.vectors && dtype != DType::f32) {
-    constexpr int kSharers = kThreads / kTileTokens, kAhead = 4;
-    const int t = threadIdx.x / kSharers, shift = dtype == DType::i8 ? 4 : 3;  // log2 of numbers a vector
-    const int vectors = p.panel >> shift;
-    const std::byte* from = rows.factors[t];
-    const int held_vectors = from == nullptr ? 0 : (p.rank - first) >> shift;
-    const auto* source = reinterpret_cast<const uint4*>(from + first * size_of(dtype));
-    for (int base = threadIdx.x % kSharers; base < vectors; base += kSharers * kAhead) {
-      uint4 held[kAhead];
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        const int v = base + i * kSharers;
-        held[i] = v < vectors && v < held_vectors ? __ldg(source + v) : make_uint4(0, 0, 0, 0);
-      }
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        const int v = base + i * kSharers;
-        if (v >= vectors) continue;
-        Bf16* at = to + t * stride + (v << shift);
-        if (dtype == DType::i8) {
-          store_codes(held[i], at);
-        } else {
-          *reinterpret_cast<uint4*>(at) = held[i];
-        }
-      }
-    }
-    return;
-  }
-  for (int i = threadIdx.x; i < kTileTokens * p.panel; i += kThreads) {
-    const int t = i / p.panel, d = i % p.panel;
-    float x = 0.0f;
-    if (rows.position[t] >= 0 && first + d < p.rank) x = read_stored(rows.factors[t], dtype, 1.0f, first + d);
-    to[t * stride + d] = __float2bfloat16_rn(x);
-  }
-}
-
-// Asks the L2 cache for the first panel of a head's basis.
-template <int kDim>
-__device__ void fetch_basis(const RebuildParams& p, const float* basis, int64_t width) {
-  constexpr int kLine = kLineBytes / 4, kLines = (kDim + kLine - 1) / kLine;
-  const int some = p.rank < p.panel ? p.rank : p.panel;
-  for (int i = threadIdx.x; i < some * kLines; i += kThreads) {
-    fetch(basis + i / kLines * width + i % kLines * kLine);
-  }
+// Where eight `eight` of basis row r lies in shared memory. Rows 0, 1, 4, 5, 8, 9, 12, 13 of 16 are read
+// together, likewise the others; they meet all banks.
+__device__ inline int swizzle(int r, int eight) {
+  return eight ^ (r % 2 + r / 4 % 4 * 2);
 }
 
 // Rows [first, first + panel) of the basis, columns of one KV head; zeros beyond the rank.
-template <int kDim, int kAhead>
-__device__ void load_basis(const RebuildParams& p, const float* basis, int64_t width, int first, Bf16* to) {
-  constexpr int kStride = kDim + kPad, kVectors = kDim / 4;
-  for (int base = threadIdx.x; base < p.panel * kVectors; base += kThreads * kAhead) {
-    float4 held[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int v = base + i * kThreads, r = v / kVectors, d = v % kVectors * 4;
-      const float* from = basis + (first + r) * width + d;
-      held[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-      if (r >= p.panel || first + r >= p.rank) continue;
-      if (p.vectors) {
-        held[i] = __ldg(reinterpret_cast<const float4*>(from));
-      } else {
-        held[i] = make_float4(from[0], from[1], from[2], from[3]);
-      }
+template <int kDim>
+__device__ void load_basis(const RebuildParams& p, const std::byte* basis, int first, Bf16* to) {
+  constexpr int kEights = kDim / 8, kStride = Shape<kDim>::kStride;
+  const int64_t width = p.kv_heads * kDim;
+  if (p.basis_vectors) {
+    constexpr int kLanes = kStride / 8;  // threads a row, a power of two
+    constexpr int kStep = kThreads / kLanes;
+    const int eight = threadIdx.x % kLanes, own = threadIdx.x / kLanes;
+    if (eight >= kEights) return;
+    const std::byte* from = basis + ((first + own) * width + eight * 8) * 2;
+#pragma unroll 4
+    for (int r = own; r < p.panel; r += kStep, from += kStep * width * 2) {
+      copy_async_16(to + r * kStride + swizzle(r, eight) * 8, from, first + r < p.rank);
     }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int v = base + i * kThreads, r = v / kVectors, d = v % kVectors * 4;
-      if (r >= p.panel) continue;
-      const uint2 packed = make_uint2(pack_bf16(held[i].x, held[i].y), pack_bf16(held[i].z, held[i].w));
-      *reinterpret_cast<uint2*>(to + r * kStride + d) = packed;
+    return;
+  }
+  for (int i = threadIdx.x; i < p.panel * kDim; i += kThreads) {
+    const int r = i / kDim, d = i % kDim;
+    const float x = first + r < p.rank ? read_number(basis, p.basis.dtype, (first + r) * width + d) : 0.0f;
+    to[r * kStride + swizzle(r, d / 8) * 8 + d % 8] = __float2bfloat16_rn(x);
+  }
+}
+
+// One of a tile's rows, in the lanes that load it; out_row -1: none.
+struct Row {
+  int position;
+  int out_row;  // of [M, chunk]
+  float scale;
+  const std::byte* factors;
+};
+
+// Row i of the item. Its scale is on its way when this returns.
+__device__ inline Row find_row(const RebuildParams& p, int64_t row, const Item& item, const int2* list,
+                               int i) {
+  const int nth = p.by_chunk(i);
+  if (nth >= item.count) return {0, -1, 0.0f, nullptr};
+  const int2 entry = list[nth];
+  const int t = i - nth * p.chunk, position = entry.y * p.chunk + t;
+  if (p.segment_of(position) != item.segment) return {0, -1, 0.0f, nullptr};
+  Row found{position, entry.x * p.chunk + t, 1.0f, p.of_token(p.factors.data, row, position)};
+  if (p.factors.data.dtype == DType::i8) {
+    found.scale =
+        __bfloat162float(*reinterpret_cast<const Bf16*>(p.of_token(p.factors.scales, row, position)));
+  }
+  return found;
+}
+
+// Numbers [first, first + panel) of a lane's row; zeros beyond the rank. What rows that are none hold does
+// not matter.
+template <bool kCodes>
+__device__ void load_row(const RebuildParams& p, const std::byte* from, int first, std::byte* tile) {
+  if (from == nullptr) return;
+  const int lane = threadIdx.x % kWarp, own = lane % kSharers;
+  std::byte* to = tile + lane / kSharers * p.factor_stride;
+  if (kCodes || p.vectors) {
+    constexpr int kEach = kCodes ? 16 : 8;  // numbers of 16 bytes
+    const int held = (p.rank - first) / kEach;
+    from += first * (kCodes ? 1 : 2);
+    for (int v = own; v < p.panel / kEach; v += kSharers) copy_async_16(to + 16 * v, from + 16 * v, v < held);
+  } else {
+    for (int d = own; d < p.panel; d += kSharers) {
+      const float x = first + d < p.rank ? read_stored(from, p.factors.data.dtype, 1.0f, first + d) : 0.0f;
+      reinterpret_cast<Bf16*>(to)[d] = __float2bfloat16_rn(x);
     }
   }
 }
 
 // ---- multiplying ------------------------------------------------------------------------------------------
 
-// Where the 8 columns of a warp's tile begin. Where 16 columns fit into a quarter of the head, a warp takes a
-// quarter of either half of it, in tiles [0, kDim / 32) and those after them; else half of the head.
-template <int kDim>
-inline constexpr bool kPaired = kDim % 64 == 0;
-template <int kDim>
-__device__ int column_of(int warp, int tile) {
-  constexpr int kTiles = kDim / 16;
-  if constexpr (kPaired<kDim>) {
-    return warp / 4 * (kDim / 4) + tile % (kTiles / 2) * 8 + tile / (kTiles / 2) * (kDim / 2);
+// Four codes as bfloat16, exactly: 128 and the low seven bits, less 128 or, where the sign is set, 256.
+__device__ inline uint32_t widen_pair(uint32_t biased) {
+  const uint32_t number = biased & 0xff7fff7fu, less = biased & 0xff80ff80u;
+  const __nv_bfloat162 x = __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&number),
+                                   *reinterpret_cast<const __nv_bfloat162*>(&less));
+  return *reinterpret_cast<const uint32_t*>(&x);
+}
+__device__ inline void widen(uint32_t codes, uint32_t& low, uint32_t& high) {
+  low = widen_pair(__byte_perm(codes, 0x43434343u, 0x4140));
+  high = widen_pair(__byte_perm(codes, 0x43434343u, 0x4342));
+}
+
+// The operand of 16 rows by 16 numbers. Products do not mind the order of their terms: lane 4 g + t takes
+// numbers 4 t .. 4 t + 3 of rows g and g + 8 as its columns 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
+template <bool kCodes>
+__device__ void read_factors(const std::byte* row, int stride, uint32_t (&a)[4]) {
+  if constexpr (kCodes) {
+    widen(*reinterpret_cast<const uint32_t*>(row), a[0], a[2]);
+    widen(*reinterpret_cast<const uint32_t*>(row + 8 * stride), a[1], a[3]);
   } else {
-    return warp / 4 * (kDim / 2) + tile * 8;
+    const uint2 low = *reinterpret_cast<const uint2*>(row);
+    const uint2 high = *reinterpret_cast<const uint2*>(row + 8 * stride);
+    a[0] = low.x, a[2] = low.y, a[1] = high.x, a[3] = high.y;
   }
 }
 
-// sums += factors basis for this warp's 16 tokens and half of the columns.
 template <int kDim>
-__device__ void multiply(const Bf16* factors, const Bf16* basis, int panel, float (&sums)[kDim / 16][4]) {
-  constexpr int kTiles = kDim / 16, kBasisStride = kDim + kPad;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int token = warp % 4 * 16 + lane % 16;
-  const Bf16* a_row = factors + token * (panel + kPad) + lane / 16 * 8;
-  const Bf16* b_row = basis + lane % 16 * kBasisStride + lane / 16 * 8;
+using Sums = float[Shape<kDim>::kTiles][4];
+
+// sums += factors basis for a tile.
+template <int kDim, bool kCodes>
+__device__ void multiply(const RebuildParams& p, const std::byte* tile, const Bf16* basis, Sums<kDim>& sums) {
+  constexpr int kStride = Shape<kDim>::kStride;
+  const int lane = threadIdx.x % kWarp;
+  const std::byte* row = tile + lane / 4 * p.factor_stride + lane % 4 * (kCodes ? 4 : 8);
+  // The row of the basis that this lane addresses, in the order of read_factors(); the second eight of each
+  // pair in the upper lanes.
+  const int r = lane % 8 / 2 * 4 + lane % 2 + lane / 8 % 2 * 2;
+  const Bf16* own = basis + r * kStride;
+  const int swaps = swizzle(r, lane / 16);
 #pragma unroll 2
-  for (int k = 0; k < panel; k += 16) {
+  for (int k = 0; k < p.panel; k += 16) {
     uint32_t a[4];
-    load_matrices(a, a_row + k);
+    read_factors<kCodes>(row + k * (kCodes ? 1 : 2), p.factor_stride, a);
 #pragma unroll
-    for (int tile = 0; tile < kTiles; tile += 2) {
-      uint32_t
-          pair[4];  // with an odd number of tiles, the last load reaches into the next columns or the pad
-      load_matrices_transposed(pair, b_row + k * kBasisStride + column_of<kDim>(warp, tile));
-      const uint32_t first[2] = {pair[0], pair[1]}, second[2] = {pair[2], pair[3]};
-      mma_16x8x16(sums[tile], a, first);
-      if (tile + 1 < kTiles) mma_16x8x16(sums[tile + 1 < kTiles ? tile + 1 : tile], a, second);
+    for (int i = 0; i < Shape<kDim>::kTiles; i += 2) {
+      uint32_t b[4];
+      load_matrices_transposed(b, own + k * kStride + (i ^ swaps) * 8);
+      const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+      mma_16x8x16(sums[i], a, first);
+      mma_16x8x16(sums[i + 1], a, second);
     }
   }
 }
 
-// Scaled sums plus mean, before rotation, to shared memory.
-template <int kDim>
-__device__ void write_sums(const float (&sums)[kDim / 16][4], const TileRows& rows, const float* mean,
-                           float* keys) {
-  constexpr int kStride = kDim + kPad;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int token = warp % 4 * 16 + lane / 4;
-#pragma unroll
-  for (int tile = 0; tile < kDim / 16; ++tile) {
+// ---- finishing in registers -------------------------------------------------------------------------------
+
+// What a lane needs to know of its rows lane / 4 and lane / 4 + 8.
+struct OwnRows {
+  int position[2];
+  int out_row[2];
+  float scale[2];
+
+  __device__ explicit OwnRows(const Row& loaded) {
+    const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int t = token + 8 * half, d = column_of<kDim>(warp, tile) + lane % 4 * 2;
-      const float2 x = make_float2(fmaf(sums[tile][2 * half], rows.scale[t], mean[d]),
-                                   fmaf(sums[tile][2 * half + 1], rows.scale[t], mean[d + 1]));
-      *reinterpret_cast<float2*>(keys + t * kStride + d) = x;
+      const int from = (lane / 4 + 8 * half) * kSharers;
+      position[half] = __shfl_sync(kAllLanes, loaded.position, from);
+      out_row[half] = __shfl_sync(kAllLanes, loaded.out_row, from);
+      scale[half] = __shfl_sync(kAllLanes, loaded.scale, from);
+    }
+  }
+};
+
+// One lane's keys as pairs of bfloat16, by half of the rows and eight columns.
+template <int kDim>
+using Words = uint32_t[2][Shape<kDim>::kTiles];
+
+// Pairs half a head apart: eights i and i + kTiles / 2 hold both numbers of a pair.
+template <int kDim>
+__device__ void turn_halves(const float* mean, const Frequency* frequencies, const OwnRows& rows,
+                            const Sums<kDim>& sums, Words<kDim>& words) {
+  constexpr int kTurned = Shape<kDim>::kTiles / 2;
+#pragma unroll
+  for (int i = 0; i < kTurned; ++i) {
+    const int d = i * 8 + threadIdx.x % 4 * 2;
+    const float2 low = *reinterpret_cast<const float2*>(mean + d);
+    const float2 high = *reinterpret_cast<const float2*>(mean + d + Shape<kDim>::kHalf);
+    const uint4 both = *reinterpret_cast<const uint4*>(frequencies + d);
+    const Frequency first{both.x, both.y}, second{both.z, both.w};
+    const float(&a)[4] = sums[i], (&b)[4] = sums[i + kTurned];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float scale = rows.scale[half];
+      const float2 x = make_float2(fmaf(a[2 * half], scale, low.x), fmaf(b[2 * half], scale, high.x));
+      const float2 y = make_float2(fmaf(a[2 * half + 1], scale, low.y), fmaf(b[2 * half + 1], scale, high.y));
+      const float2 u = product(x, first.turn(rows.position[half]));
+      const float2 v = product(y, second.turn(rows.position[half]));
+      words[half][i] = pack_bf16(u.x, v.x);
+      words[half][i + kTurned] = pack_bf16(u.y, v.y);
     }
   }
 }
 
-// The same turned, as bfloat16 [64, D + pad]: for whole heads whose pairs are half a head apart.
+// Pairs side by side: each lane's two columns of an eight.
 template <int kDim>
-__device__ void write_turned(const float (&sums)[kDim / 16][4], const TileRows& rows, const float* mean,
-                             const float* frequencies, Bf16* keys) {
-  constexpr int kStride = kDim + kPad, kHalf = kDim / 2, kPairs = kDim / 32;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+__device__ void turn_neighbours(const float* mean, const Frequency* frequencies, const OwnRows& rows,
+                                const Sums<kDim>& sums, Words<kDim>& words) {
+#pragma unroll
+  for (int i = 0; i < Shape<kDim>::kTiles; ++i) {
+    const int d = i * 8 + threadIdx.x % 4 * 2;
+    const float2 centre = *reinterpret_cast<const float2*>(mean + d);
+    const Frequency frequency = frequencies[d / 2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float scale = rows.scale[half];
+      const float2 x =
+          make_float2(fmaf(sums[i][2 * half], scale, centre.x), fmaf(sums[i][2 * half + 1], scale, centre.y));
+      const float2 u = product(x, frequency.turn(rows.position[half]));
+      words[half][i] = pack_bf16(u.x, u.y);
+    }
+  }
+}
+
+// Neighbouring lanes swap, so that each holds four columns of one of two eights and a row's 8-byte pieces
+// fill whole sectors of 32 bytes.
+template <int kDim>
+__device__ void write_words(std::byte* out, const OwnRows& rows, const Words<kDim>& words) {
+  const int lane = threadIdx.x % kWarp, odd = lane % 2;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int t = warp % 4 * 16 + lane / 4 + 8 * half;
-    if (rows.position[t] < 0) continue;
-    const float scale = rows.scale[t];
+    std::byte* to = out + (int64_t{rows.out_row[half]} * kDim + odd * 8 + lane % 4 / 2 * 4) * 2;
 #pragma unroll
-    for (int tile = 0; tile < kPairs; ++tile) {
-      const int d = column_of<kDim>(warp, tile) + lane % 4 * 2;
-      float low[2], high[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const float x = fmaf(sums[tile][2 * half + j], scale, mean[d + j]);
-        const float y = fmaf(sums[tile + kPairs][2 * half + j], scale, mean[d + j + kHalf]);
-        const float2 turn = turn_of(rows.position[t], frequencies[d + j]);
-        low[j] = x * turn.x - y * turn.y;
-        high[j] = y * turn.x + x * turn.y;
-      }
-      *reinterpret_cast<uint32_t*>(keys + t * kStride + d) = pack_bf16(low[0], low[1]);
-      *reinterpret_cast<uint32_t*>(keys + t * kStride + d + kHalf) = pack_bf16(high[0], high[1]);
+    for (int i = 0; i < Shape<kDim>::kTiles; i += 2) {
+      const uint32_t a = words[half][i], b = words[half][i + 1];
+      const uint32_t other = __shfl_xor_sync(kAllLanes, odd != 0 ? a : b, 1);
+      const uint2 four = odd != 0 ? make_uint2(other, b) : make_uint2(a, other);
+      if (rows.out_row[half] >= 0) *reinterpret_cast<uint2*>(to + i * 16) = four;
     }
   }
 }
 
-template <int kDim>
-__device__ void copy_turned(const RebuildParams& p, const TileRows& rows, int64_t bg, const Bf16* keys) {
-  constexpr int kStride = kDim + kPad, kVectors = kDim / 8;
-  std::byte* out = p.out + bg * p.candidates * p.chunk * kDim * 2;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < kTileTokens * kVectors; i += kThreads) {
-    const int t = i / kVectors, d = i % kVectors * 8;
-    if (rows.position[t] < 0) continue;
-    Bf16x8::load(keys + t * kStride + d).store(out + (int64_t{rows.out_row[t]} * kDim + d) * 2);
-  }
-}
+// ---- finishing in memory ----------------------------------------------------------------------------------
 
-// Turns every key of the tile in place.
-__device__ void turn_keys(const RebuildParams& p, const TileRows& rows, int stride, float* keys) {
+// Turns and writes a tile by way of this warp's float32 keys [16, D + 8].
+template <int kDim>
+__device__ void finish_in_memory(const RebuildParams& p, std::byte* memory, int64_t bg, const Row& loaded,
+                                 const Sums<kDim>& sums) {
+  constexpr int kStride = Shape<kDim>::kKeyStride;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
+  float* keys = p.shared<float>(memory, &SharedPlan::keys) + warp * kTile * kStride;
+  const OwnRows rows(loaded);
+#pragma unroll
+  for (int i = 0; i < Shape<kDim>::kTiles; ++i) {
+    const int d = i * 8 + lane % 4 * 2;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float* to = keys + (lane / 4 + 8 * half) * kStride + d;
+      to[0] = fmaf(sums[i][2 * half], rows.scale[half], mean[d]);
+      to[1] = fmaf(sums[i][2 * half + 1], rows.scale[half], mean[d + 1]);
+    }
+  }
+  __syncwarp();
   const int half = static_cast<int>(p.rope.rotary_dim / 2);
   const int step = p.rope.interleaved ? 2 : 1, apart = p.rope.interleaved ? 1 : half;
-  for (int i = threadIdx.x; i < kTileTokens * half; i += kThreads) {
-    const int t = i / half, pair = i % half;
-    if (rows.position[t] < 0) continue;
-    const float2 turn = turn_of(rows.position[t], p.rope.inv_freq[pair]);
-    float* a = keys + t * stride + pair * step;
-    const float x = a[0], y = a[apart];
-    a[0] = x * turn.x - y * turn.y;
-    a[apart] = y * turn.x + x * turn.y;
-  }
-}
-
-__device__ void write_keys(const RebuildParams& p, const TileRows& rows, int64_t bg, int stride,
-                           const float* keys) {
-  const int64_t base = bg * p.candidates * p.chunk;
-  if (p.out_dtype == DType::bf16 && p.head_dim % 8 == 0) {
-    const int vectors = p.head_dim / 8;
-    for (int i = threadIdx.x; i < kTileTokens * vectors; i += kThreads) {
-      const int t = i / vectors, d = i % vectors * 8;
-      if (rows.position[t] < 0) continue;
-      float x[8];
-#pragma unroll
-      for (int j = 0; j < 8; ++j) x[j] = keys[t * stride + d + j];
-      Bf16x8::from_floats(x).store(p.out + ((base + rows.out_row[t]) * p.head_dim + d) * 2);
+  for (int t = 0; t < kTile; ++t) {
+    const int position = __shfl_sync(kAllLanes, loaded.position, t * kSharers);
+    const int out_row = __shfl_sync(kAllLanes, loaded.out_row, t * kSharers);
+    if (out_row < 0) continue;
+    float* key = keys + t * kStride;
+    for (int pair = lane; pair < half; pair += kWarp) {
+      float* a = key + pair * step;
+      const float2 turned = product(make_float2(a[0], a[apart]), turn_of(position, p.rope.inv_freq[pair]));
+      a[0] = turned.x;
+      a[apart] = turned.y;
     }
-    return;
+    __syncwarp();
+    const int64_t to = (bg * p.candidates * p.chunk + out_row) * kDim;
+    for (int d = lane; d < kDim; d += kWarp) write_number(p.out, p.out_dtype, to + d, key[d]);
   }
-  for (int i = threadIdx.x; i < kTileTokens * p.head_dim; i += kThreads) {
-    const int t = i / p.head_dim, d = i % p.head_dim;
-    if (rows.position[t] < 0) continue;
-    write_number(p.out, p.out_dtype, (base + rows.out_row[t]) * p.head_dim + d, keys[t * stride + d]);
-  }
+  __syncwarp();
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------
 
-// Shared memory: basis [panel, D + pad] bfloat16, then factors [64, panel + pad] bfloat16 and after them, in
-// the same place, keys [64, D + pad] as bfloat16 if already turned, else float32; then mean [D], frequencies
-// [D / 2] and the list of candidates.
-struct SharedPlan {
-  int64_t basis, work, mean, frequencies, list, bytes;
-};
-__host__ __device__ inline SharedPlan shared_plan(const RebuildParams& p) {
-  SharedPlan plan;
-  plan.basis = 0;
-  plan.work = round_up<int64_t>(plan.basis + int64_t{p.panel} * (p.head_dim + kPad) * 2, 16);
-  const int64_t factors = int64_t{kTileTokens} * (p.panel + kPad) * 2;
-  const int64_t keys = int64_t{kTileTokens} * (p.head_dim + kPad) * (p.in_registers ? 2 : 4);
-  plan.mean = round_up<int64_t>(plan.work + (factors > keys ? factors : keys), 16);
-  plan.frequencies = plan.mean + int64_t{p.head_dim} * 4;
-  plan.list = plan.frequencies + int64_t{p.head_dim} * 2;
-  plan.bytes = plan.list + int64_t{p.candidates} * 4;
-  return plan;
-}
-
-// Whether any of this warp's 16 tokens is to be rebuilt.
-__device__ inline bool has_tokens(const TileRows& rows) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  return __any_sync(kAllLanes, rows.position[warp % 4 * 16 + lane % 16] >= 0);
-}
-
-// Finishes a tile: sums to keys in `out`. `work` holds nothing that is still read.
-template <int kDim>
-__device__ void finish_tile(const RebuildParams& p, const float (&sums)[kDim / 16][4], const TileRows& rows,
-                            const float* mean, const float* frequencies, int64_t bg, std::byte* work) {
-  if constexpr (kPaired<kDim>) {
-    if (p.in_registers) {
-      write_turned<kDim>(sums, rows, mean, frequencies, reinterpret_cast<Bf16*>(work));
-      __syncthreads();
-      copy_turned<kDim>(p, rows, bg, reinterpret_cast<const Bf16*>(work));
-      __syncthreads();
-      return;
+template <int kDim, Turning kTurning>
+__device__ void finish(const RebuildParams& p, std::byte* memory, int64_t bg, const Row& loaded,
+                       const Sums<kDim>& sums) {
+  if constexpr (kTurning == Turning::in_memory) {
+    finish_in_memory<kDim>(p, memory, bg, loaded, sums);
+  } else {
+    const OwnRows rows(loaded);
+    const auto* mean = p.shared<const float>(memory, &SharedPlan::mean);
+    const auto* frequencies = p.shared<const Frequency>(memory, &SharedPlan::frequencies);
+    Words<kDim> words;
+    if constexpr (kTurning == Turning::halves) {
+      turn_halves<kDim>(mean, frequencies, rows, sums, words);
+    } else {
+      turn_neighbours<kDim>(mean, frequencies, rows, sums, words);
     }
+    write_words<kDim>(p.out + bg * p.candidates * p.chunk * kDim * 2, rows, words);
   }
-  auto* keys = reinterpret_cast<float*>(work);
-  write_sums<kDim>(sums, rows, mean, keys);
-  __syncthreads();
-  turn_keys(p, rows, kDim + kPad, keys);
-  __syncthreads();
-  write_keys(p, rows, bg, kDim + kPad, keys);
-  __syncthreads();
 }
 
-// Blocks a multiprocessor, by its shared memory at a head_dim of 128 and rank 160.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-constexpr int kResident = 2;
-#else
-constexpr int kResident = 3;
-#endif
-
-// Grid: splits times segments, KV heads, sequences.
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, kDim <= 128 ? kResident : 1)
-    rebuild_keys_kernel(RebuildParams p) {
-  extern __shared__ __align__(16) std::byte shared[];
-  __shared__ TileRows rows;
-  __shared__ int counts[kWarps];
-  const SharedPlan plan = shared_plan(p);
-  auto* basis = reinterpret_cast<Bf16*>(shared + plan.basis);
-  auto* factors = reinterpret_cast<Bf16*>(shared + plan.work);
-  auto* mean = reinterpret_cast<float*>(shared + plan.mean);
-  auto* frequencies = reinterpret_cast<float*>(shared + plan.frequencies);
-  auto* list = reinterpret_cast<int*>(shared + plan.list);
-  const int64_t b = blockIdx.z, g = blockIdx.y, bg = b * p.kv_heads + g, row = p.batch.rows[b];
-  const int segment = static_cast<int>(blockIdx.x) % p.segments;
-  const int split = static_cast<int>(blockIdx.x) / p.segments;
-  const int listed = list_missing(p, bg, segment, list, counts);
-  const int tiles = (listed * p.chunk + kTileTokens - 1) / kTileTokens;
-  const int shares = (tiles + p.share - 1) / p.share, step = shares < p.splits ? shares : p.splits;
-  if (split >= step) return;
-  const int64_t position = segment * p.mean.block_tokens, width = p.kv_heads * kDim;
-  const auto* all_basis = reinterpret_cast<const float*>(p.basis.at(row, 0, position)) + g * kDim;
-  const auto* all_mean = reinterpret_cast<const float*>(p.mean.at(row, 0, position)) + g * kDim;
-  fetch_basis<kDim>(p, all_basis, width);
+template <int kDim, bool kCodes, Turning kTurning>
+__device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t b, int64_t g,
+                             const Item& item) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t bg = b * p.kv_heads + g, row = p.batch.rows[b];
+  const std::byte* all_basis = p.of_segment(p.basis, row, item.segment) + g * kDim * size_of(p.basis.dtype);
+  const auto* all_mean = reinterpret_cast<const float*>(p.of_segment(p.mean, row, item.segment)) + g * kDim;
+  auto* basis = p.shared<Bf16>(memory, &SharedPlan::basis);
+  auto* mean = p.shared<float>(memory, &SharedPlan::mean);
+  auto* list = p.shared<int2>(memory, &SharedPlan::list);
+  std::byte* tile = p.shared<std::byte>(memory, &SharedPlan::factors) + warp * kTile * p.factor_stride;
+  load_basis<kDim>(p, all_basis, 0, basis);  // first: it does not wait for the list
+  list_item(p, bg, item, memory);
+  const int end = item.count * p.chunk, own = warp * kTile + lane / kSharers;
+  Row loaded = find_row(p, row, item, list, own);
+  load_row<kCodes>(p, loaded.factors, 0, tile);
+  commit_copies();
   for (int d = threadIdx.x; d < kDim; d += kThreads) mean[d] = all_mean[d];
-  for (int i = threadIdx.x; i < p.rope.rotary_dim / 2; i += kThreads) frequencies[i] = p.rope.inv_freq[i];
-  for (int tile = split; tile < tiles; tile += step) {
-    find_rows(p, row, bg, segment, list, listed, tile, rows);
-    if (p.rank <= p.panel && tile == split)
-      load_basis<kDim, kDim == 128 ? 8 : 4>(p, all_basis, width, 0, basis);
-    float sums[kDim / 16][4] = {};
+  const bool whole = p.rank <= p.panel;  // then only the first round needs the other warps
+  for (int from = 0; from < end; from += kWarps * kTile) {
+    Sums<kDim> sums = {};
+    const bool any = from + warp * kTile < end;
+    Row next = loaded;
     for (int first = 0; first < p.rank; first += p.panel) {
-      if (p.rank > p.panel) load_basis<kDim, 2>(p, all_basis, width, first, basis);
-      load_factors(p, rows, first, factors);
-      __syncthreads();
-      if (has_tokens(rows)) multiply<kDim>(factors, basis, p.panel, sums);
-      __syncthreads();
+      wait_for_copies<0>();
+      whole&& from > 0 ? __syncwarp() : __syncthreads();
+      if (any) multiply<kDim, kCodes>(p, tile, basis, sums);
+      whole ? __syncwarp() : __syncthreads();
+      const bool more = first + p.panel < p.rank;
+      if (!more && from + kWarps * kTile >= end) break;
+      if (!more) next = find_row(p, row, item, list, own + from + kWarps * kTile);
+      if (!whole) load_basis<kDim>(p, all_basis, more ? first + p.panel : 0, basis);
+      load_row<kCodes>(p, next.factors, more ? first + p.panel : 0, tile);
+      commit_copies();
     }
-    finish_tile<kDim>(p, sums, rows, mean, frequencies, bg, shared + plan.work);
+    if (any) finish<kDim, kTurning>(p, memory, bg, loaded, sums);
+    loaded = next;
+  }
+}
+
+// Grid: KV heads, sequences, items of a head that may be many. kCodes: factors are int8, read as vectors.
+template <int kDim, bool kCodes, Turning kTurning>
+__global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_kernel(RebuildParams p) {
+  extern __shared__ __align__(16) std::byte memory[];
+  const int64_t g = blockIdx.x, b = blockIdx.y;
+  int* counts = p.shared<int>(memory, &SharedPlan::counts);
+  if constexpr (kTurning != Turning::in_memory) {
+    auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
+    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
+  }
+  count_missing(p, b * p.kv_heads + g, counts);
+  for (int nth = static_cast<int>(blockIdx.z);; nth += static_cast<int>(gridDim.z)) {
+    const Item item = find_item(p, counts, nth);
+    if (item.segment < 0) return;
+    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, g, item);
+    __syncthreads();
   }
 }
 
@@ -483,17 +598,18 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
     const int64_t position = chunk * p.chunk + t;
     const std::byte* factors = p.factors.data.at(row, 0, position);
     const float scale = row_scale(p.factors, row, 0, position);
-    const auto* basis = reinterpret_cast<const float*>(p.basis.at(row, 0, position)) + g * p.head_dim;
+    const std::byte* basis = p.basis.at(row, 0, position);
     const auto* mean = reinterpret_cast<const float*>(p.mean.at(row, 0, position)) + g * p.head_dim;
     for (int d = threadIdx.x; d < p.head_dim; d += blockDim.x) {
       float sum = mean[d];
       for (int r = 0; r < p.rank; ++r)
-        sum += basis[r * width + d] * read_stored(factors, p.factors.data.dtype, scale, r);
+        sum += read_number(basis, p.basis.dtype, r * width + g * p.head_dim + d) *
+               read_stored(factors, p.factors.data.dtype, scale, r);
       key[d] = sum;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
-      const float2 turn = turn_of(position, p.rope.inv_freq[i]);
+      const float2 turn = turn_of(static_cast<int>(position), p.rope.inv_freq[i]);
       const float x = key[i * step], y = key[i * step + apart];
       key[i * step] = x * turn.x - y * turn.y;
       key[i * step + apart] = y * turn.x + x * turn.y;
@@ -508,8 +624,21 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
 
 // ---- launcher ---------------------------------------------------------------------------------------------
 
+constexpr const char* kOp = "rebuild_keys";
+constexpr int64_t kMostSegments = 4096;
+constexpr int64_t kMostTokens = (int64_t{1} << 31) - 1;  // of a sequence
+
 bool is_aligned(const PagedView& view) {
   return view.offset % 16 == 0 && view.token_bytes % 16 == 0;
+}
+
+int block_tokens_of(const PagedView& view) {
+  return static_cast<int>(view.block_tokens < kMostTokens ? view.block_tokens : kMostTokens);
+}
+
+Turning turning_of(const RebuildKeysParams& p) {
+  if (p.rope.rotary_dim != p.head_dim || p.out.dtype != DType::bf16) return Turning::in_memory;
+  return p.rope.interleaved ? Turning::neighbours : Turning::halves;
 }
 
 RebuildParams params_of(const RebuildKeysParams& p) {
@@ -528,50 +657,134 @@ RebuildParams params_of(const RebuildKeysParams& p) {
   params.candidates = static_cast<int>(p.chunks.shape[2]);
   params.chunk = static_cast<int>(p.chunk);
   params.head_dim = static_cast<int>(p.head_dim);
-  constexpr int64_t kMostSegments = 4096;
   const int64_t segments =
       ceil_div<int64_t>(p.batch.max_tokens > 0 ? p.batch.max_tokens : 1, p.mean.block_tokens);
   params.segments = static_cast<int>(segments < kMostSegments ? segments : kMostSegments + 1);
-  const int64_t tiles = ceil_div<int64_t>(int64_t{params.candidates} * params.chunk, kTileTokens);
-  const int64_t blocks = p.batch.size * params.kv_heads * params.segments;
-  const int64_t splits = ceil_div<int64_t>(kSplits, params.segments);
-  constexpr int64_t kFull = 264;  // blocks from which on reading a basis twice costs more than waiting
-  params.share = blocks < kFull ? 1 : 2;
-  constexpr int64_t kMostTokens = int64_t{1} << 31;
-  params.segment_tokens =
-      static_cast<uint32_t>(p.mean.block_tokens < kMostTokens ? p.mean.block_tokens : kMostTokens);
-  params.splits = static_cast<int>(splits < tiles ? splits : tiles);
-  const int64_t most = p.head_dim <= 128 ? 256 : 128;
-  const int64_t rank = round_up<int64_t>(p.rank, 16);
-  params.panel = static_cast<int>(rank < most ? rank : most);
+  params.by_segment = Divider(block_tokens_of(p.mean));
+  params.by_chunk = Divider(params.chunk);
+  params.factor_block = block_tokens_of(p.factors.data);
+  params.by_factor_block = Divider(params.factor_block);
+  const bool same = p.factors.data.dtype == DType::i8 || p.factors.data.dtype == DType::bf16;
   const int64_t row_bytes = p.rank * size_of(p.factors.data.dtype);
-  params.vectors = row_bytes % 16 == 0 && is_aligned(p.factors.data) && p.basis.offset % 16 == 0;
-  params.in_registers = p.head_dim % 64 == 0 && p.rope.rotary_dim == p.head_dim && !p.rope.interleaved &&
-                        p.out.dtype == DType::bf16;
+  params.vectors = same && row_bytes % 16 == 0 && is_aligned(p.factors.data);
+  params.turning = turning_of(p);
+  params.basis_vectors = p.basis.dtype == DType::bf16 && is_aligned(p.basis);
   return params;
+}
+
+// The plan for items of so many tokens and panels of so many numbers.
+template <int kDim>
+void plan_shared(RebuildParams& params, bool codes, int tokens, int panel) {
+  using S = Shape<kDim>;
+  params.share = tokens > params.chunk ? tokens / params.chunk : 1;
+  params.by_share = Divider(params.share);
+  params.panel = panel;
+  params.factor_stride = (panel / 16 | 1) * (codes ? 16 : 32);  // so that the rows of a tile meet all banks
+  int end = 0;
+  const auto place = [&end](int bytes) {
+    const int at = end;
+    end += round_up(bytes, 16);
+    return at;
+  };
+  const bool in_memory = params.turning == Turning::in_memory;
+  params.plan.basis = place(panel * S::kStride * 2);
+  params.plan.factors = place(kWarps * kTile * params.factor_stride);
+  params.plan.keys = place(in_memory ? kWarps * kTile * S::kKeyStride * 4 : 0);
+  params.plan.mean = place(kDim * 4);
+  params.plan.frequencies = place(in_memory ? 0 : S::kHalf * static_cast<int>(sizeof(Frequency)));
+  params.plan.list = place(params.share * static_cast<int>(sizeof(int2)));
+  params.plan.counts = place(params.segments * 4);
+  params.plan.listed = place(kWarps * 4);
+  params.plan.bytes = end;
+}
+
+// Blocks that fit on a multiprocessor whose blocks may have `most` bytes of shared memory.
+constexpr int64_t kSystemShared = 1024;  // that every block takes besides
+int64_t resident(const RebuildParams& params, int64_t most) {
+  return (most + kSystemShared) / (params.plan.bytes + kSystemShared);
+}
+
+// The largest panel of which two blocks fit on a multiprocessor, or one if need be; 0 where none does.
+template <int kDim>
+int choose_panel(RebuildParams& params, bool codes, int64_t most) {
+  const int rank = round_up(params.rank, 16);
+  int fits = 0;
+  for (int panels = 1; panels <= rank / 16; ++panels) {
+    const int panel = round_up(ceil_div(rank, panels), 16);
+    plan_shared<kDim>(params, codes, kFewItemTokens, panel);
+    const int64_t blocks = resident(params, most);
+    if (blocks >= 2) return panel;
+    if (blocks == 1 && fits == 0) fits = panel;
+  }
+  return fits;
+}
+
+// Panels, then long items unless short ones keep more blocks resident or are needed to fill the device. False
+// if nothing fits.
+template <int kDim>
+bool choose_plan(Queue& queue, RebuildParams& params, bool codes, int64_t sequences) {
+  const CudaDevice& device = device_of(queue);
+  const int64_t most = device.shared_bytes_per_block();
+  const int panel = choose_panel<kDim>(params, codes, most);
+  if (panel == 0) return false;
+  plan_shared<kDim>(params, codes, kFewItemTokens, panel);
+  const int64_t tokens = sequences * params.kv_heads * params.candidates * params.chunk;
+  if (tokens < int64_t{kItemTokens} * device.multiprocessors()) return true;
+  const int64_t blocks = resident(params, most);
+  plan_shared<kDim>(params, codes, kItemTokens, panel);
+  if (resident(params, most) < blocks) plan_shared<kDim>(params, codes, kFewItemTokens, panel);
+  return true;
+}
+
+// Blocks that a head has: room for its items where half of all candidates are missing.
+int64_t blocks_of(const RebuildParams& params) {
+  const int64_t segments = params.segments < params.candidates ? params.segments : params.candidates;
+  return segments + params.candidates / (2 * params.share);
+}
+
+template <int kDim, bool kCodes, Turning kTurning>
+void launch(Queue& queue, const RebuildParams& params, const dim3& grid) {
+  allow_shared(rebuild_keys_kernel<kDim, kCodes, kTurning>, params.plan.bytes, kOp);
+  rebuild_keys_kernel<kDim, kCodes, kTurning>
+      <<<grid, kThreads, static_cast<size_t>(params.plan.bytes), stream_of(queue)>>>(params);
+}
+
+// False where shared memory has no room.
+template <int kDim, bool kCodes>
+bool launch(Queue& queue, const RebuildKeysParams& p, RebuildParams& params) {
+  if (!choose_plan<kDim>(queue, params, kCodes, p.batch.size)) return false;
+  const dim3 grid(grid_x(params.kv_heads, kOp), grid_yz(p.batch.size, kOp), grid_yz(blocks_of(params), kOp));
+  if (params.turning == Turning::halves) {
+    launch<kDim, kCodes, Turning::halves>(queue, params, grid);
+  } else if (params.turning == Turning::neighbours) {
+    launch<kDim, kCodes, Turning::neighbours>(queue, params, grid);
+  } else {
+    launch<kDim, kCodes, Turning::in_memory>(queue, params, grid);
+  }
+  return true;
 }
 
 }  // namespace
 
 void rebuild_keys(Queue& queue, const RebuildKeysParams& p) {
-  constexpr const char* kOp = "rebuild_keys";
-  const RebuildParams params = params_of(p);
+  RebuildParams params = params_of(p);
   if (params.candidates == 0) return;
-  const unsigned heads = grid_yz(params.kv_heads, kOp), sequences = grid_yz(p.batch.size, kOp);
-  // Tiles need mean and basis cut alike, and few segments; the plain kernel takes the rest.
-  const bool tiles = p.mean.block_tokens == p.basis.block_tokens && params.segments <= 4096;
-  const int64_t shared = shared_plan(params).bytes;
-  const bool taken =
-      tiles && shared + 2048 <= device_of(queue).shared_bytes_per_block() &&
-      with_head_dim(p.head_dim, [&](auto dim) {
-        constexpr int kDim = decltype(dim)::value;
-        allow_shared(rebuild_keys_kernel<kDim>, shared, kOp);
-        const dim3 grid(grid_x(int64_t{params.segments} * params.splits, kOp), heads, sequences);
-        rebuild_keys_kernel<kDim><<<grid, kThreads, shared, stream_of(queue)>>>(params);
-      });
+  // Items need mean and basis cut alike, factors and scales likewise, and few segments; the plain kernel
+  // takes the rest.
+  const bool codes = p.factors.data.dtype == DType::i8;
+  bool taken = false;
+  if (p.mean.block_tokens == p.basis.block_tokens && params.segments <= kMostSegments &&
+      (!codes || p.factors.data.block_tokens == p.factors.scales.block_tokens)) {
+    with_head_dim(p.head_dim, [&](auto dim) {
+      constexpr int kDim = decltype(dim)::value;
+      taken = codes && params.vectors ? launch<kDim, true>(queue, p, params)
+                                      : launch<kDim, false>(queue, p, params);
+    });
+  }
   if (!taken) {
-    const dim3 grid(grid_x(params.candidates, kOp), heads, sequences);
-    rebuild_plainly_kernel<<<grid, 128, p.head_dim * 4, stream_of(queue)>>>(params);
+    const dim3 grid(grid_x(params.candidates, kOp), grid_yz(params.kv_heads, kOp),
+                    grid_yz(p.batch.size, kOp));
+    rebuild_plainly_kernel<<<grid, 128, static_cast<size_t>(p.head_dim * 4), stream_of(queue)>>>(params);
   }
   check_launch(kOp);
 }

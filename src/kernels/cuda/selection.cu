@@ -217,7 +217,7 @@ struct CandidateParams {
   }
 };
 
-constexpr int kScoreWarps = 8;
+constexpr int kScoreWarps = 4;
 
 // Eight columns of scores of one head, two a lane (t = lane % 4), in runs of `width` columns (a power of
 // two): every lane of a run gets its largest and its sum of exp2(score - largest) over columns that count.
@@ -235,64 +235,116 @@ __device__ ColumnSums reduce_pair(float a, float b) {
   return {most, sum};
 }
 
-// A warp takes 8 / kWidth candidates at a time: kWidth columns each, a token a column; chunks of more than 8
-// tokens, or of a number that is no power of two, take kWidth 8 and several rounds.
+// Candidates that a warp scores: kAhead times as many as fill 8 columns, all their keys asked for at once.
+// With `width` columns each, a token a column; chunks of more than 8 tokens, or of a number that is no power
+// of two, take kWidth 8 and several rounds.
+template <int kDim>
+inline constexpr int kAhead = kDim <= 128 ? 4 : 2;
+
+// A lane's key of a column of each of a warp's rounds of candidates; null where there is none.
+template <int kDim, int kWidth>
+struct CandidateKeys {
+  const std::byte* rows[kAhead<kDim>];  // of its candidate's first token
+
+  __device__ void find(const CandidateParams& p, int64_t b, int64_t g, int first, int column) {
+    const int64_t base = (b * p.slots.kv_heads + g) * p.candidates;
+    const int64_t chunk_bytes = p.slots.chunk * kDim * 2;
+    const std::byte* slots = p.slots.keys(p.batch.rows[b], g, 0);
+    int chunk[kAhead<kDim>], slot[kAhead<kDim>];
+#pragma unroll
+    for (int i = 0; i < kAhead<kDim>; ++i) {
+      const int candidate = first + i * (8 / kWidth) + column / kWidth;
+      chunk[i] = candidate < p.candidates ? p.chunks[base + candidate] : -1;
+      slot[i] = candidate < p.candidates ? p.found[base + candidate] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead<kDim>; ++i) {
+      const int64_t candidate = base + first + i * (8 / kWidth) + column / kWidth;
+      const std::byte* rebuilt = p.rebuilt + candidate * chunk_bytes;
+      rows[i] = chunk[i] < 0 ? nullptr : slot[i] >= 0 ? slots + slot[i] * chunk_bytes : rebuilt;
+    }
+  }
+};
+
+// Log-sums of a head's scores in the making.
+template <int kWidth>
+__device__ void add_columns(ColumnSums& total, float a, float b) {
+  if constexpr (kWidth == 1) {  // each column is a whole chunk
+    total = {a, b};
+  } else {
+    const ColumnSums now = reduce_pair<kWidth>(a, b);
+    const float most = fmaxf(total.largest, now.largest);
+    total.sum = total.sum * fast_exp2(total.largest - most) + now.sum * fast_exp2(now.largest - most);
+    total.largest = most;
+  }
+}
+
+// Scores of one head for the candidates of 8 columns, from `first` on.
+template <int kWidth>
+__device__ void write_scores(const CandidateParams& p, float* scores, int first, const ColumnSums& total,
+                             bool exists, bool next_exists) {
+  const int t = threadIdx.x % 4;
+  if constexpr (kWidth == 1) {
+    if (first + 2 * t < p.candidates) scores[2 * t] = exists ? total.largest * kLn2 : kMinusInfinity;
+    if (first + 2 * t + 1 < p.candidates) scores[2 * t + 1] = next_exists ? total.sum * kLn2 : kMinusInfinity;
+  } else {
+    const int nth = 2 * t / kWidth;
+    if (2 * t % kWidth != 0 || first + nth >= p.candidates) return;
+    scores[nth] = exists ? (total.largest + log2f(total.sum)) * kLn2 : kMinusInfinity;
+  }
+}
+
 template <int kDim, int kWidth>
 __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(CandidateParams p) {
   constexpr int kEach = 8 / kWidth;
   const int64_t b = blockIdx.z, g = blockIdx.y;
   const int lane = threadIdx.x % kWarp, column = lane / 4, t = lane % 4;
   const int chunk = static_cast<int>(p.slots.chunk);
-  const int first = (blockIdx.x * kScoreWarps + threadIdx.x / kWarp) * kEach;
+  const int first = (blockIdx.x * kScoreWarps + threadIdx.x / kWarp) * kEach * kAhead<kDim>;
   if (first >= p.candidates) return;
-  DType dtype;
-  const std::byte* keys = p.keys(b, g, first + column / kWidth, &dtype);
-  const int64_t heads = p.slots.kv_heads * p.group, row_bytes = 2 * kDim;
+  CandidateKeys<kDim, kWidth> keys;
+  keys.find(p, b, g, first, column);
+  const int64_t heads = p.slots.kv_heads * p.group;
   for (int64_t tile = 0; tile < p.group; tile += kTileHeads) {
     const int count = static_cast<int>(p.group - tile < kTileHeads ? p.group - tile : kTileHeads);
     const int64_t head = b * heads + g * p.group + tile;
     QueryTile<kDim> query;
     query.load(p.q + head * kDim, count);
-    ColumnSums total[2] = {{kMinusInfinity, 0.0f}, {kMinusInfinity, 0.0f}};
+    ColumnSums total[kAhead<kDim>][2];
+#pragma unroll
+    for (auto& both : total) both[0] = both[1] = {kMinusInfinity, 0.0f};
     for (int from = 0; from < chunk; from += kWidth) {
       const int token = from + column % kWidth;
-      KeyPart<kDim> key;
-      key.load(keys + token * row_bytes, t, keys != nullptr && token < chunk);
-      float x[4];
-      query.multiply(key, x);
       const bool held = from + 2 * t % kWidth < chunk, next_held = from + (2 * t + 1) % kWidth < chunk;
+      KeyPart<kDim> key[kAhead<kDim>];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float a = held ? x[2 * half] * p.scale * kLog2e : kMinusInfinity;
-        const float c = next_held ? x[2 * half + 1] * p.scale * kLog2e : kMinusInfinity;
-        if constexpr (kWidth == 1) {  // each column is a whole chunk
-          total[half] = {a, c};
-          continue;
+      for (int i = 0; i < kAhead<kDim>; ++i) {
+        key[i].load(keys.rows[i] + token * 2 * kDim, t, keys.rows[i] != nullptr && token < chunk);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead<kDim>; ++i) {
+        float x[4];
+        query.multiply(key[i], x);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float a = held ? x[2 * half] * p.scale * kLog2e : kMinusInfinity;
+          const float c = next_held ? x[2 * half + 1] * p.scale * kLog2e : kMinusInfinity;
+          add_columns<kWidth>(total[i][half], a, c);
         }
-        const ColumnSums now = reduce_pair < kWidth == 1 ? 2 : kWidth > (a, c);
-        const float most = fmaxf(total[half].largest, now.largest);
-        total[half].sum =
-            total[half].sum * fast_exp2(total[half].largest - most) + now.sum * fast_exp2(now.largest - most);
-        total[half].largest = most;
       }
     }
-    // Which candidates this lane's columns 2 t and 2 t + 1 belong to, and whether they exist.
-    const bool exists = __shfl_sync(kAllLanes, keys != nullptr ? 1 : 0, 2 * t * 4) != 0;
-    const bool next_exists = __shfl_sync(kAllLanes, keys != nullptr ? 1 : 0, (2 * t + 1) * 4) != 0;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int h = column + 8 * half;
-      if (h >= count) continue;
-      float* scores = p.scores + (head + h) * p.candidates + first;
-      if constexpr (kWidth == 1) {
-        if (first + 2 * t < p.candidates)
-          scores[2 * t] = exists ? total[half].largest * kLn2 : kMinusInfinity;
-        if (first + 2 * t + 1 < p.candidates)
-          scores[2 * t + 1] = next_exists ? total[half].sum * kLn2 : kMinusInfinity;
-      } else {
-        const int nth = 2 * t / kWidth;
-        if (2 * t % kWidth != 0 || first + nth >= p.candidates) continue;
-        scores[nth] = exists ? (total[half].largest + log2f(total[half].sum)) * kLn2 : kMinusInfinity;
+    for (int i = 0; i < kAhead<kDim>; ++i) {
+      // Whether the candidates of this lane's columns 2 t and 2 t + 1 exist.
+      const int mine = keys.rows[i] != nullptr ? 1 : 0;
+      const bool exists = __shfl_sync(kAllLanes, mine, 2 * t * 4) != 0;
+      const bool next_exists = __shfl_sync(kAllLanes, mine, (2 * t + 1) * 4) != 0;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int h = column + 8 * half, at = first + i * kEach;
+        if (h >= count) continue;
+        write_scores<kWidth>(p, p.scores + (head + h) * p.candidates + at, at, total[i][half], exists,
+                             next_exists);
       }
     }
   }
@@ -326,7 +378,7 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_plainly_kernel(Candi
 
 template <int kDim, int kWidth>
 void score_candidates(Queue& queue, const CandidateParams& p, int64_t kv_heads, const char* op) {
-  const int64_t warps = ceil_div<int64_t>(p.candidates, 8 / kWidth);
+  const int64_t warps = ceil_div<int64_t>(p.candidates, 8 / kWidth * kAhead<kDim>);
   const dim3 grid(grid_x(ceil_div<int64_t>(warps, kScoreWarps), op), grid_yz(kv_heads, op),
                   grid_yz(p.batch.size, op));
   score_candidates_kernel<kDim, kWidth><<<grid, kScoreWarps * kWarp, 0, stream_of(queue)>>>(p);
