@@ -77,7 +77,7 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] DeviceKind kind() const override { return DeviceKind::cuda; }
   [[nodiscard]] Queue& compute() override { return *compute_; }
-  [[nodiscard]] Queue& copy() override { return *copy_; }
+  [[nodiscard]] Queue& copy() override { return op_clock() == nullptr ? *copy_ : *compute_; }
   [[nodiscard]] ThreadPool& threads() override { return pool_; }
   [[nodiscard]] DType activation_dtype() const override { return DType::bf16; }
 
@@ -104,6 +104,7 @@ class CudaDevice final : public Device {
  protected:
   std::byte* allocate_raw(Tier tier, int64_t bytes) override;
   void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept override;
+  [[nodiscard]] std::unique_ptr<OpClock> make_op_clock() override;
 
  private:
   std::byte* map_device(int64_t bytes) const;
