@@ -114,6 +114,7 @@ class CeilingRun {
   std::vector<int32_t> draw_pieces(int64_t piece_bytes) {
     const int64_t window = std::min(kWindowBytes, sizes_.host) / piece_bytes;
     const int64_t drawn = std::min(kWindowPieces, window);
+    const auto most = static_cast<std::size_t>(sizes_.device / piece_bytes);  // the result lies there
     std::vector<int32_t> ids;
     for (int64_t first = 0; first + window <= sizes_.host / piece_bytes; first += window) {
       for (int64_t i = 0; i < drawn; ++i) {  // one of each of `drawn` strata
@@ -122,6 +123,7 @@ class CeilingRun {
             first + from + static_cast<int64_t>(random_() % static_cast<uint64_t>(to - from))));
       }
     }
+    ids.resize(std::min(ids.size(), most));
     return ids;
   }
 
