@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -77,13 +78,13 @@ void refuse_unknown_arguments(const CLI::App& app) {
   if (rest.empty()) return;
   const std::string& first = rest.front();
   require(first.starts_with("-"), "shadowkv {}: nothing takes the argument \"{}\"; see shadowkv {} --help",
-          app.get_name(), first, app.get_name());
+          path_of(app), first, path_of(app));
   const std::string asked = first.substr(std::min(first.find_first_not_of('-'), first.size()));
   const std::vector<std::string> names = long_names(app);
   const std::string near(nearest_name(asked.substr(0, asked.find('=')), names));
-  throw InvalidInput(fmt::format("shadowkv {} has no option {}{}; see shadowkv {} --help", app.get_name(),
+  throw InvalidInput(fmt::format("shadowkv {} has no option {}{}; see shadowkv {} --help", path_of(app),
                                  first, near.empty() ? "" : fmt::format(" (did you mean --{}?)", near),
-                                 app.get_name()));
+                                 path_of(app)));
 }
 
 void apply_config_item(CLI::App& app, const std::string& file, const CLI::ConfigItem& item) {
@@ -104,17 +105,33 @@ void apply_config_item(CLI::App& app, const std::string& file, const CLI::Config
   option->run_callback();
 }
 
+// Names from below the program down to the command.
+std::vector<std::string> names_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* at = &app; at->get_parent() != nullptr; at = at->get_parent()) {
+    names.insert(names.begin(), at->get_name());
+  }
+  return names;
+}
+
+const CLI::App& root_of(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (at->get_parent() != nullptr) at = at->get_parent();
+  return *at;
+}
+
 void apply_config_file(CLI::App& app, const std::string& path) {
   std::ifstream file(path);
   require(file.is_open(), "cannot read the config file {}; check --config", path);
-  const std::string& command = app.get_name();
+  const std::vector<std::string> names = names_of(app);
   for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
-    if (item.parents.empty() || item.parents.front() == command) {
+    if (item.parents.size() <= names.size() &&
+        std::equal(item.parents.begin(), item.parents.end(), names.begin())) {
       apply_config_item(app, path, item);
       continue;
     }
     const std::string& section = item.parents.front();
-    const auto commands = app.get_parent()->get_subcommands(
+    const auto commands = root_of(app).get_subcommands(
         [&section](const CLI::App* other) { return other->get_name() == section; });
     require(!commands.empty(), "{} has a section [{}], but there is no such command", path, section);
   }
@@ -250,8 +267,19 @@ void add_sampling_options(CLI::App& app, SamplingParams& params) {
       });
 }
 
-CLI::App& add_subcommand(CLI::App& root, const std::string& name, const std::string& help) {
-  CLI::App* app = root.add_subcommand(name, help);
+CLI::App& add_command_group(CLI::App& parent, const std::string& name, const std::string& help) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  app->allow_extras();
+  app->require_subcommand(0, 1);
+  return *app;
+}
+
+std::string path_of(const CLI::App& app) {
+  return fmt::format("{}", fmt::join(names_of(app), " "));
+}
+
+CLI::App& add_subcommand(CLI::App& parent, const std::string& name, const std::string& help) {
+  CLI::App* app = parent.add_subcommand(name, help);
   app->allow_extras();
   app->add_option("--config",
                   "File of options, one \"name = value\" a line, such as max-new-tokens = 64; the "

@@ -55,15 +55,21 @@ void check_model_options(const EngineOptions& options);
 // --temperature, --top-k, --top-p, --seed.
 void add_sampling_options(CLI::App& app, SamplingParams& params);
 
-// A subcommand: its options, and what runs once all of them are read.
+// A subcommand: its options and what runs once all of them are read, or the commands that it groups.
 struct Command {
   CLI::App* app = nullptr;
   std::function<void()> run;
+  std::vector<Command> commands = {};
 };
-[[nodiscard]] CLI::App& add_subcommand(CLI::App& root, const std::string& name, const std::string& help);
+[[nodiscard]] CLI::App& add_subcommand(CLI::App& parent, const std::string& name, const std::string& help);
+// One that takes a further command's name and has no options of its own.
+[[nodiscard]] CLI::App& add_command_group(CLI::App& parent, const std::string& name, const std::string& help);
+// As typed after the program's name: "generate", "bench decode".
+[[nodiscard]] std::string path_of(const CLI::App& app);
 
 // Refuses what the command line holds beside known options (suggesting the nearest), then reads --config
-// FILE: lines "name = value", bare or under [command]; an option given on the command line wins.
+// FILE: lines "name = value", bare, under [command], or under [group] or [group.command]; an option given on
+// the command line wins.
 void finish_options(CLI::App& app);
 
 }  // namespace shadowkv::apps

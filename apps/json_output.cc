@@ -46,6 +46,7 @@ Json to_json(const ModelInfo& model) {
           {"vocab_size", model.vocab_size},
           {"context", model.context},
           {"parameters", model.parameters},
+          {"tied_embeddings", model.tied_embeddings},
           {"has_tokenizer", model.has_tokenizer}};
 }
 

@@ -1,6 +1,7 @@
 // The program: picks a subcommand, reads its options, runs it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -21,19 +22,31 @@ std::vector<Command> declare_commands(CLI::App& root) {
   return commands;
 }
 
-[[noreturn]] void refuse_command(const CLI::App& root, const std::vector<Command>& commands) {
+[[noreturn]] void refuse_command(const CLI::App& parent, const std::vector<Command>& commands) {
   std::vector<std::string> names;
   names.reserve(commands.size());
   for (const Command& command : commands) names.push_back(command.app->get_name());
-  const std::vector<std::string> rest = root.remaining();
-  if (!rest.empty()) throw InvalidInput(unknown_name("command", rest.front(), names));
-  throw InvalidInput(
-      fmt::format("no command is given; choose {}, or see shadowkv --help", fmt::join(names, ", ")));
+  const std::vector<std::string> rest = parent.remaining();
+  const std::string path = path_of(parent);
+  const std::string group = path.empty() ? "" : path + " ";
+  if (!rest.empty()) throw InvalidInput(unknown_name(group + "command", rest.front(), names));
+  throw InvalidInput(fmt::format("no {}command is given; choose {}, or see shadowkv {}--help", group,
+                                 fmt::join(names, ", "), group));
 }
 
 void check_stdout() {
   std::cout.flush();
   if (!std::cout) throw DeviceFailure("standard output cannot be written; is the disk full?");
+}
+
+// Runs the command that was named, looking into groups.
+void dispatch(const CLI::App& parent, const std::vector<Command>& commands) {
+  const auto named = std::find_if(commands.begin(), commands.end(),
+                                  [](const Command& command) { return command.app->parsed(); });
+  if (named == commands.end()) refuse_command(parent, commands);
+  if (!named->commands.empty()) return dispatch(*named->app, named->commands);
+  finish_options(*named->app);
+  named->run();
 }
 
 int run(int argc, char** argv) {
@@ -50,14 +63,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& asked) {  // --help, --version
     return root.exit(asked);
   }
-  for (const Command& command : commands) {
-    if (!command.app->parsed()) continue;
-    finish_options(*command.app);
-    command.run();
-    check_stdout();
-    return 0;
-  }
-  refuse_command(root, commands);
+  dispatch(root, commands);
+  check_stdout();
+  return 0;
 }
 
 }  // namespace

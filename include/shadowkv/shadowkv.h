@@ -35,8 +35,9 @@ struct ModelInfo {
   std::string architecture;
   int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, inner = 0;
   int64_t vocab_size = 0;
-  int64_t context = 0;  // tokens the model was trained for
-  int64_t parameters = 0;
+  int64_t context = 0;           // tokens the model was trained for
+  int64_t parameters = 0;        // embeddings counted once when tied
+  bool tied_embeddings = false;  // the table of embeddings is also the last matrix
   bool has_tokenizer = false;
 };
 
@@ -110,6 +111,14 @@ struct SessionStatistics {
   int64_t slot_hits = 0;                // of them found in the slot cache
 };
 
+// Runs of one op (src/kernels/kernels.h) on matrices of one size.
+struct OpTime {
+  std::string op;
+  int64_t rows = 0, columns = 0;  // of its weight matrix; 0 where it has none
+  int64_t runs = 0;
+  double seconds = 0;  // of all of them
+};
+
 // Sequences in flight under one or more methods that share one exact prefill. The building block of
 // everything below; logits are float32 over the vocabulary.
 class Session {
@@ -133,6 +142,12 @@ class Session {
   // For benchmarks: a method's choices are paid for, then replaced by ones of which that share [0, 1] is
   // found in the slot cache; negative: choices stand.
   virtual void force_hit_share(int64_t method, double share) = 0;
+  // For benchmarks: from now on every op is timed (or none). Ops then run one after the other, even those
+  // that overlap otherwise. On a GPU a step is recorded at its second time and replayed from the third on,
+  // marks between ops included: only from then on do times hold no gaps between launches.
+  virtual void time_ops(bool on) = 0;
+  // Times of the ops since the last call, in order of their first runs. Only while ops are timed.
+  [[nodiscard]] virtual std::vector<OpTime> op_times() = 0;
 
   virtual void remove(SequenceId sequence) = 0;
   [[nodiscard]] virtual SessionStatistics statistics(int64_t method) const = 0;

@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 
 #include "base/check.h"
@@ -35,6 +36,23 @@ class CpuQueue final : public Queue {
   Device& device_;
 };
 
+// Queues run at once, so that an op is over when it returns.
+class CpuOpClock final : public OpClock {
+ protected:
+  void mark(Queue& /*queue*/, int64_t index) override {
+    points_.resize(static_cast<std::size_t>(index) + 1);
+    points_.back() = std::chrono::steady_clock::now();
+  }
+  void wait() override {}
+  [[nodiscard]] double between(int64_t index) const override {
+    const auto i = static_cast<std::size_t>(index);
+    return std::chrono::duration<double>(points_[i + 1] - points_[i]).count();
+  }
+
+ private:
+  std::vector<std::chrono::steady_clock::time_point> points_;
+};
+
 class CpuDevice final : public Device {
  public:
   explicit CpuDevice(const CpuDeviceOptions& options) : pool_(options.threads), queue_(*this) {
@@ -59,6 +77,7 @@ class CpuDevice final : public Device {
     return static_cast<std::byte*>(data);
   }
   void free_raw(Tier /*tier*/, std::byte* data, int64_t /*bytes*/) noexcept override { std::free(data); }
+  [[nodiscard]] std::unique_ptr<OpClock> make_op_clock() override { return std::make_unique<CpuOpClock>(); }
 
  private:
   ThreadPool pool_;

@@ -194,6 +194,53 @@ std::unique_ptr<Graph> CudaQueue::record(const std::function<void()>& body) {
   return end_capture();
 }
 
+// ---- op times ---------------------------------------------------------------------------------------------
+
+namespace {
+
+// Events between ops; in a recording they become nodes of the graph and are taken anew at each replay.
+class CudaOpClock final : public OpClock {
+ public:
+  ~CudaOpClock() override {
+    for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  }
+
+ protected:
+  void mark(Queue& queue, int64_t index) override {
+    while (static_cast<int64_t>(events_.size()) <= index) {
+      events_.emplace_back();
+      check_cuda(cudaEventCreate(&events_.back()), "making an event");
+    }
+    queue_ = &as_cuda(queue);
+    const cudaStream_t stream = queue_->stream();
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream, &status), "asking for a recording");
+    const unsigned flags =
+        status == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    check_cuda(cudaEventRecordWithFlags(events_[static_cast<std::size_t>(index)], stream, flags),
+               "marking the end of an op");
+  }
+  void wait() override {
+    if (queue_ != nullptr) queue_->synchronize();
+  }
+  [[nodiscard]] double between(int64_t index) const override {
+    const auto i = static_cast<std::size_t>(index);
+    float milliseconds = 0;
+    check_cuda(cudaEventElapsedTime(&milliseconds, events_[i], events_[i + 1]), "reading the time of an op");
+    return 1e-3 * milliseconds;
+  }
+
+ private:
+  std::vector<cudaEvent_t> events_;
+  CudaQueue* queue_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<OpClock> CudaDevice::make_op_clock() {
+  return std::make_unique<CudaOpClock>();
+}
+
 // ---- device -----------------------------------------------------------------------------------------------
 
 CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordinal), pool_(options.threads) {
@@ -229,7 +276,7 @@ void CudaDevice::make_queues() {
 }
 
 Lane CudaDevice::lane(int index) {
-  if (index == 0) return {*compute_, *copy_};
+  if (index == 0) return {compute(), copy()};
   const auto side = static_cast<std::size_t>(index - 1);
   return {*side_compute_.at(side), *side_copy_.at(side)};
 }

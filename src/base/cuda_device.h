@@ -87,8 +87,8 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] DeviceKind kind() const override { return DeviceKind::cuda; }
   [[nodiscard]] Queue& compute() override { return *compute_; }
-  [[nodiscard]] Queue& copy() override { return *copy_; }
-  [[nodiscard]] int lanes() const override { return kLanes; }
+  [[nodiscard]] Queue& copy() override { return op_clock() == nullptr ? *copy_ : *compute_; }
+  [[nodiscard]] int lanes() const override { return op_clock() == nullptr ? kLanes : 1; }
   [[nodiscard]] Lane lane(int index) override;
   [[nodiscard]] ThreadPool& threads() override { return pool_; }
   [[nodiscard]] DType activation_dtype() const override { return DType::bf16; }
@@ -110,6 +110,7 @@ class CudaDevice final : public Device {
  protected:
   std::byte* allocate_raw(Tier tier, int64_t bytes) override;
   void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept override;
+  [[nodiscard]] std::unique_ptr<OpClock> make_op_clock() override;
 
  private:
   // Five: up to four parts of a step, and what is written beside them.

@@ -109,6 +109,23 @@ int64_t Device::address_epoch() const {
   return address_epoch_;
 }
 
+OpClock& Device::start_op_clock() {
+  change_op_clock(make_op_clock());
+  return *op_clock_;
+}
+
+void Device::stop_op_clock() {
+  change_op_clock(nullptr);
+}
+
+void Device::change_op_clock(std::unique_ptr<OpClock> clock) {
+  copy().synchronize();
+  compute().synchronize();
+  op_clock_ = std::move(clock);
+  const std::lock_guard lock(mutex_);
+  ++address_epoch_;
+}
+
 void Device::set_budget(Tier tier, int64_t bytes) {
   const std::lock_guard lock(mutex_);
   use_.budget[static_cast<std::size_t>(tier)] = bytes;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/op_clock.h"
 #include "base/parallel.h"
 
 namespace shadowkv {
@@ -123,9 +124,15 @@ class Device {
   void add_relief(const void* owner, Relief relief);
   void remove_relief(const void* owner);
 
-  // Grows whenever memory for tables or activations is allocated: while it stands still, addresses that a
-  // recorded graph holds are valid.
+  // Grows whenever memory for tables or activations is allocated, or the op clock starts or stops: while it
+  // stands still, a recorded graph may serve again.
   [[nodiscard]] int64_t address_epoch() const;
+
+  // Times every op until it is stopped (base/op_clock.h). Meanwhile copy() is compute(), so that ops run one
+  // after the other and each one's time is its own.
+  OpClock& start_op_clock();
+  void stop_op_clock();
+  [[nodiscard]] OpClock* op_clock() const { return op_clock_.get(); }  // null: ops are not timed
 
   void set_budget(Tier tier, int64_t bytes);
   [[nodiscard]] MemoryUse memory() const;
@@ -135,13 +142,16 @@ class Device {
   Device() = default;
   virtual std::byte* allocate_raw(Tier tier, int64_t bytes) = 0;  // nullptr when there is none
   virtual void free_raw(Tier tier, std::byte* data, int64_t bytes) noexcept = 0;
+  [[nodiscard]] virtual std::unique_ptr<OpClock> make_op_clock() = 0;
 
  private:
   friend class Buffer;
   void release(Buffer& buffer) noexcept;
   [[nodiscard]] bool reserve(Tier tier, Purpose purpose, int64_t bytes);
   [[nodiscard]] bool relieve(int64_t bytes);
+  void change_op_clock(std::unique_ptr<OpClock> clock);
 
+  std::unique_ptr<OpClock> op_clock_;
   std::vector<std::pair<const void*, Relief>> reliefs_;
   mutable std::mutex mutex_;
   MemoryUse use_;              // guarded by mutex_

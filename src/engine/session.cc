@@ -1,5 +1,6 @@
 #include "engine/session.h"
 
+#include <algorithm>
 #include <set>
 
 #include "base/bytes.h"
@@ -38,7 +39,9 @@ ModelSession::ModelSession(const ModelConfig& model, DType compute, Transformer&
   attention_ = std::make_unique<SharedPrefill>(prefill_, std::move(made));
 }
 
-ModelSession::~ModelSession() = default;
+ModelSession::~ModelSession() {
+  if (times_ops_) device_.stop_op_clock();
+}
 
 ModelSession::Sequence& ModelSession::at(SequenceId id) {
   const auto found = sequences_.find(id);
@@ -156,6 +159,31 @@ void ModelSession::fill(SequenceId id, int64_t tokens, uint64_t seed) {
 void ModelSession::force_hit_share(int64_t method, double share) {
   attention_->select(method);
   attention_->force_hit_share(share);
+}
+
+void ModelSession::time_ops(bool on) {
+  if (on) {
+    device_.start_op_clock();
+  } else {
+    device_.stop_op_clock();
+  }
+  times_ops_ = on;
+}
+
+std::vector<OpTime> ModelSession::op_times() {
+  require(times_ops_, "times of ops were asked for, but none are timed; call time_ops(true) first");
+  std::vector<OpTime> times;
+  for (const OpRun& run : device_.op_clock()->read()) {
+    auto found = std::find_if(times.begin(), times.end(), [&](const OpTime& time) {
+      return time.op == run.op && time.rows == run.rows && time.columns == run.columns;
+    });
+    if (found == times.end()) {
+      found = times.insert(found, {.op = run.op, .rows = run.rows, .columns = run.columns});
+    }
+    found->runs += 1;
+    found->seconds += run.seconds;
+  }
+  return times;
 }
 
 void ModelSession::remove(SequenceId id) {

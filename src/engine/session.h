@@ -30,6 +30,8 @@ class ModelSession final : public Session {
   std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) override;
   void fill(SequenceId sequence, int64_t tokens, uint64_t seed) override;
   void force_hit_share(int64_t method, double share) override;
+  void time_ops(bool on) override;
+  [[nodiscard]] std::vector<OpTime> op_times() override;
   void remove(SequenceId sequence) override;
   [[nodiscard]] SessionStatistics statistics(int64_t method) const override;
 
@@ -57,6 +59,7 @@ class ModelSession final : public Session {
   int64_t methods_;
   std::map<SequenceId, Sequence> sequences_;
   SequenceId next_id_ = 0;
+  bool times_ops_ = false;
 };
 
 }  // namespace shadowkv

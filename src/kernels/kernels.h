@@ -406,4 +406,22 @@ struct ForceChoiceParams {
 };
 void force_choice(Queue& queue, const ForceChoiceParams& params);
 
+// ---- ceilings for benchmarks ------------------------------------------------------------------------------
+
+// Reads memory from end to end: folded = exclusive or of all numbers. Bound: bytes.
+struct ReadMemoryParams {
+  TensorView from;    // [n] int64, n even
+  TensorView folded;  // [1] int64
+};
+void read_memory(Queue& queue, const ReadMemoryParams& params);
+
+// out[i] = piece ids[i] of from, which may lie in host memory: what fetching misses is at its simplest.
+// Bound: bytes of out over the rate of the memory that `from` lies in.
+struct GatherPiecesParams {
+  TensorView from;  // [pieces, n] uint8, n a multiple of 16
+  TensorView ids;   // [T] int32, all in [0, pieces)
+  TensorView out;   // [T, n] uint8
+};
+void gather_pieces(Queue& queue, const GatherPiecesParams& params);
+
 }  // namespace shadowkv

@@ -39,7 +39,9 @@
   X(merge_attention, MergeAttentionParams)       \
   X(pick_likeliest, PickLikeliestParams)         \
   X(randomize_rows, RandomizeRowsParams)         \
-  X(force_choice, ForceChoiceParams)
+  X(force_choice, ForceChoiceParams)             \
+  X(read_memory, ReadMemoryParams)               \
+  X(gather_pieces, GatherPiecesParams)
 
 #define SHADOWKV_DECLARE_TWIN(name, Params) void name(Queue& queue, const Params& params);
 
@@ -55,12 +57,29 @@ SHADOWKV_FOR_EACH_OP(SHADOWKV_DECLARE_TWIN)
 
 namespace shadowkv {
 
+// What an op clock tells runs of one op apart by: the size of its weight matrix.
+template <typename Params>
+[[nodiscard]] OpRun op_run(const char* op, const Params& /*params*/) {
+  return {.op = op};
+}
+inline OpRun op_run(const char* op, const MatmulParams& params) {
+  return {.op = op, .rows = params.weight.shape[0], .columns = params.weight.shape[1]};
+}
+
+template <typename Params>
+void run_twin(void (*twin)(Queue&, const Params&), const char* op, Queue& queue, const Params& params) {
+  OpClock* clock = queue.device().op_clock();
+  if (clock != nullptr) clock->before(queue);
+  twin(queue, params);
+  if (clock != nullptr) clock->after(queue, op_run(op, params));
+}
+
 // Runs the twin of the queue's device.
 #ifdef SHADOWKV_CUDA
 #define SHADOWKV_DISPATCH(name, queue, params) \
-  ((queue).kind() == DeviceKind::cuda ? cuda::name(queue, params) : cpu::name(queue, params))
+  run_twin((queue).kind() == DeviceKind::cuda ? &cuda::name : &cpu::name, #name, queue, params)
 #else
-#define SHADOWKV_DISPATCH(name, queue, params) cpu::name(queue, params)
+#define SHADOWKV_DISPATCH(name, queue, params) run_twin(&cpu::name, #name, queue, params)
 #endif
 
 }  // namespace shadowkv

@@ -1,0 +1,168 @@
+#include "bench_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/check.h"
+#include "bench_needs.h"
+
+namespace shadowkv::apps {
+namespace {
+
+void check_word(std::string_view option, const std::string& word, std::string_view one,
+                std::string_view other) {
+  require(word.empty() || word == one || word == other, "{} is \"{}\"; it must be {} or {}", option, word,
+          one, other);
+}
+
+bool is_known_option(std::string_view name) {
+  const auto options = list_options(AttentionConfig{});
+  return std::any_of(options.begin(), options.end(),
+                     [&](const AttentionOption& option) { return option.name == name; });
+}
+
+// The settings that --storage and --place mean for a method.
+std::string settings_for(const AttentionConfig& config, const BenchArguments& a) {
+  std::vector<std::string> settings;
+  if (!a.storage.empty()) settings.push_back("values=" + a.storage);
+  if (config.method == Method::shadow) {
+    if (!a.storage.empty()) settings.push_back("factors=" + a.storage);
+    if (!a.storage.empty() && config.index == IndexKind::landmarks && is_known_option("landmarks")) {
+      settings.push_back("landmarks=" + a.storage);
+    }
+    if (!a.place.empty()) settings.push_back("placement=" + a.place);
+  }
+  return fmt::format("{}", fmt::join(settings, ","));
+}
+
+// The item with those settings before its own, which win.
+std::string spelled_out(const std::string& item, const BenchArguments& a) {
+  const std::size_t colon = item.find(':');
+  const std::string given = item.substr(0, colon);
+  const std::string name = given == "shadow" ? a.preset : given;
+  const std::string own = colon == std::string::npos ? "" : item.substr(colon + 1);
+  const std::string whole = own.empty() ? name : name + ":" + own;
+  const std::string added = settings_for(parse_attention(whole), a);
+  if (added.empty()) return whole;
+  return name + ":" + added + (own.empty() ? "" : "," + own);
+}
+
+}  // namespace
+
+void add_methods_options(CLI::App& app, BenchArguments& a) {
+  add_methods_option(app, a.methods);
+  const std::string group = "Methods";
+  add_text(app, {"--preset", "NAME", "What shadow in --method starts from: default or paper", group},
+           a.preset);
+  add_text(app,
+           {"--storage", "TYPE",
+            "bfloat16 or int8 for values, factors and landmarks [default: as the method has it]", group},
+           a.storage);
+  add_text(app,
+           {"--place", "TIER",
+            "Values in host memory always (host) or where there is room (spill) [default: as the method "
+            "has it]",
+            group},
+           a.place);
+}
+
+void add_cell_options(CLI::App& app, BenchArguments& a, bool may_choose_batch) {
+  add_text(app, {"--context", "TOKENS", "Tokens that sequences hold, separated by commas", ""}, a.contexts);
+  add_text(app,
+           {"--batch", "SEQUENCES",
+            may_choose_batch ? "Sequences decoded together, separated by commas; auto: the most that fit"
+                             : "Sequences decoded together, separated by commas",
+            ""},
+           a.batches);
+}
+
+void add_hit_rate_option(CLI::App& app, BenchArguments& a) {
+  add_text(app,
+           {"--hit-rate", "SHARE",
+            "Force that share (0 to 1) of the choices to be found in the slot cache, after choosing has "
+            "been paid for; natural: as they come",
+            ""},
+           a.hit_rate);
+}
+
+void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup) {
+  add_whole(app, {"--steps", "STEPS", "Timed decode steps, at least 1", ""}, {1, 1'000'000}, a.steps);
+  add_whole(app, {"--warmup", "STEPS", "Decode steps before those timed", ""}, {least_warmup, 1'000'000},
+            a.warmup);
+}
+
+void add_json_option(CLI::App& app, BenchArguments& a) {
+  add_text(app,
+           {"--json", "FILE",
+            "Write the results as JSON too; - prints JSON in place of the tables [default: none]", ""},
+           a.json);
+}
+
+std::vector<NamedMethod> bench_methods(const BenchArguments& a) {
+  check_word("--storage", a.storage, "bfloat16", "int8");
+  check_word("--place", a.place, "host", "spill");
+  require(preset(a.preset).method == Method::shadow,
+          "--preset is \"{}\", which chooses nothing; name it in --method, and give default or paper here",
+          a.preset);
+  MethodsArguments spelled{{}, a.methods.fallback};
+  std::vector<std::string> texts = a.methods.texts;
+  if (texts.empty()) texts.push_back(a.methods.fallback);
+  for (const std::string& text : texts) {
+    for (const std::string& item : split_methods(text)) spelled.texts.push_back(spelled_out(item, a));
+  }
+  return methods_of(spelled);
+}
+
+std::vector<Cell> cells_of(const BenchArguments& a, bool may_choose_batch) {
+  const auto contexts = parse_wholes(a.contexts, "--context", {1, int64_t{1} << 32});
+  const bool choose = may_choose_batch && a.batches == "auto";
+  const auto batches =
+      choose ? std::vector<int64_t>{0} : parse_wholes(a.batches, "--batch", {1, int64_t{1} << 20});
+  std::vector<Cell> cells;
+  for (const int64_t context : contexts) {
+    for (const int64_t batch : batches) cells.push_back({context, batch});
+  }
+  return cells;
+}
+
+std::optional<double> forced_hits_of(const BenchArguments& a) {
+  if (a.hit_rate == "natural") return std::nullopt;
+  double share = -1;
+  const char* end = a.hit_rate.data() + a.hit_rate.size();
+  const auto [rest, error] = std::from_chars(a.hit_rate.data(), end, share);
+  require(error == std::errc() && rest == end && share >= 0 && share <= 1,
+          "--hit-rate is \"{}\"; it must be natural or a share in [0, 1]", a.hit_rate);
+  return share;
+}
+
+void check_cells(const ModelInfo& model, std::span<const Cell> cells, int64_t growth) {
+  for (const Cell& cell : cells) {
+    require(cell.context + growth <= model.context,
+            "--context {} and {} tokens to decode are over the context of {}, {}; shorten --context or "
+            "--steps",
+            cell.context, growth, model.name, model.context);
+  }
+}
+
+// A forced choice takes one chunk of each of `candidates` ranges of the open ones, another whenever it is to
+// miss. A range must hold more chunks than the slots hold selections: else a chunk whose turn comes again is
+// still there.
+void check_forced(std::span<const NamedMethod> methods, std::span<const Cell> cells) {
+  for (const NamedMethod& method : methods) {
+    if (method.config.method == Method::full) continue;
+    for (const Cell& cell : cells) {
+      const ChunkCounts chunks = chunk_counts(method.config, cell.context);
+      const auto turn = static_cast<int64_t>(method.config.slot_selections) + 1;
+      require(
+          turn * chunks.candidates <= chunks.open && chunks.candidates % chunks.chosen == 0,
+          "--hit-rate cannot be forced for {} at {} tokens: that takes {} open chunks ({} for each of {} "
+          "candidates, a multiple of the {} chosen), there are {}; lengthen --context or lower the budget",
+          method.label, cell.context, turn * chunks.candidates, turn, chunks.candidates, chunks.chosen,
+          chunks.open);
+    }
+  }
+}
+
+}  // namespace shadowkv::apps

@@ -1,0 +1,66 @@
+#include "bench_stages.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace shadowkv::apps {
+namespace {
+
+struct Place {
+  std::string_view op, stage;
+};
+
+constexpr Place kPlaces[] = {
+    {"matmul", "matrices"},
+    {"embed", "norms"},
+    {"rms_norm", "norms"},
+    {"silu_mul", "norms"},
+    // New tokens become part of what is held.
+    {"rotate", "append"},
+    {"store_rows", "append"},
+    {"store_resident", "append"},
+    {"project_keys", "append"},
+    {"sketch_encode", "append"},
+    {"update_means", "append"},
+    {"column_mean", "append"},
+    {"fit_basis", "append"},
+    {"chunk_means", "append"},
+    {"store_outliers", "append"},
+    {"sketch_scores", "score"},
+    {"landmark_scores", "score"},
+    {"mask_outliers", "select"},
+    {"rank_groups", "select"},
+    {"top_k", "select"},
+    {"find_slots", "select"},
+    {"candidate_scores", "select"},
+    {"assign_slots", "select"},
+    {"rebuild_keys", "rebuild"},
+    {"fill_keys", "rebuild"},
+    {"gather_values", "gather"},
+    {"prefill_attention", "attend"},
+    {"paged_attention", "attend"},
+    {"resident_attention", "attend"},
+    {"slot_attention", "attend"},
+    {"merge_attention", "attend"},
+    {"pick_likeliest", "other"},
+    {"force_choice", "other"},
+};
+
+}  // namespace
+
+std::string_view stage_of(std::string_view op) {
+  const auto* place = std::find_if(std::begin(kPlaces), std::end(kPlaces),
+                                   [op](const Place& known) { return known.op == op; });
+  return place == std::end(kPlaces) ? "other" : place->stage;
+}
+
+std::array<double, kStages.size()> stage_seconds(const std::vector<OpTime>& times) {
+  std::array<double, kStages.size()> seconds{};
+  for (const OpTime& time : times) {
+    const auto* stage = std::find(kStages.begin(), kStages.end(), stage_of(time.op));
+    seconds[static_cast<std::size_t>(stage - kStages.begin())] += time.seconds;
+  }
+  return seconds;
+}
+
+}  // namespace shadowkv::apps

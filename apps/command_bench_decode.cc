@@ -1,0 +1,281 @@
+// shadowkv bench decode: milliseconds of decode steps over made-up state, what they move, and how far that is
+// from what the machine gives.
+#include <fmt/format.h>
+
+#include <memory>
+#include <utility>
+
+#include "base/bytes.h"
+#include "bench_needs.h"
+#include "bench_report.h"
+#include "bench_run.h"
+#include "bench_stages.h"
+#include "commands.h"
+#include "engine_loading.h"
+#include "progress.h"
+#include "table.h"
+
+namespace shadowkv::apps {
+namespace {
+
+struct Row {
+  Cell cell = {};
+  std::string method = {};
+  std::string error = {};  // why it did not run; then the rest is empty
+  StepTimes step{{0}};
+  SessionStatistics statistics = {};   // of the timed steps; bytes held by the method
+  std::array<int64_t, 2> all_bytes{};  // held by everything, weights included
+  StepShares shares = {};
+  StepNeeds needs = {};
+  Roofline bound = {};
+  std::array<double, kStages.size()> stage_s{};
+};
+
+// Everything a row is made from.
+struct Run {
+  const BenchArguments& a;
+  Engine& engine;
+  const Ceilings& ceilings;
+  std::optional<double> forced_hits;
+};
+
+constexpr int64_t kCheckedSteps = 2;  // one before the timed ones, one after
+
+int64_t growth_of(const BenchArguments& a) {
+  return a.warmup + a.steps + kCheckedSteps + MadeUpBatch::kOpSteps;
+}
+
+SessionStatistics since(const SessionStatistics& before, SessionStatistics now) {
+  now.decode_steps -= before.decode_steps;
+  now.context_tokens -= before.context_tokens;
+  now.attended_tokens -= before.attended_tokens;
+  now.chosen_chunks -= before.chosen_chunks;
+  now.slot_hits -= before.slot_hits;
+  return now;
+}
+
+// Of the timed steps: hits as counted, the host's share of the values from the bytes held there.
+StepShares shares_of(const Run& run, const NamedMethod& method, const Row& row) {
+  const SessionStatistics& s = row.statistics;
+  const SequenceFootprint one = run.engine.footprint(method.config, row.cell.context + growth_of(run.a));
+  const auto values = static_cast<double>((one.host + one.either) * row.cell.batch);
+  return {.hits = s.chosen_chunks == 0
+                      ? 1.0
+                      : static_cast<double>(s.slot_hits) / static_cast<double>(s.chosen_chunks),
+          .on_host = values == 0 ? 0.0 : std::min(1.0, static_cast<double>(s.held_bytes[1]) / values)};
+}
+
+Row measure(const Run& run, const NamedMethod& method, const Cell& cell) {
+  MadeUpBatch batch(
+      run.engine,
+      {.config = &method.config, .cell = cell, .growth = growth_of(run.a), .forced_hits = run.forced_hits});
+  Row row{.cell = {cell.context, batch.size()}, .method = method.label};
+  batch.checked_step();
+  for (int64_t s = 0; s < run.a.warmup; ++s) batch.step();
+  const SessionStatistics before = batch.statistics();
+  std::vector<double> ms;
+  for (int64_t s = 0; s < run.a.steps; ++s) {
+    const Stopwatch watch;
+    batch.step();
+    ms.push_back(1e3 * watch.seconds());
+  }
+  row.step = StepTimes(std::move(ms));
+  row.statistics = since(before, batch.statistics());
+  row.all_bytes = run.engine.memory().held;
+  batch.checked_step();
+  row.stage_s = stage_seconds(batch.op_times());
+  row.shares = shares_of(run, method, row);
+  const int64_t number_bytes = run.a.engine.dtype == "float32" ? 4 : 2;
+  const ModelInfo& model = run.engine.model();
+  row.needs = step_needs(model, sequence_needs(model, method.config, cell.context, number_bytes),
+                         row.cell.batch, row.shares, number_bytes);
+  row.bound = roofline(row.needs, run.ceilings);
+  return row;
+}
+
+// What does not fit is a row that says so; the others still run.
+Row measure_or_explain(const Run& run, const NamedMethod& method, const Cell& cell) {
+  try {
+    return measure(run, method, cell);
+  } catch (const OutOfMemory& error) {
+    return {.cell = cell, .method = method.label, .error = error.what()};
+  }
+}
+
+double step_s(const Row& row) {
+  return 1e-3 * row.step.median();
+}
+
+std::string hits_text(const Row& row, bool forced) {
+  if (row.statistics.chosen_chunks == 0) return "-";
+  return percent(row.shares.hits) + (forced ? " forced" : "");
+}
+
+// "45.1 (88.4 %)": GB/s and their share of the ceiling; a dash for nothing moved.
+std::string rate_text(double bytes, double bound_s, const Row& row) {
+  if (bytes == 0) return "-";
+  return fmt::format("{} ({})", gigabytes(bytes / step_s(row)), percent(bound_s / step_s(row)));
+}
+
+std::string table_of(const std::vector<Row>& rows, const MethodNames& names, bool forced) {
+  Table table({"method", "context", "batch", "ms/step", "min", "max", "tok/s", "device", "host", "slot hits",
+               "link GB/s", "memory GB/s", "bound ms", "by", "of roofline"});
+  for (const Row& row : rows) {
+    std::vector<std::string> cells = {names.of(row.method), fmt::format("{}", row.cell.context),
+                                      row.cell.batch == 0 ? "auto" : fmt::format("{}", row.cell.batch)};
+    if (row.error.empty()) {
+      const double bound = row.bound.seconds();
+      for (const double share : {0.5, 0.0, 1.0}) cells.push_back(fmt::format("{:.2f}", row.step.at(share)));
+      cells.push_back(fmt::format("{:.1f}", static_cast<double>(row.cell.batch) / step_s(row)));
+      for (const int64_t bytes : row.all_bytes) cells.push_back(format_bytes(bytes));
+      cells.push_back(hits_text(row, forced));
+      cells.push_back(rate_text(row.needs.link_bytes, row.bound.link_s, row));
+      cells.push_back(rate_text(row.needs.memory_bytes, row.bound.memory_s, row));
+      cells.push_back(fmt::format("{:.2f}", 1e3 * bound));
+      cells.emplace_back(row.bound.bound());
+      cells.push_back(percent(bound / step_s(row)));
+    } else {
+      cells.emplace_back("no room");
+      cells.resize(15, "-");
+    }
+    table.add(cells);
+  }
+  return table.text();
+}
+
+std::string stage_table_of(const std::vector<Row>& rows, const MethodNames& names) {
+  std::vector<std::string> header = {"ms a stage", "context", "batch"};
+  header.insert(header.end(), kStages.begin(), kStages.end());
+  header.emplace_back("sum");
+  Table table(header);
+  for (const Row& row : rows) {
+    if (!row.error.empty()) continue;
+    std::vector<std::string> cells = {names.of(row.method), fmt::format("{}", row.cell.context),
+                                      fmt::format("{}", row.cell.batch)};
+    double sum = 0;
+    for (const double seconds : row.stage_s) {
+      cells.push_back(seconds == 0 ? "-" : fmt::format("{:.3f}", 1e3 * seconds));
+      sum += seconds;
+    }
+    cells.push_back(fmt::format("{:.3f}", 1e3 * sum));
+    table.add(cells);
+  }
+  return table.text();
+}
+
+std::string checks_text(const MethodNames& names, std::span<const NamedMethod> methods,
+                        const std::vector<DecodeCheck>& checks) {
+  std::string text;
+  for (std::size_t i = 0; i < checks.size(); ++i) {
+    text += fmt::format(
+        "checked: {}: {} tokens decode as their exact prefill to {:.2f} % of the logits (limit {:.0f} %)\n",
+        names.of(methods[i].label), checks[i].tokens, 100 * checks[i].error, 100 * checks[i].limit);
+  }
+  return text +
+         "checked: in every row, before and after timing, logits are finite and two sequences of the "
+         "same content agree\n";
+}
+
+std::string text_of(const Run& run, std::span<const NamedMethod> methods,
+                    const std::vector<DecodeCheck>& checks, const std::vector<Row>& rows) {
+  const MethodNames names(methods);
+  std::string errors;
+  for (const Row& row : rows) {
+    if (!row.error.empty()) errors = "no room, for example: " + row.error + "\n";
+  }
+  return table_of(rows, names, run.forced_hits.has_value()) + "\n" + stage_table_of(rows, names) + "\n" +
+         names.legend() + checks_text(names, methods, checks) + ceilings_line(run.ceilings) +
+         "ms/step is the median. GB/s, bound and roofline: bytes and operations that a step needs by count, "
+         "at "
+         "those ceilings.\n"
+         "Stages: one step, ops one after the other with a mark between them, so that what overlaps in a "
+         "timed "
+         "step adds up here.\n" +
+         errors;
+}
+
+Json row_json(const Row& row, bool forced) {
+  Json json = {{"context", row.cell.context}, {"batch", row.cell.batch}, {"method", row.method}};
+  if (!row.error.empty()) {
+    json["error"] = row.error;
+    return json;
+  }
+  const double seconds = step_s(row);
+  json["step_ms"] = to_json(row.step);
+  json["tokens_per_s"] = static_cast<double>(row.cell.batch) / seconds;
+  json["held_bytes"] = {{"device", row.all_bytes[0]}, {"host", row.all_bytes[1]}};
+  json["slot_hit_share"] = row.statistics.chosen_chunks == 0 ? Json(nullptr) : Json(row.shares.hits);
+  json["hits_forced"] = forced;
+  json["values_on_host_share"] = row.shares.on_host;
+  json["link"] = {{"bytes_a_step", row.needs.link_bytes},
+                  {"piece_bytes", row.needs.piece_bytes},
+                  {"bytes_per_s", row.needs.link_bytes / seconds},
+                  {"share_of_ceiling", row.bound.link_s / seconds}};
+  json["memory"] = {{"bytes_a_step", row.needs.memory_bytes},
+                    {"bytes_per_s", row.needs.memory_bytes / seconds},
+                    {"share_of_ceiling", row.bound.memory_s / seconds}};
+  json["products"] = {{"flop_a_step", row.needs.flops}, {"share_of_ceiling", row.bound.product_s / seconds}};
+  json["roofline"] = {{"ms", 1e3 * row.bound.seconds()},
+                      {"bound", row.bound.bound()},
+                      {"share", row.bound.seconds() / seconds}};
+  Json& stages = json["stage_ms"] = Json::object();
+  for (std::size_t i = 0; i < kStages.size(); ++i) stages[std::string(kStages[i])] = 1e3 * row.stage_s[i];
+  json["statistics"] = to_json(row.statistics);
+  return json;
+}
+
+Json report(const Run& run, std::span<const NamedMethod> methods, const std::vector<DecodeCheck>& checks,
+            const std::vector<Row>& rows) {
+  Json json = head_json(run.engine, run.a);
+  json["forced_hit_share"] = run.forced_hits ? Json(*run.forced_hits) : Json(nullptr);
+  json["attention"] = attention_json(methods);
+  json["ceilings"] = to_json(run.ceilings);
+  Json& checked = json["checks"] = Json::object();
+  for (std::size_t i = 0; i < checks.size(); ++i) {
+    checked[methods[i].label] = {
+        {"tokens", checks[i].tokens}, {"error", checks[i].error}, {"limit", checks[i].limit}};
+  }
+  Json& list = json["rows"] = Json::array();
+  for (const Row& row : rows) list.push_back(row_json(row, run.forced_hits.has_value()));
+  return json;
+}
+
+void run_bench(const BenchArguments& a) {
+  check_model_options(a.engine);
+  std::vector<NamedMethod> methods = bench_methods(a);
+  const std::vector<Cell> cells = cells_of(a, true);
+  const std::optional<double> forced = forced_hits_of(a);
+  for (NamedMethod& method : methods) method.config = resolve(a.engine, method.config).config;
+  check_cells(read_model_info(a.engine), cells, growth_of(a));
+  if (forced) check_forced(methods, cells);
+  BenchOutput output(a.json);
+  const Ceilings ceilings = measure_ceilings(a.engine);
+  const std::unique_ptr<Engine> engine = load_engine(a.engine);
+  const Run run{a, *engine, ceilings, forced};
+  std::vector<DecodeCheck> checks;
+  for (const NamedMethod& method : methods) checks.push_back(check_decode(*engine, method));
+  std::vector<Row> rows;
+  for (const Cell& cell : cells) {
+    for (const NamedMethod& method : methods) rows.push_back(measure_or_explain(run, method, cell));
+  }
+  print_notes(methods);
+  output.print(report(run, methods, checks, rows), text_of(run, methods, checks, rows));
+}
+
+}  // namespace
+
+Command add_bench_decode(CLI::App& bench) {
+  CLI::App& app = add_subcommand(
+      bench, "decode",
+      "Time decode steps over made-up state, against what this machine's memories and link give.");
+  const auto arguments = std::make_shared<BenchArguments>();
+  add_model_options(app, arguments->engine);
+  add_methods_options(app, *arguments);
+  add_cell_options(app, *arguments, true);
+  add_hit_rate_option(app, *arguments);
+  add_step_options(app, *arguments, 2);
+  add_json_option(app, *arguments);
+  return {&app, [arguments] { run_bench(*arguments); }};
+}
+
+}  // namespace shadowkv::apps

@@ -1,0 +1,16 @@
+// The device that EngineOptions ask for.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "base/device.h"
+#include "shadowkv/shadowkv.h"
+
+namespace shadowkv {
+
+// Both throw InvalidInput naming the known values.
+[[nodiscard]] DType compute_dtype(std::string_view name);
+[[nodiscard]] std::unique_ptr<Device> make_device(const EngineOptions& options);
+
+}  // namespace shadowkv
