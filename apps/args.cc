@@ -199,10 +199,13 @@ std::vector<int64_t> parse_wholes(std::string_view text, std::string_view option
 
 void add_model_options(CLI::App& app, EngineOptions& options) {
   const std::string group = "Model";
-  add_path(app, {"-m,--model", "PATH", "GGUF file, or Hugging Face folder with one safetensors file", group},
+  add_path(app,
+           {"-m,--model", "PATH",
+            "GGUF file, or Hugging Face folder with one safetensors file [default: none]", group},
            options.model);
   add_text(app,
-           {"--shape", "NAME", "Run a named shape on random weights instead of a model, such as tiny", group},
+           {"--shape", "NAME",
+            "Run a named shape on random weights instead of a model, such as tiny [default: none]", group},
            options.shape);
   add_path(app,
            {"--tokenizer", "PATH",

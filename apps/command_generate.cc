@@ -60,8 +60,7 @@ void declare(CLI::App& app, Arguments& a) {
 GenerateRequest request_of(const Arguments& a, const Engine& engine, const Prompt& prompt,
                            const AttentionConfig& attention) {
   GenerateRequest request;
-  request.prompt = a.chat ? engine.chat_prompt(prompt.text) : prompt.text;
-  request.prompt_ids = prompt.ids;
+  request.prompt_ids = prompt_ids(engine, prompt, a.chat);
   request.attention = attention;
   request.sampling = a.sampling;
   request.max_new_tokens = a.max_new_tokens;

@@ -33,7 +33,7 @@ int run_and_report(const std::function<int()>& body) {
   } catch (const CLI::Error& error) {
     return report(2, std::string(error.what()) + "; see shadowkv --help");
   } catch (const OutOfMemory& error) {
-    return report(3, error.what());
+    return report(2, error.what());
   } catch (const std::bad_alloc&) {
     return report(3, "the machine's memory ran out; use a shorter context or a smaller batch");
   } catch (const DeviceFailure& error) {

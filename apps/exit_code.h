@@ -1,5 +1,5 @@
-// The one place where failures become exit codes: 2 bad input, 3 out of memory, 4 device failure,
-// 130 interrupted, 1 anything else.
+// The one place where failures become exit codes: 2 bad input, more than the memory budgets hold included,
+// 3 the machine's own memory ran out, 4 device failure, 130 interrupted, 1 anything else.
 #pragma once
 
 #include <functional>

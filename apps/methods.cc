@@ -39,8 +39,8 @@ void add_attention_options(CLI::App& app, AttentionArguments& arguments) {
              arguments.changes.emplace_back(name, value);
            },
            option.help)
-        ->option_text(fmt::format("VALUE [default: {}]", option.value))
-        ->type_name("VALUE")
+        ->option_text(fmt::format("{} [default: {}]", option.unit, option.value))
+        ->type_name(option.unit)
         ->group(group);
   }
 }

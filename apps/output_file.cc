@@ -14,6 +14,8 @@ OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)) {
   std::error_code ignored;
   require(!std::filesystem::is_directory(path_, ignored), "cannot write {}: it is a folder; name a file",
           path_.string());
+  require(!std::filesystem::exists(path_, ignored) || std::filesystem::is_regular_file(path_, ignored),
+          "cannot write {}: it is no regular file; name a file", path_.string());
   temporary_ = fmt::format("{}.{}.partial", path_.string(), getpid());
   stream_.open(temporary_, std::ios::binary | std::ios::trunc);
   require(stream_.is_open(), "cannot write {}: {}; choose another place", path_.string(),

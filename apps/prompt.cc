@@ -143,7 +143,7 @@ void require_utf8(std::string_view text, std::string_view source) {
 
 std::vector<int32_t> prompt_ids(const Engine& engine, const Prompt& prompt, bool chat) {
   if (!prompt.ids.empty()) return prompt.ids;
-  return engine.tokenize(chat ? engine.chat_prompt(prompt.text) : prompt.text);
+  return chat ? engine.chat_prompt(prompt.text) : engine.tokenize(prompt.text);
 }
 
 }  // namespace shadowkv::apps

@@ -21,10 +21,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 endif()
-add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo>")
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo;-Werror=all-warnings>")
 
-target_compile_definitions(shadowkv_options INTERFACE SHADOWKV_CUDA)
-target_link_libraries(shadowkv_options INTERFACE CUDA::cudart_static)
 # A binary also runs where the C++ run time is older; cuBLASLt and cuSOLVER come from the toolkit it was built with,
 # from one beside it, or from the usual place.
 target_link_options(shadowkv_options INTERFACE -static-libstdc++ -static-libgcc)

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   try {
     const auto engine = shadowkv::Engine::load({.model = argv[1]});
     shadowkv::GenerateRequest request;
-    request.prompt = engine->chat_prompt(argv[2]);
+    request.prompt_ids = engine->chat_prompt(argv[2]);
     request.max_new_tokens = 64;
     const auto result = engine->generate(request, [](const shadowkv::TokenEvent& event) {
       std::cout << event.text << std::flush;

@@ -74,7 +74,8 @@ struct AttentionConfig {
 // One knob as text, for command lines, configuration files and reports.
 struct AttentionOption {
   std::string name;   // "sparse-budget"
-  std::string help;   // one line, with the unit
+  std::string unit;   // "TOKENS", or what kind of word it takes: "NAME", "TYPE"
+  std::string help;   // one line
   std::string value;  // as set in the config it was listed from
 };
 [[nodiscard]] std::vector<AttentionOption> list_options(const AttentionConfig& config);

@@ -2,8 +2,10 @@
 // it does through this header.
 //
 //   auto engine = shadowkv::Engine::load({.model = "model.gguf"});
-//   shadowkv::GenerateRequest request{.prompt = engine->chat_prompt("Who wrote this?"), .max_new_tokens =
-//   64}; engine->generate(request, [](const shadowkv::TokenEvent& event) {
+//   shadowkv::GenerateRequest request;
+//   request.prompt_ids = engine->chat_prompt("Who wrote this?");
+//   request.max_new_tokens = 64;
+//   engine->generate(request, [](const shadowkv::TokenEvent& event) {
 //     std::cout << event.text << std::flush;
 //     return true;
 //   });
@@ -153,9 +155,10 @@ class Session {
   [[nodiscard]] virtual SessionStatistics statistics(int64_t method) const = 0;
 };
 
+// One a token of the answer, the one that ends it included.
 struct TokenEvent {
   int32_t id = 0;
-  std::string text;  // may be empty while a character is incomplete
+  std::string text;  // what became complete with it; empty while a character is incomplete
 };
 using TokenCallback = std::function<bool(const TokenEvent&)>;  // false ends the answer
 
@@ -202,8 +205,9 @@ class Engine {
   [[nodiscard]] virtual std::vector<int32_t> tokenize(std::string_view text) const = 0;
   [[nodiscard]] virtual std::string detokenize(std::span<const int32_t> ids,
                                                bool skip_special = true) const = 0;
-  // The user's message as the model's chat format wants it, ready for an answer.
-  [[nodiscard]] virtual std::string chat_prompt(std::string_view user_message) const = 0;
+  // The user's message as the model's chat format wants it, ready for an answer. Special tokens spelled in
+  // the message stay plain text.
+  [[nodiscard]] virtual std::vector<int32_t> chat_prompt(std::string_view user_message) const = 0;
   // A function that turns ids into text piece by piece, never half a character; call with -1 at the end.
   [[nodiscard]] virtual std::function<std::string(int32_t)> streaming_detokenizer() const = 0;
 

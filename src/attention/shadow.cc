@@ -143,25 +143,53 @@ void ShadowAttention::fill(SeqId id, int64_t tokens, uint64_t seed) {
   keys_.fill(sequence.row, tokens, seed);
   values_.fill(sequence.row, tokens, seed);
   index_->fill(sequence.row, tokens, seed);
+  const std::vector<int32_t> outliers = made_up_outliers(sequence);
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
-    const ResidentView resident = resident_view(layer);
-    const int64_t outliers = outliers_for(static_cast<int64_t>(segments_.fitted(sequence.row).size()));
-    const int64_t entries = resident.capacity(outliers);
-    QuantizedView rows;  // keys of all heads, then values of all heads
-    rows.data.table = resident.regions;
-    rows.data.seq_stride = 1;
-    rows.data.block_tokens = entries;
-    rows.data.offset = layer * resident.layer_bytes(outliers);
-    rows.data.head_offset = entries * resident.token_bytes();
-    rows.data.token_bytes = resident.token_bytes();
-    rows.data.dtype = resident.dtype;
-    fill_rows(device_.compute(), rows,
-              {.row = sequence.row,
-               .tokens = entries,
-               .heads = 2 * shape_.kv_heads,
-               .elements = shape_.head_dim,
-               .seed = seed + static_cast<uint64_t>(layer)});
+    fill_resident(sequence, layer, seed + static_cast<uint64_t>(layer));
+    const ResidentView view = resident_view(layer);
+    const auto count = static_cast<int64_t>(outliers.size()) / shape_.kv_heads;
+    std::byte* ids = resident_.data(sequence.row) + layer * view.layer_bytes(count) +
+                     2 * shape_.kv_heads * view.capacity(count) * view.token_bytes();
+    device_.compute().copy(ids, outliers.data(), static_cast<int64_t>(outliers.size() * sizeof(int32_t)));
   }
+  device_.compute().synchronize();
+}
+
+void ShadowAttention::fill_resident(const Sequence& sequence, int64_t layer, uint64_t seed) {
+  const ResidentView resident = resident_view(layer);
+  const int64_t outliers = outliers_for(static_cast<int64_t>(segments_.fitted(sequence.row).size()));
+  const int64_t entries = resident.capacity(outliers);
+  QuantizedView rows;  // keys of all heads, then values of all heads
+  rows.data.table = resident.regions;
+  rows.data.seq_stride = 1;
+  rows.data.block_tokens = entries;
+  rows.data.offset = layer * resident.layer_bytes(outliers);
+  rows.data.head_offset = entries * resident.token_bytes();
+  rows.data.token_bytes = resident.token_bytes();
+  rows.data.dtype = resident.dtype;
+  fill_rows(device_.compute(), rows,
+            {.row = sequence.row,
+             .tokens = entries,
+             .heads = 2 * shape_.kv_heads,
+             .elements = shape_.head_dim,
+             .seed = seed});
+}
+
+// [kv_heads, outliers], as many as a prompt of that length would have, spread evenly.
+std::vector<int32_t> ShadowAttention::made_up_outliers(const Sequence& sequence) const {
+  std::vector<int32_t> head;
+  const std::size_t segments = segments_.fitted(sequence.row).size();
+  for (std::size_t segment = 0; segment < segments && index_->wants_outliers(); ++segment) {
+    const Segments::Range range = outlier_range(sequence, segment);
+    const int64_t open = range.end - range.first;
+    for (int64_t i = 0; i < config_.outlier_chunks; ++i) {
+      const int64_t spread = range.first + i * open / std::clamp<int64_t>(open, 1, config_.outlier_chunks);
+      head.push_back(i < open ? static_cast<int32_t>(spread) : -1);
+    }
+  }
+  std::vector<int32_t> all;
+  for (int64_t g = 0; g < shape_.kv_heads; ++g) all.insert(all.end(), head.begin(), head.end());
+  return all;
 }
 
 void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
@@ -215,23 +243,30 @@ void ShadowAttention::keep_resident(int64_t layer, const RawLayer& raw, const To
 }
 
 // The sealed chunks of least cosine of each segment, per KV head.
+// Chunks of a fitted segment that may be outliers: sealed, and not the first of the sequence. Tokens that
+// inherit the segment's basis belong to it here too. Empty where the prompt is that short.
+Segments::Range ShadowAttention::outlier_range(const Sequence& sequence, std::size_t segment) const {
+  const auto& fitted = segments_.fitted(sequence.row);
+  const int64_t sealed = sealed_chunks(sequence.tokens, config_.chunk_size, config_.local_window);
+  const int64_t first = std::max<int64_t>(1, fitted[segment].first / config_.chunk_size);
+  const int64_t end =
+      segment + 1 < fitted.size() ? std::min(sealed, fitted[segment + 1].first / config_.chunk_size) : sealed;
+  return {first, std::max(first, end)};
+}
+
 void ShadowAttention::keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                                     const TensorView& min_cosine) {
   Queue& queue = device_.compute();
   const int64_t chunks = raw.tokens() / config_.chunk_size;
-  const int64_t sealed = sealed_chunks(raw.tokens(), config_.chunk_size, config_.local_window);
   std::vector<float> cosine(static_cast<std::size_t>(shape_.kv_heads * chunks));
   queue.copy(cosine.data(), min_cosine.data, static_cast<int64_t>(cosine.size() * sizeof(float)));
   queue.synchronize();
-  const auto& fitted = segments_.fitted(sequence.row);
-  for (std::size_t segment = 0; segment < fitted.size(); ++segment) {
-    // Tokens that inherit a segment's basis belong to it here too.
-    const int64_t first = std::max<int64_t>(1, fitted[segment].first / config_.chunk_size);
-    const int64_t end = segment + 1 < fitted.size() ? fitted[segment + 1].first / config_.chunk_size : sealed;
+  for (std::size_t segment = 0; segment < segments_.fitted(sequence.row).size(); ++segment) {
+    const Segments::Range range = outlier_range(sequence, segment);
     std::vector<int32_t> ids(static_cast<std::size_t>(shape_.kv_heads * config_.outlier_chunks), -1);
     for (int64_t head = 0; head < shape_.kv_heads; ++head) {
       std::vector<std::pair<float, int32_t>> order;
-      for (int64_t c = first; c < std::min(end, sealed); ++c) {
+      for (int64_t c = range.first; c < range.end; ++c) {
         order.emplace_back(cosine[static_cast<std::size_t>(head * chunks + c)], static_cast<int32_t>(c));
       }
       const auto kept = std::min<std::size_t>(order.size(), static_cast<std::size_t>(config_.outlier_chunks));

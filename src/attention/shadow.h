@@ -87,6 +87,9 @@ class ShadowAttention final : public Attention {
   void turn_sparse(Sequence& sequence);
   [[nodiscard]] int64_t turn_bytes(int64_t tokens) const;
   void copy_exact_to_sparse(Sequence& sequence);
+  void fill_resident(const Sequence& sequence, int64_t layer, uint64_t seed);
+  [[nodiscard]] std::vector<int32_t> made_up_outliers(const Sequence& sequence) const;
+  [[nodiscard]] Segments::Range outlier_range(const Sequence& sequence, std::size_t segment) const;
   [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;

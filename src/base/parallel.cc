@@ -37,6 +37,19 @@ bool spin_until(const News& news) {
   return false;
 }
 
+// Every index runs and the first exception comes afterwards, as with several threads.
+void run_alone(int64_t count, const std::function<void(int64_t)>& body) {
+  std::exception_ptr error;
+  for (int64_t i = 0; i < count; ++i) {
+    try {
+      body(i);
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
 }  // namespace
 
 // One call of for_each. Workers hold it by shared_ptr, so a late worker finds an exhausted job, not a dead
@@ -105,10 +118,8 @@ void ThreadPool::work() {
 
 void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& body) {
   if (count <= 0) return;
-  if (count == 1 || workers_.empty()) {
-    for (int64_t i = 0; i < count; ++i) body(i);
-    return;
-  }
+  if (count == 1) return body(0);
+  if (workers_.empty()) return run_alone(count, body);
   auto job = std::make_shared<Job>();
   job->body = &body;
   job->count = count;

@@ -33,6 +33,8 @@ class RegionStore {
   [[nodiscard]] int64_t held_bytes(int64_t row) const {
     return row < static_cast<int64_t>(regions_.size()) ? regions_[static_cast<std::size_t>(row)].bytes() : 0;
   }
+  // Start of a row's region, in device memory.
+  [[nodiscard]] std::byte* data(int64_t row) { return regions_[static_cast<std::size_t>(row)].data(); }
   [[nodiscard]] std::byte* const* regions(Queue& queue) { return table_.upload(queue); }
   [[nodiscard]] const int32_t* counts(Queue& queue) { return counts_.upload(queue); }
 

@@ -15,9 +15,14 @@ namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 40;
 
-struct Knob {
+struct KnobText {
   std::string name;
+  std::string unit;
   std::string help;
+};
+
+struct Knob {
+  KnobText text;
   std::function<std::string(const AttentionConfig&)> get;
   std::function<void(AttentionConfig&, std::string_view)> set;
 };
@@ -41,38 +46,35 @@ double parse_percent(std::string_view name, std::string_view text) {
   return percent / 100.0;
 }
 
-Knob whole_knob(const std::string& name, std::string help, int64_t AttentionConfig::*field, int64_t least,
-                int64_t most) {
+Knob whole_knob(const KnobText& text, int64_t AttentionConfig::*field, int64_t least, int64_t most) {
   auto get = [field](const AttentionConfig& config) { return fmt::format("{}", config.*field); };
-  auto set = [=](AttentionConfig& config, std::string_view text) {
-    config.*field = parse_number<int64_t>(name, text, least, most);
+  auto set = [=](AttentionConfig& config, std::string_view value) {
+    config.*field = parse_number<int64_t>(text.name, value, least, most);
   };
-  return {name, std::move(help), get, set};
+  return {text, get, set};
 }
 
-Knob real_knob(const std::string& name, std::string help, double AttentionConfig::*field, double least,
-               double most) {
+Knob real_knob(const KnobText& text, double AttentionConfig::*field, double least, double most) {
   auto get = [field](const AttentionConfig& config) { return fmt::format("{}", config.*field); };
-  auto set = [=](AttentionConfig& config, std::string_view text) {
-    config.*field = parse_number<double>(name, text, least, most);
+  auto set = [=](AttentionConfig& config, std::string_view value) {
+    config.*field = parse_number<double>(text.name, value, least, most);
   };
-  return {name, std::move(help), get, set};
+  return {text, get, set};
 }
 
 // words: the values of the enum in order.
 template <typename Enum>
-Knob word_knob(const std::string& name, std::string help, Enum AttentionConfig::*field,
-               const std::vector<std::string>& words) {
+Knob word_knob(const KnobText& text, Enum AttentionConfig::*field, const std::vector<std::string>& words) {
   auto get = [=](const AttentionConfig& config) { return words[static_cast<std::size_t>(config.*field)]; };
-  auto set = [=](AttentionConfig& config, std::string_view text) {
+  auto set = [=](AttentionConfig& config, std::string_view value) {
     for (std::size_t i = 0; i < words.size(); ++i) {
-      if (words[i] != text) continue;
+      if (words[i] != value) continue;
       config.*field = static_cast<Enum>(i);
       return;
     }
-    throw InvalidInput(unknown_name(name, text, words));
+    throw InvalidInput(unknown_name(text.name, value, words));
   };
-  return {name, std::move(help), get, set};
+  return {text, get, set};
 }
 
 Knob budget_knob() {
@@ -86,31 +88,35 @@ Knob budget_knob() {
     config.sparse_budget = parse_number<int64_t>(name, text, 1, kMostTokens);
     config.sparse_budget_share = 0.0;
   };
-  return {name, "Tokens each KV head attends a step, or a share of the sequence such as 1.6%", get, set};
+  return {{name, "TOKENS", "Tokens each KV head attends a step, or a share of the sequence such as 1.6%"},
+          get,
+          set};
 }
 
 std::vector<Knob> choice_knobs() {
   using C = AttentionConfig;
   return {
-      word_knob<Method>("method", "full: exact attention; shadow: low-rank keys and few chunks a step",
-                        &C::method, {"full", "shadow"}),
-      whole_knob("exact-below", "Sequences of fewer tokens are attended exactly; 0: never", &C::exact_below,
-                 0, kMostTokens),
-      word_knob<IndexKind>("index",
-                           "What finds the chunks: sketch (sign bits of keys) or landmarks (chunk means)",
-                           &C::index, {"sketch", "landmarks"}),
-      whole_knob("sketch-bits", "Bits a key number in the sketch, 1 or 2; 0: by head size", &C::sketch_bits,
-                 0, 2),
-      whole_knob("chunk-size", "Tokens a chunk, the unit of selection and transfer, 1 to 16", &C::chunk_size,
-                 1, 16),
+      word_knob<Method>(
+          {"method", "NAME", "full: exact attention; shadow: low-rank keys and few chunks a step"},
+          &C::method, {"full", "shadow"}),
+      whole_knob({"exact-below", "TOKENS", "Sequences of fewer tokens are attended exactly; 0: never"},
+                 &C::exact_below, 0, kMostTokens),
+      word_knob<IndexKind>(
+          {"index", "NAME", "What finds the chunks: sketch (sign bits of keys) or landmarks (chunk means)"},
+          &C::index, {"sketch", "landmarks"}),
+      whole_knob({"sketch-bits", "BITS", "Bits a key number in the sketch, 1 or 2; 0: by head size"},
+                 &C::sketch_bits, 0, 2),
+      whole_knob({"chunk-size", "TOKENS", "Tokens a chunk, the unit of selection and transfer, 1 to 16"},
+                 &C::chunk_size, 1, 16),
       budget_knob(),
-      whole_knob("sparse-budget-per",
-                 "The budget counts for every so many tokens of the sequence; 0: for all of it",
+      whole_knob({"sparse-budget-per", "TOKENS",
+                  "The budget counts for every so many tokens of the sequence; 0: for all of it"},
                  &C::sparse_budget_per, 0, kMostTokens),
-      real_knob("sparse-budget-share",
-                "Share of the sequence to attend instead of a token budget, to 1; 0: off",
+      real_knob({"sparse-budget-share", "SHARE",
+                 "Share of the sequence to attend instead of a token budget, to 1; 0: off"},
                 &C::sparse_budget_share, 0.0, 1.0),
-      real_knob("rerank", "Candidates a chosen chunk, scored again by their rebuilt keys; 1: trust the index",
+      real_knob({"rerank", "FACTOR",
+                 "Candidates a chosen chunk, scored again by their rebuilt keys; 1: trust the index"},
                 &C::rerank, 1.0, 16.0),
   };
 }
@@ -119,30 +125,34 @@ std::vector<Knob> storage_knobs() {
   using C = AttentionConfig;
   const std::vector<std::string> types = {"automatic", "float32", "bfloat16", "int8"};
   return {
-      whole_knob("rank", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 96", &C::rank,
-                 0, kMostTokens),
-      word_knob<StorageType>("factors",
-                             "Type of the key factors: automatic (int8), float32, bfloat16 or int8",
-                             &C::factors, types),
-      word_knob<StorageType>("values",
-                             "Type of the stored values: automatic (int8; with full, that of computing), "
-                             "float32, bfloat16 or int8",
+      whole_knob(
+          {"rank", "NUMBERS", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 96"},
+          &C::rank, 0, kMostTokens),
+      word_knob<StorageType>(
+          {"factors", "TYPE", "Type of the key factors: automatic (int8), float32, bfloat16 or int8"},
+          &C::factors, types),
+      word_knob<StorageType>({"values", "TYPE",
+                              "Type of the stored values: automatic (int8; with full, that of computing), "
+                              "float32, bfloat16 or int8"},
                              &C::values, types),
-      whole_knob("outlier-chunks", "Chunks per KV head and segment kept whole and always attended",
-                 &C::outlier_chunks, 0, kMostTokens),
-      whole_knob("local-window", "Latest tokens kept whole and always attended", &C::local_window, 1,
-                 kMostTokens),
-      real_knob("slot-selections", "Size of the cache of recently used chunks, in steps' selections, from 1",
+      whole_knob(
+          {"outlier-chunks", "CHUNKS", "Chunks per KV head and segment kept whole and always attended"},
+          &C::outlier_chunks, 0, kMostTokens),
+      whole_knob({"local-window", "TOKENS", "Latest tokens kept whole and always attended"}, &C::local_window,
+                 1, kMostTokens),
+      real_knob({"slot-selections", "SELECTIONS",
+                 "Size of the cache of recently used chunks, in steps' selections, from 1"},
                 &C::slot_selections, 1.0, 1024.0),
-      whole_knob("segment-tokens", "Tokens that share one key basis, a multiple of 512; 0: the whole prompt",
+      whole_knob({"segment-tokens", "TOKENS",
+                  "Tokens that share one key basis, a multiple of 512; 0: the whole prompt"},
                  &C::segment_tokens, 0, kMostTokens),
-      whole_knob("segment-min-tokens", "Prompt tokens that give a segment a basis of its own",
+      whole_knob({"segment-min-tokens", "TOKENS", "Prompt tokens that give a segment a basis of its own"},
                  &C::segment_min_tokens, 1, kMostTokens),
-      whole_knob("step-parts", "Parts of a batch that run side by side on a GPU; 0: as suits it",
+      whole_knob({"step-parts", "PARTS", "Parts of a batch that run side by side on a GPU; 0: as suits it"},
                  &C::step_parts, 0, 64),
-      word_knob<Placement>("placement",
-                           "Values on the device while there is room (spill) or in host memory (host)",
-                           &C::placement, {"spill", "host"}),
+      word_knob<Placement>(
+          {"placement", "NAME", "Values on the device while there is room (spill) or in host memory (host)"},
+          &C::placement, {"spill", "host"}),
   };
 }
 
@@ -193,15 +203,16 @@ AttentionConfig preset(std::string_view name) {
 
 std::vector<AttentionOption> list_options(const AttentionConfig& config) {
   std::vector<AttentionOption> options;
-  for (const Knob& knob : knobs()) options.push_back({knob.name, knob.help, knob.get(config)});
+  for (const Knob& knob : knobs())
+    options.push_back({knob.text.name, knob.text.unit, knob.text.help, knob.get(config)});
   return options;
 }
 
 void set_option(AttentionConfig& config, std::string_view name, std::string_view value) {
   std::vector<std::string> names;
   for (const Knob& knob : knobs()) {
-    if (knob.name == name) return knob.set(config, value);
-    names.push_back(knob.name);
+    if (knob.text.name == name) return knob.set(config, value);
+    names.push_back(knob.text.name);
   }
   throw InvalidInput(unknown_name("attention option", name, names));
 }

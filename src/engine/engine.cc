@@ -105,12 +105,9 @@ class LoadedEngine final : public Engine {
   [[nodiscard]] std::string detokenize(std::span<const int32_t> ids, bool skip_special) const override {
     return tokenizer().decode(ids, skip_special);
   }
-  [[nodiscard]] std::string chat_prompt(std::string_view user_message) const override {
-    require(tokenizer().id_of("<|im_start|>") >= 0,
-            "the model \"{}\" has no ChatML tokens; write its chat format into the prompt yourself",
-            info_.name);
+  [[nodiscard]] std::vector<int32_t> chat_prompt(std::string_view user_message) const override {
     const ChatMessage message{.role = "user", .content = std::string(user_message)};
-    return format_chatml({&message, 1}, kSmolLm2System);
+    return encode_chatml(tokenizer(), {&message, 1}, kSmolLm2System);
   }
   [[nodiscard]] std::function<std::string(int32_t)> streaming_detokenizer() const override {
     (void)tokenizer();  // refuses a model without one
@@ -192,16 +189,16 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
     if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
     result.ids.push_back(id);
     const bool ends = !request.ignore_eos && is_eos(id);
-    const bool goes_on = deliver({.id = id, .text = stream && !ends ? stream->add(id) : ""});
+    const bool last = ends || static_cast<int64_t>(result.ids.size()) == wanted;
+    TokenEvent event{.id = id, .text = stream && !ends ? stream->add(id) : ""};
+    if (stream && last) event.text += stream->finish();
+    const bool goes_on = deliver(event);
     result.finish = ends ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
-    if (ends || !goes_on || static_cast<int64_t>(result.ids.size()) == wanted) break;
+    if (last || !goes_on) break;
     const SequenceToken next{.sequence = sequence, .token = id};
     logits = session->decode(0, {&next, 1});
   }
   result.decode_s = seconds_since(first);
-  const std::string rest = stream ? stream->finish() : "";
-  if (!rest.empty() && result.finish != FinishReason::cancelled)
-    deliver({.id = result.ids.back(), .text = rest});
   result.statistics = session->statistics(0);
   return result;
 }

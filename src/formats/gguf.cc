@@ -287,17 +287,22 @@ void refuse_overlaps(const std::string& path, const std::vector<Entry>& entries)
   }
 }
 
-// Points every tensor at its bytes, which must lie within `data` and apart from each other.
+// Points every tensor at its bytes, which must lie within `data` and apart from each other. After the last
+// there is nothing but padding.
 std::vector<GgufTensor> place(const std::string& path, std::vector<Entry> entries,
-                              std::span<const std::byte> data) {
+                              std::span<const std::byte> data, int64_t alignment) {
   const auto size = static_cast<int64_t>(data.size());
+  int64_t end = 0;
   for (Entry& entry : entries) {
     require(entry.offset <= size && entry.bytes <= size - entry.offset,
             "{} is truncated: tensor {} takes {} bytes from offset {} and there are {} bytes of data", path,
             in_quotes(entry.tensor.name), entry.bytes, entry.offset, size);
     entry.tensor.data =
         data.subspan(static_cast<std::size_t>(entry.offset), static_cast<std::size_t>(entry.bytes));
+    end = std::max(end, entry.offset + entry.bytes);
   }
+  require(size <= round_up(end, alignment),
+          "{} has {} bytes of data, its tensors take {}; the file is damaged", path, size, end);
   refuse_overlaps(path, entries);
   std::vector<GgufTensor> tensors;
   tensors.reserve(entries.size());
@@ -358,7 +363,8 @@ GgufFile::GgufFile(const std::filesystem::path& path)
   entries.reserve(header.tensors);
   for (uint64_t i = 0; i < header.tensors; ++i) entries.push_back(read_entry(in, alignment));
   const auto start = static_cast<std::size_t>(round_up(static_cast<int64_t>(in.position()), alignment));
-  contents_->tensors = place(name, std::move(entries), bytes.subspan(std::min(start, bytes.size())));
+  contents_->tensors =
+      place(name, std::move(entries), bytes.subspan(std::min(start, bytes.size())), alignment);
   for (const GgufTensor& tensor : contents_->tensors) {
     const bool is_new = contents_->tensor_index.emplace(tensor.name, contents_->tensor_index.size()).second;
     require(is_new, "{}: the tensor {} appears twice", name, in_quotes(tensor.name));

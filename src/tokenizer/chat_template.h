@@ -1,9 +1,13 @@
-// Messages -> the prompt text a chat model was trained on.
+// Messages -> the prompt a chat model was trained on.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "tokenizer/tokenizer.h"
 
 namespace shadowkv {
 
@@ -18,8 +22,10 @@ inline constexpr std::string_view kSmolLm2System =
 
 // ChatML: <|im_start|>role\ncontent<|im_end|>\n for each message, then the opening of the answer. Where the
 // first message is not a system message, default_system is put in front (empty: nothing is); without messages
-// there is only the opening. Contents are not escaped: whoever writes <|im_end|> in one ends the message.
-[[nodiscard]] std::string format_chatml(std::span<const ChatMessage> messages,
-                                        std::string_view default_system);
+// there is only the opening. Special tokens spelled in a role or content stay plain text, so that no message
+// can end itself and begin another. Throws InvalidInput when the tokenizer lacks ChatML's two tokens.
+[[nodiscard]] std::vector<int32_t> encode_chatml(const Tokenizer& tokenizer,
+                                                 std::span<const ChatMessage> messages,
+                                                 std::string_view default_system);
 
 }  // namespace shadowkv

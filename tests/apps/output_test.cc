@@ -47,6 +47,8 @@ TEST_F(OutputFolder, AFileAppearsOnlyWhenCommitted) {
 TEST_F(OutputFolder, APlaceThatCannotBeWrittenIsRefusedAtOnce) {
   EXPECT_THROW(OutputFile{folder_}, InvalidInput);
   EXPECT_THROW(OutputFile{folder_ / "missing" / "out.txt"}, InvalidInput);
+  EXPECT_THROW(OutputFile{"/dev/null"}, InvalidInput) << "a device must not be replaced by a file";
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
 }
 
 TEST_F(OutputFolder, AnArrayIsReadBackWithItsShape) {

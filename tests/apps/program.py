@@ -6,9 +6,12 @@
 Needs Python's standard library alone. The models are the tiny ones of tests/testdata/golden.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import pty
+import re
 import shutil
 import signal
 import struct
@@ -79,10 +82,14 @@ class Help(ProgramTest):
         for command in whole + [["bench", kind] for kind in BENCHES]:
             text = self.succeed(*command, "--help").text
             self.assertIn("[default: ", text, command)
-            for line in text.splitlines():
-                option = line.strip()
-                if option.startswith("-") and "--help" not in option:
-                    self.assertIn("--", option)
+            options = re.findall(r"^  (-[^ ]+.*\n(?:    .*\n)*)", text, re.MULTILINE)
+            self.assertGreater(len(options), 8, command)
+            for option in options:
+                if option.startswith("-h,--help"):
+                    continue
+                self.assertIn("[default: ", option, command)
+                if "[default: off]" not in option:  # not a flag: it has a unit
+                    self.assertRegex(option, r"^-[^ ]+ (?!VALUE)[A-Z]+ ", command)
         self.assertIn("TOKENS [default: 256]", self.succeed("generate", "--help").text)
 
     def test_every_attention_option_is_an_option_of_generate(self):
@@ -221,7 +228,8 @@ class BadPrompt(ProgramTest):
 
     def test_a_prompt_beyond_the_memory_is_out_of_memory(self):
         ids = ",".join(["5"] * 4000)
-        self.refuse("generate", *MODEL, "--prompt-ids", ids, "--device-memory", "600K", code=3)
+        self.refuse("generate", *MODEL, "--prompt-ids", ids, "--device-memory", "600K", says=["4096 tokens", "MiB", "free"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "5", "--device-memory", "10K", says=["weights", "10.0 KiB"])
 
     def test_a_text_too_short_for_the_steps_is_refused_with_its_length(self):
         text = self.write("short.txt", "a few words")
@@ -264,6 +272,86 @@ class BadModel(ProgramTest):
         for name in ("empty", "magic", "header", "counts", "version", "text"):
             with self.subTest(name):
                 self.refuse("info", "--model", self.folder / f"{name}.gguf", says=[name])
+
+    def test_gguf_files_that_lie_are_refused_in_one_line(self):
+        whole = (GOLDEN / "f32.gguf").read_bytes()
+        entry = whole.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight")
+        dimensions, rows, columns = struct.unpack("<IQQ", whole[entry : entry + 20])
+
+        def patched(at, form, *values):
+            new = struct.pack("<" + form, *values)
+            return whole[:at] + new + whole[at + len(new) :]
+
+        def renamed(old, new):
+            self.assertEqual(len(old), len(new))
+            at = whole.index(old)
+            return whole[:at] + new + whole[at + len(new) :]
+
+        nan, infinity = float("nan"), float("inf")
+        cases = {
+            "architecture": (renamed(b"\0llama", b"\0lamma"), ['"lamma"', "llama"]),
+            "tokenizer": (renamed(b"\0gpt2", b"\0wrdp"), ['"wrdp"', "gpt2"]),
+            "missing": (renamed(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight"), ["attn_q", "missing", "[64, 32]"]),
+            "misshapen": (patched(entry, "IQQ", dimensions, columns, rows), ["attn_q", "[32, 64]", "[64, 32]"]),
+            "overflow": (patched(entry, "IQQ", dimensions, 1 << 62, 1 << 62), ["attn_q", "size"]),
+            "dimensions": (patched(entry, "I", 200), ["attn_q", "200 dimensions"]),
+            "type": (patched(entry + 20, "I", 14), ["attn_q", "Q6_K", "Q8_0"]),
+            "unknown-type": (patched(entry + 20, "I", 199), ["attn_q", "199"]),
+            "past-the-end": (patched(entry + 24, "Q", 1 << 40), ["attn_q", "truncated"]),
+            "overlap": (patched(entry + 24, "Q", 0), ["attn_q", "overlap"]),
+            "not-a-number": (patched(len(whole) - 64, "f", nan), ["output.weight", "not finite"]),
+            "infinite": (patched(len(whole) - 64, "f", infinity), ["output.weight", "not finite"]),
+            "oversized": (whole + bytes(1000), ["damaged"]),
+        }
+        for name, (content, says) in cases.items():
+            with self.subTest(name):
+                path = self.write(f"{name}.gguf", content)
+                self.refuse("generate", "--model", path, "--prompt-ids", "1", says=[path.name, *says])
+
+    def test_folders_that_lie_are_refused_in_one_line(self):
+        whole = (GOLDEN / "hf/model.safetensors").read_bytes()
+        length = struct.unpack("<Q", whole[:8])[0]
+        name = "model.layers.0.self_attn.q_proj.weight"
+        start = json.loads(whole[8 : 8 + length])[name]["data_offsets"][0]
+        at = 8 + length + start
+
+        def entry(**changes):
+            header = json.loads(whole[8 : 8 + length])
+            header[changes.pop("name", name)] = {**header.pop(name), **changes}
+            text = json.dumps(header).encode()
+            return struct.pack("<Q", len(text)) + text + whole[8 + length :]
+
+        weights = {
+            "empty": (b"", ["truncated"]), "cut": (whole[:-10], ["truncated"]),
+            "oversized": (whole + b"more", ["bytes"]),
+            "header-size": (struct.pack("<Q", 1 << 60) + whole[8:], ["header"]),
+            "not-json": (whole[:8] + b"x" * length + whole[8 + length :], ["JSON"]),
+            "past-the-end": (entry(data_offsets=[start, 1 << 50]), [name]),
+            "overlap": (entry(data_offsets=[0, 8192]), ["begins at byte 0"]),
+            "dtype": (entry(dtype="I32"), [name, "I32", "BF16"]), "unknown-dtype": (entry(dtype="F99"), [name, "F99"]),
+            "missing": (entry(name="other"), [name, "missing", "[64, 32]"]),
+            "misshapen": (entry(shape=[128, 16]), [name, "[128, 16]", "[64, 32]"]),
+            "overflow": (entry(shape=[1 << 62, 1 << 62]), [name, "size"]), "negative": (entry(shape=[-1, 4]), [name, "-1"]),
+            "not-a-number": (whole[:at] + struct.pack("<f", float("nan")) + whole[at + 4 :], [name, "not finite"]),
+        }
+        configs = {
+            "architecture": ({"model_type": "mamba"}, ["mamba", "llama"]),
+            "rope": ({"rope_scaling": {"type": "yarn", "factor": 4}}, ["yarn"]),
+            "heads": ({"num_attention_heads": -4}, ["num_attention_heads", "-4"]),
+            "layers": ({"num_hidden_layers": 10**18}, ["layers"]),
+        }
+        folder = self.folder / "hf"
+        shutil.copytree(GOLDEN / "hf", folder)
+        for name_of_case, (content, says) in weights.items():
+            with self.subTest(name_of_case):
+                (folder / "model.safetensors").write_bytes(content)
+                self.refuse("generate", "--model", folder, "--prompt-ids", "1", says=["model.safetensors", *says])
+        (folder / "model.safetensors").write_bytes(whole)
+        config = json.loads((folder / "config.json").read_text())
+        for name_of_case, (changes, says) in configs.items():
+            with self.subTest(name_of_case):
+                (folder / "config.json").write_text(json.dumps({**config, **changes}))
+                self.refuse("generate", "--model", folder, "--prompt-ids", "1", says=["config.json", *says])
 
     def test_a_folder_without_a_model_is_refused(self):
         self.refuse("generate", "--model", self.folder, "--prompt-ids", "1", says=["config.json"])
@@ -385,6 +473,22 @@ class Generate(ProgramTest):
         self.assertTrue((first + rest).endswith(b"\n"))
         self.assertEqual(errors.decode().strip(), "shadowkv: interrupted")
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_terminal_sees_progress_of_load_and_prompt(self):
+        terminal, program_side = pty.openpty()
+        ids = ",".join(["5"] * 3000)
+        with subprocess.Popen([PROGRAM, "generate", *MODEL, "--prompt-ids", ids, "-n", "2", "--ignore-eos"],
+                              stdout=subprocess.PIPE, stderr=program_side) as process:
+            os.close(program_side)
+            seen = b""
+            with contextlib.suppress(OSError):  # the terminal's other side is closed
+                while piece := os.read(terminal, 65536):
+                    seen += piece
+            os.close(terminal)
+            self.assertEqual(process.wait(timeout=60), 0)
+        for part in (b"loading [", b"reading the prompt [", b"%", b"3000 prompt tokens", b"tokens/s"):
+            self.assertIn(part, seen)
+        self.assertEqual(self.succeed("generate", *MODEL, "--prompt-ids", "5", "-n", "1").errors, "")
 
     def test_an_interrupt_while_waiting_for_the_prompt_exits_130(self):
         with subprocess.Popen([PROGRAM, "generate", *MODEL], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -52,7 +52,7 @@ TEST(ExitCode, EveryKindOfFailureHasItsOwn) {
   EXPECT_EQ(run_and_report([] { return 0; }), 0);
   EXPECT_EQ(run_and_report([]() -> int { throw InvalidInput("x"); }), 2);
   EXPECT_EQ(run_and_report([]() -> int { throw CLI::ArgumentMismatch("x"); }), 2);
-  EXPECT_EQ(run_and_report([]() -> int { throw OutOfMemory("x"); }), 3);
+  EXPECT_EQ(run_and_report([]() -> int { throw OutOfMemory("x"); }), 2) << "more than a budget was asked for";
   EXPECT_EQ(run_and_report([]() -> int { throw std::bad_alloc(); }), 3);
   EXPECT_EQ(run_and_report([]() -> int { throw DeviceFailure("x"); }), 4);
   EXPECT_EQ(run_and_report([]() -> int { throw Interrupted("x"); }), 130);

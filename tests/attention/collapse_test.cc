@@ -76,6 +76,25 @@ TEST(Collapse, HoldsForAnAnswerFarLongerThanItsPrompt) {
   }
 }
 
+TEST(Collapse, HoldsForEveryHeadSizeThatIsAMultipleOf8UpTo256) {
+  AttentionConfig full;
+  full.method = Method::full;
+  for (int64_t head_dim = 8; head_dim <= 256; head_dim += 8) {
+    TinyModel model({.heads = 2, .kv_heads = 1, .head_dim = head_dim});
+    Methods methods(model, {full, everything(IndexKind::sketch, 4), everything(IndexKind::landmarks, 4)});
+    const SeqId id = 0;
+    (void)methods.prefill(id, tiny_ids(150), 6);
+    for (const int32_t token : tiny_ids(6, 3)) {
+      const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
+      for (const int64_t method : {1, 2}) {
+        ASSERT_NO_FATAL_FAILURE(
+            expect_logits_near(methods.decode({&id, 1}, {&token, 1}, method), expected, kCollapse))
+            << "heads of " << head_dim;
+      }
+    }
+  }
+}
+
 // A law that cannot fail says nothing: a small budget does change the logits of this model.
 TEST(Collapse, DoesNotHoldForASmallBudget) {
   TinyModel model;

@@ -43,14 +43,16 @@ TEST(Parallel, AnExceptionReachesTheCaller) {
 }
 
 TEST(Parallel, AnExceptionComesAfterTheOtherIndicesRan) {
-  ThreadPool pool(4);
-  std::atomic<int> ran{0};
-  const auto fail = [&](int64_t i) {
-    ++ran;
-    if (i == 0) throw std::runtime_error("first");
-  };
-  EXPECT_THROW(pool.for_each(200, fail), std::runtime_error);
-  EXPECT_EQ(ran.load(), 200);
+  for (const int threads : {1, 4}) {
+    ThreadPool pool(threads);
+    std::atomic<int> ran{0};
+    const auto fail = [&](int64_t i) {
+      ++ran;
+      if (i == 0) throw std::runtime_error("first");
+    };
+    EXPECT_THROW(pool.for_each(200, fail), std::runtime_error);
+    EXPECT_EQ(ran.load(), 200) << threads << " threads";
+  }
 }
 
 TEST(Parallel, ResultsDoNotDependOnTheNumberOfThreads) {

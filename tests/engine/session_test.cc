@@ -102,24 +102,23 @@ TEST_F(Sessions, TheLikeliestTokenAloneIsThatOfTheLogits) {
 // For benchmarks: state that is made up has the sizes of the real one and can be decoded on.
 TEST_F(Sessions, MadeUpStateHoldsAndAttendsWhatAPromptOfItsLengthWould) {
   const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};
-  const auto real = open(methods), made_up = open(methods);
-  const SequenceId id = real->add(720);
-  (void)real->prefill(id, random_ids(700));
-  ASSERT_EQ(made_up->add(720), id);
-  made_up->fill(id, 700, 9);
-  for (int64_t method = 0; method < 3; ++method) {
-    for (int step = 0; step < 10; ++step) {
-      const SequenceToken next{id, 20 + step};
-      (void)real->decode(method, {&next, 1});
-      for (const float x : made_up->decode(method, {&next, 1})) ASSERT_TRUE(std::isfinite(x));
-    }
-    const SessionStatistics a = real->statistics(method), b = made_up->statistics(method);
-    EXPECT_EQ(a.held_bytes, b.held_bytes);
-    EXPECT_EQ(a.context_tokens, b.context_tokens);
-    EXPECT_EQ(a.attended_tokens, b.attended_tokens);
-    // Made-up outliers are no chunks of the context, so that more is left to choose from.
-    if (method < 2) {
-      EXPECT_EQ(a.chosen_chunks, b.chosen_chunks);
+  for (const int64_t tokens : {1, 41, 300, 700}) {  // paper: no outlier, one, some, all that it may have
+    const auto real = open(methods), made_up = open(methods);
+    const SequenceId id = real->add(tokens + 20);
+    (void)real->prefill(id, random_ids(tokens));
+    ASSERT_EQ(made_up->add(tokens + 20), id);
+    made_up->fill(id, tokens, 9);
+    for (int64_t method = 0; method < 3; ++method) {
+      for (int step = 0; step < 10; ++step) {
+        const SequenceToken next{id, 20 + step};
+        (void)real->decode(method, {&next, 1});
+        for (const float x : made_up->decode(method, {&next, 1})) ASSERT_TRUE(std::isfinite(x));
+      }
+      const SessionStatistics a = real->statistics(method), b = made_up->statistics(method);
+      EXPECT_EQ(a.held_bytes, b.held_bytes) << tokens << " tokens, method " << method;
+      EXPECT_EQ(a.context_tokens, b.context_tokens);
+      EXPECT_EQ(a.attended_tokens, b.attended_tokens) << tokens << " tokens, method " << method;
+      EXPECT_EQ(a.chosen_chunks, b.chosen_chunks) << tokens << " tokens, method " << method;
     }
   }
 }

@@ -53,6 +53,13 @@ TEST(GgufDamage, ATruncatedFileIsRefusedWithItsSize) {
               HasSubstr("tensor \"q\" takes 34 bytes from offset 32 and there are 65 bytes of data"));
 }
 
+TEST(GgufDamage, BytesAfterTheLastTensorAreRefusedUnlessTheyPadIt) {
+  const std::string whole = valid().bytes();  // the last tensor takes 34 bytes of its 64
+  EXPECT_EQ(refusal_of_bytes(whole + std::string(30, '\0')), "");
+  EXPECT_THAT(refusal_of_bytes(whole + std::string(31, '\0')),
+              HasSubstr("97 bytes of data, its tensors take 66"));
+}
+
 TEST(GgufDamage, AnotherFormatOrVersionIsRefused) {
   GgufWriter writer = valid();
   writer.magic = "GGML";

@@ -263,6 +263,23 @@ TEST_P(SparseAttention, SlotAttentionIsOverTheAssignedSlotsAlone) {
   }
 }
 
+TEST_P(SparseAttention, TheSetOfSlotsDecidesNotTheirOrder) {
+  for (const Shape& s : kShapes) {
+    Full full(*device_, s, 40);
+    const std::vector<float> q = random_numbers(s.heads() * s.head_dim, 12, type_);
+    std::vector<int32_t> forward, backward;
+    for (int64_t g = 0; g < s.kv_heads; ++g) {
+      for (int32_t i = 0; i < 40; ++i) {
+        forward.push_back(i);
+        backward.push_back(39 - i);
+      }
+    }
+    const Result one = full.attend(q, {0}, forward), other = full.attend(q, {0}, backward);
+    expect_near(other.out, std::vector<double>(one.out.begin(), one.out.end()), kAttention.of(type_));
+    expect_near(other.lse, std::vector<double>(one.lse.begin(), one.lse.end()), kLogSumExp.of(type_));
+  }
+}
+
 TEST_P(SparseAttention, WithoutAnySlotTheSumIsEmptyAndMergingChangesNothing) {
   const Shape s = kShapes[1];
   Full full(*device_, s, 4);

@@ -32,9 +32,11 @@ TEST_F(EmbeddedTokenizer, KnowsItsSpecialTokens) {
   EXPECT_EQ(tokenizer_->id_of("<|im_end|>"), 2);
   EXPECT_TRUE(tokenizer_->is_special(16));
   EXPECT_FALSE(tokenizer_->is_special(17));
-  const auto ids = tokenizer_->encode(format_chatml({}, ""));
-  EXPECT_EQ(ids.front(), 1);
-  EXPECT_EQ(tokenizer_->decode(ids, true), "assistant\n");
+  EXPECT_EQ(encode_chatml(*tokenizer_, {}, ""), tokenizer_->encode("<|im_start|>assistant\n"));
+}
+
+TEST_F(EmbeddedTokenizer, GivesTheChatsOfItsOwnTemplate) {
+  expect_golden_chats(*tokenizer_);
 }
 
 }  // namespace

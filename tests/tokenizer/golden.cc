@@ -4,6 +4,8 @@
 
 #include <fstream>
 
+#include "tokenizer/chat_template.h"
+
 namespace shadowkv::testing {
 
 using Ids = std::vector<int32_t>;
@@ -45,6 +47,23 @@ void expect_golden_texts(const std::shared_ptr<const Tokenizer>& tokenizer, cons
         streamed += piece;
       }
       EXPECT_EQ(streamed + stream.finish(), expected) << name << ": " << line[0];
+    }
+  }
+}
+
+void expect_golden_chats(const Tokenizer& tokenizer) {
+  for (const nlohmann::json& line : read_lines("embedded.chat.jsonl")) {
+    std::vector<ChatMessage> messages;
+    bool spells_tokens = false;
+    for (const auto& message : line[0]) {
+      messages.push_back({message.at("role"), message.at("content")});
+      spells_tokens = spells_tokens || messages.back().content.find("<|im_") != std::string::npos;
+    }
+    const auto expected = line[1].get<std::string>();
+    const Ids ids = encode_chatml(tokenizer, messages, kSmolLm2System);
+    EXPECT_EQ(tokenizer.decode(ids, false), expected) << line[0];
+    if (!spells_tokens) {  // the template would let a message end itself; we do not
+      EXPECT_EQ(ids, tokenizer.encode(expected, {.parse_special = true, .add_special = false})) << line[0];
     }
   }
 }

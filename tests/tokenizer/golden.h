@@ -20,4 +20,7 @@ namespace shadowkv::testing {
 void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name);
 void expect_golden_texts(const std::shared_ptr<const Tokenizer>& tokenizer, const std::string& name);
 
+// Expects the prompts of embedded.chat.jsonl, which the embedded model's own template wrote.
+void expect_golden_chats(const Tokenizer& tokenizer);
+
 }  // namespace shadowkv::testing
