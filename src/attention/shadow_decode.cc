@@ -189,7 +189,7 @@ void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
 // written.
 void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
   Queue& main = device_.compute();
-  Queue& keeper = getenv("SKV_KEEP0") ? main : device_.lane(device_.lanes() - 1).compute;
+  Queue& keeper = device_.lane(device_.lanes() - 1).compute;
   sparse_step_.rotate(input);
   keeper.wait_for(main);
   keep(keeper, input);

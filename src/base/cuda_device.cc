@@ -266,7 +266,7 @@ void CudaDevice::make_queues() {
   constexpr int64_t kScratchBytes = int64_t{64} << 20, kSideScratchBytes = int64_t{32} << 20;
   int last = 0, first = 0;
   check_cuda(cudaDeviceGetStreamPriorityRange(&last, &first), "asking for stream priorities");
-  const auto priority = [&](int nth) { return getenv("SKV_PRIO0") ? last : std::min(first + nth, last); };
+  const auto priority = [&](int nth) { return std::min(first + nth, last); };
   compute_ = std::make_unique<CudaQueue>(*this, priority(1), kScratchBytes);
   copy_ = std::make_unique<CudaQueue>(*this, priority(0), 0);
   for (int i = 1; i < kLanes; ++i) {

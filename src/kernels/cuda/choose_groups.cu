@@ -286,7 +286,7 @@ void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
   constexpr int64_t kLeastRows = 64, kMostRoom = kListed / 2, kMostEntries = int64_t{1} << 30;
   const bool is_short = n > 0 && n <= kFew;
   const bool is_long = n % kEach == 0 && rows >= kLeastRows && room <= kMostRoom && n <= kMostEntries;
-  if (getenv("SKV_CHOOSE0") || group > kMostGroup || !(is_short || is_long)) {
+  if (group > kMostGroup || !(is_short || is_long)) {
     cuda::rank_groups(queue, {.scores = p.scores, .ranking = p.ranking});
     cuda::top_k(queue, {.ranking = p.ranking, .limits = p.limits, .chosen = p.chosen});
     return;
