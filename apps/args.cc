@@ -106,7 +106,9 @@ void apply_config_item(CLI::App& app, const std::string& file, const CLI::Config
 
 void apply_config_file(CLI::App& app, const std::string& path) {
   std::ifstream file(path);
-  require(file.is_open(), "cannot read the config file {}; check --config", path);
+  std::error_code ignored;
+  require(file.is_open() && !std::filesystem::is_directory(path, ignored),
+          "cannot read the config file {}; check --config", path);
   const std::string& command = app.get_name();
   for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
     if (item.parents.empty() || item.parents.front() == command) {
