@@ -122,7 +122,9 @@ const CLI::App& root_of(const CLI::App& app) {
 
 void apply_config_file(CLI::App& app, const std::string& path) {
   std::ifstream file(path);
-  require(file.is_open(), "cannot read the config file {}; check --config", path);
+  std::error_code ignored;
+  require(file.is_open() && !std::filesystem::is_directory(path, ignored),
+          "cannot read the config file {}; check --config", path);
   const std::vector<std::string> names = names_of(app);
   for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(file)) {
     if (item.parents.size() <= names.size() &&

@@ -31,6 +31,7 @@ constexpr Place kPlaces[] = {
     {"mask_outliers", "select"},
     {"rank_groups", "select"},
     {"top_k", "select"},
+    {"choose_groups", "select"},
     {"find_slots", "select"},
     {"candidate_scores", "select"},
     {"assign_slots", "select"},

@@ -39,6 +39,11 @@ struct Run {
   std::optional<double> forced_hits;
 };
 
+constexpr const char* kNotes =
+    "ms/step is the median. GB/s, bound and roofline: what a step needs by count, at those ceilings.\n"
+    "Stages: one step, ops one after the other with a mark after each, so that what overlaps in a timed\n"
+    "step adds up here; on a GPU a mark adds about 3 us to an op.\n";
+
 constexpr int64_t kCheckedSteps = 2;  // one before the timed ones, one after
 
 int64_t growth_of(const BenchArguments& a) {
@@ -117,26 +122,38 @@ std::string rate_text(double bytes, double bound_s, const Row& row) {
   return fmt::format("{} ({})", gigabytes(bytes / step_s(row)), percent(bound_s / step_s(row)));
 }
 
+// Which row it is.
+std::vector<std::string> first_cells(const Row& row, const MethodNames& names) {
+  return {names.of(row.method), fmt::format("{}", row.cell.context),
+          row.cell.batch == 0 ? "auto" : fmt::format("{}", row.cell.batch)};
+}
+
+std::vector<std::string> measured_cells(const Row& row, bool forced) {
+  std::vector<std::string> cells;
+  for (const double share : {0.5, 0.0, 1.0}) cells.push_back(fmt::format("{:.2f}", row.step.at(share)));
+  cells.push_back(fmt::format("{:.1f}", static_cast<double>(row.cell.batch) / step_s(row)));
+  for (const int64_t bytes : row.all_bytes) cells.push_back(format_bytes(bytes));
+  cells.push_back(hits_text(row, forced));
+  cells.push_back(rate_text(row.needs.link_bytes, row.bound.link_s, row));
+  cells.push_back(rate_text(row.needs.memory_bytes, row.bound.memory_s, row));
+  cells.push_back(fmt::format("{:.2f}", 1e3 * row.bound.seconds()));
+  cells.emplace_back(row.bound.bound());
+  cells.push_back(percent(row.bound.seconds() / step_s(row)));
+  return cells;
+}
+
 std::string table_of(const std::vector<Row>& rows, const MethodNames& names, bool forced) {
-  Table table({"method", "context", "batch", "ms/step", "min", "max", "tok/s", "device", "host", "slot hits",
-               "link GB/s", "memory GB/s", "bound ms", "by", "of roofline"});
+  const std::vector<std::string> header = {"method",    "context",     "batch",    "ms/step", "min",
+                                           "max",       "tok/s",       "device",   "host",    "slot hits",
+                                           "link GB/s", "memory GB/s", "bound ms", "by",      "of roofline"};
+  Table table(header);
   for (const Row& row : rows) {
-    std::vector<std::string> cells = {names.of(row.method), fmt::format("{}", row.cell.context),
-                                      row.cell.batch == 0 ? "auto" : fmt::format("{}", row.cell.batch)};
+    std::vector<std::string> cells = first_cells(row, names);
     if (row.error.empty()) {
-      const double bound = row.bound.seconds();
-      for (const double share : {0.5, 0.0, 1.0}) cells.push_back(fmt::format("{:.2f}", row.step.at(share)));
-      cells.push_back(fmt::format("{:.1f}", static_cast<double>(row.cell.batch) / step_s(row)));
-      for (const int64_t bytes : row.all_bytes) cells.push_back(format_bytes(bytes));
-      cells.push_back(hits_text(row, forced));
-      cells.push_back(rate_text(row.needs.link_bytes, row.bound.link_s, row));
-      cells.push_back(rate_text(row.needs.memory_bytes, row.bound.memory_s, row));
-      cells.push_back(fmt::format("{:.2f}", 1e3 * bound));
-      cells.emplace_back(row.bound.bound());
-      cells.push_back(percent(bound / step_s(row)));
+      for (std::string& cell : measured_cells(row, forced)) cells.push_back(std::move(cell));
     } else {
       cells.emplace_back("no room");
-      cells.resize(15, "-");
+      cells.resize(header.size(), "-");
     }
     table.add(cells);
   }
@@ -150,8 +167,7 @@ std::string stage_table_of(const std::vector<Row>& rows, const MethodNames& name
   Table table(header);
   for (const Row& row : rows) {
     if (!row.error.empty()) continue;
-    std::vector<std::string> cells = {names.of(row.method), fmt::format("{}", row.cell.context),
-                                      fmt::format("{}", row.cell.batch)};
+    std::vector<std::string> cells = first_cells(row, names);
     double sum = 0;
     for (const double seconds : row.stage_s) {
       cells.push_back(seconds == 0 ? "-" : fmt::format("{:.3f}", 1e3 * seconds));
@@ -184,14 +200,7 @@ std::string text_of(const Run& run, std::span<const NamedMethod> methods,
     if (!row.error.empty()) errors = "no room, for example: " + row.error + "\n";
   }
   return table_of(rows, names, run.forced_hits.has_value()) + "\n" + stage_table_of(rows, names) + "\n" +
-         names.legend() + checks_text(names, methods, checks) + ceilings_line(run.ceilings) +
-         "ms/step is the median. GB/s, bound and roofline: bytes and operations that a step needs by count, "
-         "at "
-         "those ceilings.\n"
-         "Stages: one step, ops one after the other with a mark between them, so that what overlaps in a "
-         "timed "
-         "step adds up here.\n" +
-         errors;
+         names.legend() + checks_text(names, methods, checks) + ceilings_line(run.ceilings) + kNotes + errors;
 }
 
 Json row_json(const Row& row, bool forced) {

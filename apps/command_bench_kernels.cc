@@ -21,6 +21,12 @@ struct Arguments : BenchArguments {
   int64_t prefill = 512;
 };
 
+constexpr const char* kNotes =
+    "Ops run one after the other with a mark after each; a time is from the end of the op before, and on a "
+    "GPU\n"
+    "holds about 3 us of the mark. GB/s: what the op must read by count (gather_values: from where it "
+    "lies).\n";
+
 // Ops of one method's decode step, or of a prompt.
 struct Part {
   std::string title = {}, method = {};
@@ -101,7 +107,7 @@ std::string name_of(const OpTime& op) {
 }
 
 std::string table_of(const Run& run, const Part& part) {
-  Table table({part.title, "stage", "runs", "us a run", "ms", "share", "GB/s", "of memory's"});
+  Table table({"op", "stage", "runs", "us a run", "ms", "share", "GB/s", "of memory's"});
   double total = 0;
   for (const OpTime& op : part.ops) total += op.seconds;
   for (const OpTime& op : part.ops) {
@@ -111,7 +117,7 @@ std::string table_of(const Run& run, const Part& part) {
                fmt::format("{:.3f}", 1e3 * op.seconds), percent(op.seconds / total),
                rate > 0 ? gigabytes(rate) : "-", rate > 0 ? percent(rate / run.ceilings.device_read) : "-"});
   }
-  return table.text() + fmt::format("sum {:.3f} ms\n\n", 1e3 * total);
+  return fmt::format("{}\n\n{}sum {:.3f} ms\n\n", part.title, table.text(), 1e3 * total);
 }
 
 Json part_json(const Run& run, const Part& part) {
@@ -142,9 +148,7 @@ void print(const Run& run, std::span<const NamedMethod> methods, const std::vect
     list.push_back(part_json(run, part));
     text += table_of(run, part);
   }
-  text += ceilings_line(run.ceilings) +
-          "Ops run one after the other with a mark between them; a time is from the end of the op before. "
-          "GB/s: bytes that the op must read by count (gather_values: from wherever they lie).\n";
+  text += ceilings_line(run.ceilings) + kNotes;
   output.print(json, text);
 }
 

@@ -51,7 +51,8 @@ AttentionConfig attention_of(const AttentionArguments& arguments) {
     try {
       set_option(config, name, value);
     } catch (const InvalidInput& error) {
-      throw InvalidInput(std::string("--") + error.what());
+      const std::string_view message = error.what();  // begins with the name unless it is about a word
+      throw InvalidInput(fmt::format("--{}{}", message.starts_with(name) ? "" : name + ": ", message));
     }
   }
   return config;

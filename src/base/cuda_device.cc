@@ -102,7 +102,8 @@ void check_cuda(cudaError_t error, const char* what) {
 // ---- graphs -----------------------------------------------------------------------------------------------
 
 CudaGraph::CudaGraph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
-  check_cuda(cudaGraphInstantiate(&exec_, graph, 0), "making a graph ready");
+  check_cuda(cudaGraphInstantiate(&exec_, graph, cudaGraphInstantiateFlagUseNodePriority),
+             "making a graph ready");
 }
 
 CudaGraph::~CudaGraph() {

@@ -301,9 +301,9 @@ std::vector<GgufTensor> place(const std::string& path, std::vector<Entry> entrie
         data.subspan(static_cast<std::size_t>(entry.offset), static_cast<std::size_t>(entry.bytes));
     end = std::max(end, entry.offset + entry.bytes);
   }
+  refuse_overlaps(path, entries);
   require(size <= round_up(end, alignment),
           "{} has {} bytes of data, its tensors take {}; the file is damaged", path, size, end);
-  refuse_overlaps(path, entries);
   std::vector<GgufTensor> tensors;
   tensors.reserve(entries.size());
   for (Entry& entry : entries) tensors.push_back(std::move(entry.tensor));

@@ -147,7 +147,7 @@ class BadCommandLine(ProgramTest):
     def test_impossible_attention_is_refused_before_an_answer(self):
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--budget", "3", "--chunk-size", "4", says=["3", "4"])
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--segment-tokens", "100", says=["100", "512"])
-        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--index", "landmark", says=["landmarks"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--index", "landmark", says=["shadowkv: --index: ", "landmarks"])
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--preset", "papr", says=["paper"])
         self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,full", says=["twice"])
         self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,default:rnk=4", says=["rank"])
@@ -383,6 +383,7 @@ class ConfigFile(ProgramTest):
                 path = self.write("c.toml", content)
                 self.refuse("generate", *MODEL, "--prompt-ids", "1", "--config", path, says=[says])
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--config", "/no/file", says=["/no/file"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--config", self.folder, says=[str(self.folder)])
 
 
 class Generate(ProgramTest):

@@ -1,34 +1,32 @@
 // What the memories give at most. Both kernels are plain streams of 16-byte loads, several in flight a
-// thread. read_memory: all multiprocessors full of threads, a grid's width of vectors a stride; bound: bytes
-// over the device memory's rate. gather_pieces: vector v of the result belongs to piece v / vectors of a
-// piece; few blocks, since the link is full from 8 of them on and device memory is not what this measures;
-// bound: bytes over the link's rate.
+// thread. read_memory: blocks take turns at tiles of 64 KiB; bound: bytes over the device memory's rate.
+// gather_pieces: vector v of the result belongs to piece v / vectors of a piece; few blocks, since the link
+// is full from 8 of them on and device memory is not what this measures; bound: bytes over the link's rate.
 #include "kernels/cuda/common.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
 constexpr int kReadThreads = 512;
-constexpr int kReadBlocks = 4;  // a multiprocessor: all of its 2,048 threads
+constexpr int kReadBlocks = 3;  // a multiprocessor
 constexpr int kReadAhead = 8;   // loads in flight a thread
 constexpr int kGatherThreads = 512;
 constexpr int kGatherBlocks = 64;
 constexpr int kGatherAhead = 4;
 
 __device__ uint64_t folded(const uint4& x) {
-  return (static_cast<uint64_t>(x.x ^ x.z) << 32) | (x.y ^ x.w);
+  return (static_cast<uint64_t>(x.y ^ x.w) << 32) | (x.x ^ x.z);
 }
 
 __global__ void __launch_bounds__(kReadThreads)
     read_kernel(const uint4* from, int64_t vectors, unsigned long long* result) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kReadThreads;
+  constexpr int64_t kTile = kReadThreads * kReadAhead;
   uint64_t bits = 0;
-  for (int64_t base = static_cast<int64_t>(blockIdx.x) * kReadThreads + threadIdx.x; base < vectors;
-       base += stride * kReadAhead) {
+  for (int64_t base = blockIdx.x * kTile + threadIdx.x; base < vectors; base += gridDim.x * kTile) {
     uint4 held[kReadAhead];
 #pragma unroll
     for (int i = 0; i < kReadAhead; ++i) {
-      const int64_t v = base + i * stride;
+      const int64_t v = base + i * kReadThreads;
       held[i] = v < vectors ? __ldcs(from + v) : uint4{0, 0, 0, 0};
     }
 #pragma unroll
