@@ -122,7 +122,8 @@ CudaQueue::CudaQueue(Device& device, int priority, int64_t scratch_bytes)
   check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
   if (scratch_bytes == 0) return;
   void* scratch = nullptr;
-  check_cuda(cudaMalloc(&scratch, static_cast<std::size_t>(scratch_bytes)), "allocating scratch memory");
+  check_cuda(cudaMalloc(&scratch, static_cast<std::size_t>(scratch_bytes + kWorkspaceBytes)),
+             "allocating scratch memory");
   scratch_ = static_cast<std::byte*>(scratch);
 }
 
@@ -251,6 +252,9 @@ CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordi
   check_cuda(
       cudaDeviceGetAttribute(&shared_bytes_per_block_, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_),
       "asking for the GPU's shared memory");
+  // Kernels that want different shares of a multiprocessor's memory as shared memory cannot be on it at once:
+  // a block waits until the multiprocessor is idle. So all of them are given the same.
+  check_cuda(cudaDeviceSetCacheConfig(cudaFuncCachePreferShared), "preferring shared memory");
   numa_node_ = numa_node_of(ordinal_);
   make_queues();
   device_heap_ = std::make_unique<SlabHeap>(
@@ -264,7 +268,7 @@ CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordi
 
 // Transfers go first: their few blocks must not wait behind those of kernels that fill the device.
 void CudaDevice::make_queues() {
-  constexpr int64_t kScratchBytes = int64_t{64} << 20, kSideScratchBytes = int64_t{32} << 20;
+  constexpr int64_t kScratchBytes = int64_t{64} << 20, kSideScratchBytes = int64_t{16} << 20;
   int last = 0, first = 0;
   check_cuda(cudaDeviceGetStreamPriorityRange(&last, &first), "asking for stream priorities");
   const auto priority = [&](int nth) { return std::min(first + nth, last); };

@@ -61,6 +61,9 @@ class CudaQueue final : public Queue {
   // is.
   [[nodiscard]] std::byte* scratch(int64_t bytes, const char* op) const;
   [[nodiscard]] int64_t scratch_bytes() const { return scratch_bytes_; }
+  // As much again for the libraries that an op calls, kWorkspaceBytes; on queues that have scratch.
+  static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
+  [[nodiscard]] std::byte* workspace() const { return scratch_ + scratch_bytes_; }
 
   // What record() is made of. A capture that end_capture() does not finish must be dropped by
   // abandon_capture().

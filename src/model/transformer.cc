@@ -1,6 +1,8 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -71,19 +73,25 @@ TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
   return on_device;
 }
 
-// hidden -> normed -> q, k, v, none of them rotated.
+// hidden -> normed -> q, k, v, none of them rotated. The three products run side by side: those for k and v
+// are too small to keep a GPU busy.
 void Transformer::attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
-  Queue& queue = device_.compute();
+  Queue& main = device_.compute();
   const int64_t rows = hidden.shape[0];
-  const auto project = [&](const TensorView& weight, const TensorView& out) {
-    matmul(queue,
-           {.x = slice.normed, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
-  };
-  rms_norm(queue,
+  rms_norm(main,
            {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
-  project(weights.wq, slice.q);
-  project(weights.wk, slice.k);
-  project(weights.wv, slice.v);
+  const std::array<std::pair<TensorView, TensorView>, 3> projections = {
+      {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}}};
+  const auto queue_of = [&](std::size_t i) -> Queue& {
+    return device_.lane(static_cast<int>(i) % device_.lanes()).compute;
+  };
+  for (std::size_t i = 1; i < projections.size(); ++i) queue_of(i).wait_for(main);
+  for (std::size_t i = 0; i < projections.size(); ++i) {
+    const auto& [weight, out] = projections[i];
+    matmul(queue_of(i),
+           {.x = slice.normed, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
+  }
+  for (std::size_t i = 1; i < projections.size(); ++i) main.wait_for(queue_of(i));
 }
 
 // What follows attention: output projection and gated MLP, each added to the residual stream.

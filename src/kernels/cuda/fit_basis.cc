@@ -62,7 +62,7 @@ void fill_gram(Queue& queue, const FitBasisParams& p, float* gram) {
     std::byte* centred = scratch_of(queue, shape.k * row_bytes, "fit_basis");
     launch_centre(queue, p.x.data + first * row_bytes, p.x.dtype, shape.k, width, device_ptr<float>(p.mean),
                   centred);
-    if (!device.state<Products>().run(stream_of(queue), shape, {centred, centred, gram, first > 0})) {
+    if (!device.state<Products>().run(queue, shape, {centred, centred, gram, first > 0})) {
       throw DeviceFailure(fmt::format("fit_basis: cuBLASLt has no product for keys {}", p.x.describe()));
     }
   }

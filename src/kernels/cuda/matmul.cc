@@ -20,7 +20,7 @@ void matmul(Queue& queue, const MatmulParams& params) {
   const bool same_type = params.x.dtype == params.weight.dtype;
   if (!same_type ||
       !device_of(queue).state<Products>().run(
-          stream_of(queue), shape, {params.weight.data, params.x.data, params.out.data, params.accumulate})) {
+          queue, shape, {params.weight.data, params.x.data, params.out.data, params.accumulate})) {
     launch_any_matmul(queue, params);
   }
   if (!params.bias.empty()) launch_add_bias(queue, params);

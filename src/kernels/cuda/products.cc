@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cuda/launch.h"
 #include "shadowkv/error.h"
 
 namespace shadowkv::cuda {
@@ -62,7 +63,7 @@ struct Products::Plan {
   }
 
   // False where there is no kernel.
-  bool choose(cublasLtHandle_t handle, const ProductShape& s, int64_t workspace_bytes) {
+  bool choose(cublasLtHandle_t handle, const ProductShape& s) {
     cublasLtMatmulPreference_t wish = nullptr;
     check(cublasLtMatmulPreferenceCreate(&wish), "describing a choice of products");
     const auto destroy = [](cublasLtMatmulPreference_t p) { cublasLtMatmulPreferenceDestroy(p); };
@@ -72,7 +73,7 @@ struct Products::Plan {
       check(cublasLtMatmulPreferenceSetAttribute(wish, attribute, &value, sizeof(value)),
             "describing a choice of products");
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(workspace_bytes));
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(CudaQueue::kWorkspaceBytes));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(s.alignment_a));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(s.alignment_b));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(s.alignment_c));
@@ -92,8 +93,7 @@ struct Products::Plan {
   }
 };
 
-Products::Products(CudaDevice& device)
-    : workspace_(device.allocate(Tier::device, Purpose::activations, kWorkspaceBytes)) {
+Products::Products(CudaDevice& /*device*/) {
   check(cublasLtCreate(&handle_), "starting cuBLASLt");
 }
 
@@ -107,12 +107,12 @@ const Products::Plan* Products::plan_for(const ProductShape& shape) {
   const auto [place, is_new] = plans_.try_emplace(shape);
   if (is_new) {
     auto plan = std::make_unique<Plan>(shape);
-    if (plan->choose(handle_, shape, kWorkspaceBytes)) place->second = std::move(plan);
+    if (plan->choose(handle_, shape)) place->second = std::move(plan);
   }
   return place->second.get();
 }
 
-bool Products::run(cudaStream_t stream, ProductShape shape, const ProductOperands& operands) {
+bool Products::run(Queue& queue, ProductShape shape, const ProductOperands& operands) {
   shape.alignment_a = alignment_of(operands.a);
   shape.alignment_b = alignment_of(operands.b);
   shape.alignment_c = alignment_of(operands.c);
@@ -121,7 +121,8 @@ bool Products::run(cudaStream_t stream, ProductShape shape, const ProductOperand
   const float one = 1.0f, old = operands.accumulate ? 1.0f : 0.0f;
   const cublasStatus_t status = cublasLtMatmul(handle_, plan->product, &one, operands.a, plan->a, operands.b,
                                                plan->b, &old, operands.c, plan->c, operands.c, plan->c,
-                                               &plan->algorithm, workspace_.data(), kWorkspaceBytes, stream);
+                                               &plan->algorithm, static_cast<CudaQueue&>(queue).workspace(),
+                                               CudaQueue::kWorkspaceBytes, stream_of(queue));
   if (status == CUBLAS_STATUS_NOT_SUPPORTED) return false;
   check(status, "multiplying matrices");
   return true;

@@ -32,24 +32,22 @@ struct ProductOperands {
   bool accumulate;
 };
 
-// One a device (CudaDevice::state). Its workspace serves the compute queue alone.
+// One a device (CudaDevice::state). A product takes the workspace of its queue.
 class Products {
  public:
-  explicit Products(CudaDevice& device);
+  explicit Products(CudaDevice& /*device*/);
   ~Products();
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;
 
   // False, with nothing done, where cuBLASLt has no kernel for the shape. Throws DeviceFailure.
-  [[nodiscard]] bool run(cudaStream_t stream, ProductShape shape, const ProductOperands& operands);
+  [[nodiscard]] bool run(Queue& queue, ProductShape shape, const ProductOperands& operands);
 
  private:
   struct Plan;
   [[nodiscard]] const Plan* plan_for(const ProductShape& shape);
 
-  static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
   cublasLtHandle_t handle_ = nullptr;
-  Buffer workspace_;
   std::mutex mutex_;
   std::map<ProductShape, std::unique_ptr<Plan>> plans_;  // guarded by mutex_; null: no kernel
 };
