@@ -204,6 +204,42 @@ TEST_P(SlotOps, ValuesOfMissesComeFromTheirRunsWhateverTheStoredType) {
   }
 }
 
+// More misses than a queue in front of the link holds, hits and absent entries between them.
+TEST_P(SlotOps, ValuesOverTheLinkArriveAsThoseOfTheDevice) {
+  constexpr int64_t kChunk = 8, kHeadDim = 64, kTokens = 1024, kHeads = 2, kEntries = 90;
+  for (const DType stored : {DType::bf16, DType::i8}) {
+    Quantized values(*device_, {2, kHeads, kTokens, 256, 0, false, true, stored}, kHeadDim);
+    for (int64_t i = 0; i < 2 * kHeads * kTokens; ++i) {
+      values.write(i % 2, i / 2 % kHeads, i / 2 / kHeads,
+                   random_numbers(kHeadDim, static_cast<uint32_t>(i), stored), 0.03125f);
+    }
+    std::vector<int32_t> chunks, assigned, source;
+    for (int32_t i = 0; i < 2 * kHeads * kEntries; ++i) {
+      const int32_t entry = i % kEntries;
+      chunks.push_back(1 + (entry * 7 + i / kEntries) % 127);
+      assigned.push_back(entry % 11 == 3 ? -1 : kEntries - 1 - entry);
+      source.push_back(entry % 4 == 1 ? -1 : entry);
+    }
+    std::vector<std::vector<float>> held;
+    for (const bool over_link : {false, true}) {
+      Slots slots(*device_, shape_of(kHeads, kChunk, kHeadDim, DType::bf16), {kEntries, kEntries});
+      const Array ids = upload(*device_, chunks, {2, kHeads, kEntries});
+      const Array to = upload(*device_, assigned, {2, kHeads, kEntries});
+      const Array from = upload(*device_, source, {2, kHeads, kEntries});
+      gather_values(queue_, {Sequences(*device_, {0, 1}, {kTokens, kTokens}).batch(), ids.view, to.view,
+                             from.view, values.view, slots.view, over_link});
+      for (int64_t b = 0; b < 2; ++b) {
+        for (int64_t g = 0; g < kHeads; ++g) {
+          held.push_back(
+              read_numbers(*device_, slots.host.values(b, g, 0), DType::bf16, kEntries * kChunk * kHeadDim));
+        }
+      }
+    }
+    for (std::size_t i = 0; i < held.size() / 2; ++i) EXPECT_EQ(held[i], held[i + held.size() / 2]);
+    EXPECT_NE(held[0], std::vector<float>(held[0].size()));
+  }
+}
+
 TEST_P(SlotOps, WrongShapesAreRefused) {
   Slots slots(*device_, shape_of(2, 4, 8, DType::f32), {5});
   const Sequences sequences(*device_, {0}, {50});
