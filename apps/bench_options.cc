@@ -49,6 +49,27 @@ std::string spelled_out(const std::string& item, const BenchArguments& a) {
   return name + ":" + added + (own.empty() ? "" : "," + own);
 }
 
+// Parts between commas, empty ones included.
+std::vector<std::string> split_list(std::string_view text) {
+  std::vector<std::string> parts;
+  while (true) {
+    const std::size_t comma = text.find(',');
+    parts.emplace_back(text.substr(0, comma));
+    if (comma == std::string_view::npos) return parts;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+std::optional<double> forced_share(const std::string& text) {
+  if (text == "natural") return std::nullopt;
+  double share = -1;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, share);
+  require(error == std::errc() && rest == end && share >= 0 && share <= 1,
+          "--hit-rate is \"{}\"; it must be natural or a share in [0, 1]", text);
+  return share;
+}
+
 }  // namespace
 
 void add_methods_options(CLI::App& app, BenchArguments& a) {
@@ -82,9 +103,9 @@ void add_hit_rate_option(CLI::App& app, BenchArguments& a) {
   add_text(app,
            {"--hit-rate", "SHARE",
             "Force that share (0 to 1) of the choices to be found in the slot cache, after choosing has "
-            "been paid for; natural: as they come",
+            "been paid for; natural: as they come. One for all methods, or one for each, separated by commas",
             ""},
-           a.hit_rate);
+           a.hit_rates);
 }
 
 void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup) {
@@ -116,25 +137,26 @@ std::vector<NamedMethod> bench_methods(const BenchArguments& a) {
 }
 
 std::vector<Cell> cells_of(const BenchArguments& a, bool may_choose_batch) {
-  const auto contexts = parse_wholes(a.contexts, "--context", {1, int64_t{1} << 32});
-  const bool choose = may_choose_batch && a.batches == "auto";
-  const auto batches =
-      choose ? std::vector<int64_t>{0} : parse_wholes(a.batches, "--batch", {1, int64_t{1} << 20});
+  constexpr Range<int64_t> kBatches{1, int64_t{1} << 20};
+  std::vector<int64_t> batches;
+  for (const std::string& part : split_list(a.batches)) {
+    const bool choose = may_choose_batch && part == "auto";
+    batches.push_back(choose ? 0 : parse_whole(part, "--batch", kBatches));
+  }
   std::vector<Cell> cells;
-  for (const int64_t context : contexts) {
+  for (const int64_t context : parse_wholes(a.contexts, "--context", {1, int64_t{1} << 32})) {
     for (const int64_t batch : batches) cells.push_back({context, batch});
   }
   return cells;
 }
 
-std::optional<double> forced_hits_of(const BenchArguments& a) {
-  if (a.hit_rate == "natural") return std::nullopt;
-  double share = -1;
-  const char* end = a.hit_rate.data() + a.hit_rate.size();
-  const auto [rest, error] = std::from_chars(a.hit_rate.data(), end, share);
-  require(error == std::errc() && rest == end && share >= 0 && share <= 1,
-          "--hit-rate is \"{}\"; it must be natural or a share in [0, 1]", a.hit_rate);
-  return share;
+ForcedHits forced_hits_of(const BenchArguments& a, std::size_t methods) {
+  ForcedHits forced;
+  for (const std::string& part : split_list(a.hit_rates)) forced.push_back(forced_share(part));
+  require(forced.size() == 1 || forced.size() == methods,
+          "--hit-rate names {} rates for {} methods; give one, or one for each", forced.size(), methods);
+  if (forced.size() == 1) forced.resize(methods, forced.front());
+  return forced;
 }
 
 void check_cells(const ModelInfo& model, std::span<const Cell> cells, int64_t growth) {
@@ -149,9 +171,11 @@ void check_cells(const ModelInfo& model, std::span<const Cell> cells, int64_t gr
 // A forced choice takes one chunk of each of `candidates` ranges of the open ones, another whenever it is to
 // miss. A range must hold more chunks than the slots hold selections: else a chunk whose turn comes again is
 // still there.
-void check_forced(std::span<const NamedMethod> methods, std::span<const Cell> cells) {
-  for (const NamedMethod& method : methods) {
-    if (method.config.method == Method::full) continue;
+void check_forced(std::span<const NamedMethod> methods, const ForcedHits& forced,
+                  std::span<const Cell> cells) {
+  for (std::size_t i = 0; i < methods.size(); ++i) {
+    const NamedMethod& method = methods[i];
+    if (!forced[i] || method.config.method == Method::full) continue;
     for (const Cell& cell : cells) {
       const ChunkCounts chunks = chunk_counts(method.config, cell.context);
       const auto turn = static_cast<int64_t>(method.config.slot_selections) + 1;

@@ -19,7 +19,7 @@ struct BenchArguments {
   std::string place;    // host or spill, of values; empty: the preset's
   std::string contexts = "1024,4096";
   std::string batches = "1";
-  std::string hit_rate = "natural";
+  std::string hit_rates = "natural";
   int64_t steps = 16;
   int64_t warmup = 4;
   std::string json;
@@ -41,11 +41,14 @@ void add_json_option(CLI::App& app, BenchArguments& a);
 [[nodiscard]] std::vector<NamedMethod> bench_methods(const BenchArguments& a);
 // Every context with every batch; `may_choose_batch` allows auto.
 [[nodiscard]] std::vector<Cell> cells_of(const BenchArguments& a, bool may_choose_batch);
-[[nodiscard]] std::optional<double> forced_hits_of(const BenchArguments& a);  // none: natural
+// Of each method; none: natural.
+using ForcedHits = std::vector<std::optional<double>>;
+[[nodiscard]] ForcedHits forced_hits_of(const BenchArguments& a, std::size_t methods);
 
 // Throws InvalidInput where a cell's sequences could not grow by `growth` tokens within the model's context,
 // or where a forced choice has too few chunks to choose from.
 void check_cells(const ModelInfo& model, std::span<const Cell> cells, int64_t growth);
-void check_forced(std::span<const NamedMethod> methods, std::span<const Cell> cells);
+void check_forced(std::span<const NamedMethod> methods, const ForcedHits& forced,
+                  std::span<const Cell> cells);
 
 }  // namespace shadowkv::apps

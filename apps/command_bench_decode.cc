@@ -29,6 +29,7 @@ struct Row {
   StepNeeds needs = {};
   Roofline bound = {};
   std::array<double, kStages.size()> stage_s{};
+  std::optional<double> forced_hits = {};
 };
 
 // Everything a row is made from.
@@ -36,7 +37,6 @@ struct Run {
   const BenchArguments& a;
   Engine& engine;
   const Ceilings& ceilings;
-  std::optional<double> forced_hits;
 };
 
 constexpr const char* kNotes =
@@ -70,10 +70,10 @@ StepShares shares_of(const Run& run, const NamedMethod& method, const Row& row) 
           .on_host = values == 0 ? 0.0 : std::min(1.0, static_cast<double>(s.held_bytes[1]) / values)};
 }
 
-Row measure(const Run& run, const NamedMethod& method, const Cell& cell) {
+Row measure(const Run& run, const NamedMethod& method, std::optional<double> forced, const Cell& cell) {
   MadeUpBatch batch(
       run.engine,
-      {.config = &method.config, .cell = cell, .growth = growth_of(run.a), .forced_hits = run.forced_hits});
+      {.config = &method.config, .cell = cell, .growth = growth_of(run.a), .forced_hits = forced});
   Row row{.cell = {cell.context, batch.size()}, .method = method.label};
   batch.checked_step();
   for (int64_t s = 0; s < run.a.warmup; ++s) batch.step();
@@ -84,6 +84,7 @@ Row measure(const Run& run, const NamedMethod& method, const Cell& cell) {
     batch.step();
     ms.push_back(1e3 * watch.seconds());
   }
+  row.forced_hits = forced;
   row.step = StepTimes(std::move(ms));
   row.statistics = since(before, batch.statistics());
   row.all_bytes = run.engine.memory().held;
@@ -99,9 +100,10 @@ Row measure(const Run& run, const NamedMethod& method, const Cell& cell) {
 }
 
 // What does not fit is a row that says so; the others still run.
-Row measure_or_explain(const Run& run, const NamedMethod& method, const Cell& cell) {
+Row measure_or_explain(const Run& run, const NamedMethod& method, std::optional<double> forced,
+                       const Cell& cell) {
   try {
-    return measure(run, method, cell);
+    return measure(run, method, forced, cell);
   } catch (const OutOfMemory& error) {
     return {.cell = cell, .method = method.label, .error = error.what()};
   }
@@ -111,9 +113,9 @@ double step_s(const Row& row) {
   return 1e-3 * row.step.median();
 }
 
-std::string hits_text(const Row& row, bool forced) {
+std::string hits_text(const Row& row) {
   if (row.statistics.chosen_chunks == 0) return "-";
-  return percent(row.shares.hits) + (forced ? " forced" : "");
+  return percent(row.shares.hits) + (row.forced_hits ? " forced" : "");
 }
 
 // "45.1 (88.4 %)": GB/s and their share of the ceiling; a dash for nothing moved.
@@ -128,12 +130,12 @@ std::vector<std::string> first_cells(const Row& row, const MethodNames& names) {
           row.cell.batch == 0 ? "auto" : fmt::format("{}", row.cell.batch)};
 }
 
-std::vector<std::string> measured_cells(const Row& row, bool forced) {
+std::vector<std::string> measured_cells(const Row& row) {
   std::vector<std::string> cells;
   for (const double share : {0.5, 0.0, 1.0}) cells.push_back(fmt::format("{:.2f}", row.step.at(share)));
   cells.push_back(fmt::format("{:.1f}", static_cast<double>(row.cell.batch) / step_s(row)));
   for (const int64_t bytes : row.all_bytes) cells.push_back(format_bytes(bytes));
-  cells.push_back(hits_text(row, forced));
+  cells.push_back(hits_text(row));
   cells.push_back(rate_text(row.needs.link_bytes, row.bound.link_s, row));
   cells.push_back(rate_text(row.needs.memory_bytes, row.bound.memory_s, row));
   cells.push_back(fmt::format("{:.2f}", 1e3 * row.bound.seconds()));
@@ -142,7 +144,7 @@ std::vector<std::string> measured_cells(const Row& row, bool forced) {
   return cells;
 }
 
-std::string table_of(const std::vector<Row>& rows, const MethodNames& names, bool forced) {
+std::string table_of(const std::vector<Row>& rows, const MethodNames& names) {
   const std::vector<std::string> header = {"method",    "context",     "batch",    "ms/step", "min",
                                            "max",       "tok/s",       "device",   "host",    "slot hits",
                                            "link GB/s", "memory GB/s", "bound ms", "by",      "of roofline"};
@@ -150,7 +152,7 @@ std::string table_of(const std::vector<Row>& rows, const MethodNames& names, boo
   for (const Row& row : rows) {
     std::vector<std::string> cells = first_cells(row, names);
     if (row.error.empty()) {
-      for (std::string& cell : measured_cells(row, forced)) cells.push_back(std::move(cell));
+      for (std::string& cell : measured_cells(row)) cells.push_back(std::move(cell));
     } else {
       cells.emplace_back("no room");
       cells.resize(header.size(), "-");
@@ -199,11 +201,11 @@ std::string text_of(const Run& run, std::span<const NamedMethod> methods,
   for (const Row& row : rows) {
     if (!row.error.empty()) errors = "no room, for example: " + row.error + "\n";
   }
-  return table_of(rows, names, run.forced_hits.has_value()) + "\n" + stage_table_of(rows, names) + "\n" +
-         names.legend() + checks_text(names, methods, checks) + ceilings_line(run.ceilings) + kNotes + errors;
+  return table_of(rows, names) + "\n" + stage_table_of(rows, names) + "\n" + names.legend() +
+         checks_text(names, methods, checks) + ceilings_line(run.ceilings) + kNotes + errors;
 }
 
-Json row_json(const Row& row, bool forced) {
+Json row_json(const Row& row) {
   Json json = {{"context", row.cell.context}, {"batch", row.cell.batch}, {"method", row.method}};
   if (!row.error.empty()) {
     json["error"] = row.error;
@@ -214,7 +216,7 @@ Json row_json(const Row& row, bool forced) {
   json["tokens_per_s"] = static_cast<double>(row.cell.batch) / seconds;
   json["held_bytes"] = {{"device", row.all_bytes[0]}, {"host", row.all_bytes[1]}};
   json["slot_hit_share"] = row.statistics.chosen_chunks == 0 ? Json(nullptr) : Json(row.shares.hits);
-  json["hits_forced"] = forced;
+  json["forced_hit_share"] = row.forced_hits ? Json(*row.forced_hits) : Json(nullptr);
   json["values_on_host_share"] = row.shares.on_host;
   json["link"] = {{"bytes_a_step", row.needs.link_bytes},
                   {"piece_bytes", row.needs.piece_bytes},
@@ -236,7 +238,6 @@ Json row_json(const Row& row, bool forced) {
 Json report(const Run& run, std::span<const NamedMethod> methods, const std::vector<DecodeCheck>& checks,
             const std::vector<Row>& rows) {
   Json json = head_json(run.engine, run.a);
-  json["forced_hit_share"] = run.forced_hits ? Json(*run.forced_hits) : Json(nullptr);
   json["attention"] = attention_json(methods);
   json["ceilings"] = to_json(run.ceilings);
   Json& checked = json["checks"] = Json::object();
@@ -245,7 +246,7 @@ Json report(const Run& run, std::span<const NamedMethod> methods, const std::vec
         {"tokens", checks[i].tokens}, {"error", checks[i].error}, {"limit", checks[i].limit}};
   }
   Json& list = json["rows"] = Json::array();
-  for (const Row& row : rows) list.push_back(row_json(row, run.forced_hits.has_value()));
+  for (const Row& row : rows) list.push_back(row_json(row));
   return json;
 }
 
@@ -253,19 +254,21 @@ void run_bench(const BenchArguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = bench_methods(a);
   const std::vector<Cell> cells = cells_of(a, true);
-  const std::optional<double> forced = forced_hits_of(a);
+  const ForcedHits forced = forced_hits_of(a, methods.size());
   for (NamedMethod& method : methods) method.config = resolve(a.engine, method.config).config;
   check_cells(read_model_info(a.engine), cells, growth_of(a));
-  if (forced) check_forced(methods, cells);
+  check_forced(methods, forced, cells);
   BenchOutput output(a.json);
   const Ceilings ceilings = measure_ceilings(a.engine);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const Run run{a, *engine, ceilings, forced};
+  const Run run{a, *engine, ceilings};
   std::vector<DecodeCheck> checks;
   for (const NamedMethod& method : methods) checks.push_back(check_decode(*engine, method));
   std::vector<Row> rows;
   for (const Cell& cell : cells) {
-    for (const NamedMethod& method : methods) rows.push_back(measure_or_explain(run, method, cell));
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      rows.push_back(measure_or_explain(run, methods[m], forced[m], cell));
+    }
   }
   print_notes(methods);
   output.print(report(run, methods, checks, rows), text_of(run, methods, checks, rows));

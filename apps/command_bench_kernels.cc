@@ -41,7 +41,6 @@ struct Run {
   const Arguments& a;
   Engine& engine;
   const Ceilings& ceilings;
-  std::optional<double> forced_hits;
   int64_t number_bytes;
 };
 
@@ -66,11 +65,11 @@ double bytes_of(const Run& run, const Part& part, const OpTime& op) {
   return 0;
 }
 
-Part decode_part(const Run& run, const NamedMethod& method, const Cell& cell) {
+Part decode_part(const Run& run, const NamedMethod& method, std::optional<double> forced, const Cell& cell) {
   MadeUpBatch batch(run.engine, {.config = &method.config,
                                  .cell = cell,
                                  .growth = run.a.warmup + MadeUpBatch::kOpSteps + 1,
-                                 .forced_hits = run.forced_hits});
+                                 .forced_hits = forced});
   batch.checked_step();
   for (int64_t s = 0; s < run.a.warmup; ++s) batch.step();
   Part part{.method = method.label, .cell = {cell.context, batch.size()}, .decode = true};
@@ -124,7 +123,8 @@ Json part_json(const Run& run, const Part& part) {
   Json json = {{"phase", part.decode ? "decode" : "prefill"},
                {"method", part.method},
                {"context", part.cell.context},
-               {"batch", part.cell.batch}};
+               {"batch", part.cell.batch},
+               {"slot_hit_share", part.decode ? Json(part.shares.hits) : Json(nullptr)}};
   Json& ops = json["ops"] = Json::array();
   for (const OpTime& op : part.ops) {
     Json one = to_json(op);
@@ -139,7 +139,6 @@ Json part_json(const Run& run, const Part& part) {
 void print(const Run& run, std::span<const NamedMethod> methods, const std::vector<Part>& parts,
            BenchOutput& output) {
   Json json = head_json(run.engine, run.a);
-  json["forced_hit_share"] = run.forced_hits ? Json(*run.forced_hits) : Json(nullptr);
   json["attention"] = attention_json(methods);
   json["ceilings"] = to_json(run.ceilings);
   Json& list = json["parts"] = Json::array();
@@ -156,21 +155,21 @@ void run_bench(const Arguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = bench_methods(a);
   const std::vector<Cell> cells = cells_of(a, true);
-  const std::optional<double> forced = forced_hits_of(a);
+  const ForcedHits forced = forced_hits_of(a, methods.size());
   for (NamedMethod& method : methods) method.config = resolve(a.engine, method.config).config;
   const ModelInfo model = read_model_info(a.engine);
   check_cells(model, cells, a.warmup + MadeUpBatch::kOpSteps + 1);
   if (a.prefill > 0) check_cells(model, std::vector<Cell>{{a.prefill, 1}}, 0);
-  if (forced) check_forced(methods, cells);
+  check_forced(methods, forced, cells);
   BenchOutput output(a.json);
   const Ceilings ceilings = measure_ceilings(a.engine);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const Run run{a, *engine, ceilings, forced, a.engine.dtype == "float32" ? 4 : 2};
+  const Run run{a, *engine, ceilings, a.engine.dtype == "float32" ? 4 : 2};
   std::vector<Part> parts;
-  for (const NamedMethod& method : methods) {
-    (void)check_decode(*engine, method);
-    for (const Cell& cell : cells) parts.push_back(decode_part(run, method, cell));
-    if (a.prefill > 0) parts.push_back(prefill_part(run, method));
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    (void)check_decode(*engine, methods[m]);
+    for (const Cell& cell : cells) parts.push_back(decode_part(run, methods[m], forced[m], cell));
+    if (a.prefill > 0) parts.push_back(prefill_part(run, methods[m]));
   }
   print_notes(methods);
   print(run, methods, parts, output);

@@ -144,9 +144,9 @@ class Session {
   // For benchmarks: a method's choices are paid for, then replaced by ones of which that share [0, 1] is
   // found in the slot cache; negative: choices stand.
   virtual void force_hit_share(int64_t method, double share) = 0;
-  // For benchmarks: from now on every op is timed (or none). Ops then run one after the other, even those
-  // that overlap otherwise. On a GPU a step is recorded at its second time and replayed from the third on,
-  // marks between ops included: only from then on do times hold no gaps between launches.
+  // For benchmarks: from now on every op of the engine is timed (or none). Ops then run one after the other,
+  // even those that overlap otherwise. On a GPU a step is recorded at its second time and replayed from the
+  // third on, marks between ops included: only from then on do times hold no gaps between launches.
   virtual void time_ops(bool on) = 0;
   // Times of the ops since the last call, in order of their first runs. Only while ops are timed.
   [[nodiscard]] virtual std::vector<OpTime> op_times() = 0;

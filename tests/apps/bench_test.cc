@@ -146,7 +146,7 @@ TEST(BenchOptions, ChoicesThatCannotBeForcedAreRefused) {
     const std::vector<NamedMethod> methods = {{method, parse_attention(method), {}}};
     const std::vector<Cell> cells = {{context, 1}};
     try {
-      check_forced(methods, cells);
+      check_forced(methods, {0.5}, cells);
     } catch (const InvalidInput&) {
       return true;
     }
@@ -158,6 +158,30 @@ TEST(BenchOptions, ChoicesThatCannotBeForcedAreRefused) {
   EXPECT_FALSE(refuses("default", 8192));
   EXPECT_TRUE(refuses("default", 4096)) << "slots that hold four selections need five chunks for each";
   EXPECT_TRUE(refuses("default:rerank=1.5", 8192)) << "candidates are no multiple of the choice";
+}
+
+TEST(BenchOptions, RatesAreForAllMethodsOrOneForEach) {
+  BenchArguments a;
+  EXPECT_EQ(forced_hits_of(a, 2), (ForcedHits{std::nullopt, std::nullopt}));
+  a.hit_rates = "0.6";
+  EXPECT_EQ(forced_hits_of(a, 2), (ForcedHits{0.6, 0.6}));
+  a.hit_rates = "natural,0,1";
+  EXPECT_EQ(forced_hits_of(a, 3), (ForcedHits{std::nullopt, 0.0, 1.0}));
+  EXPECT_THROW((void)forced_hits_of(a, 2), InvalidInput);
+  for (const char* wrong : {"", "0.5,", "1.01", "-0.1", "nan", "0.5x"}) {
+    a.hit_rates = wrong;
+    EXPECT_THROW((void)forced_hits_of(a, 1), InvalidInput) << wrong;
+  }
+}
+
+TEST(BenchOptions, CellsAreAllContextsWithAllBatches) {
+  BenchArguments a;
+  a.contexts = "64,128";
+  a.batches = "auto,3";
+  std::vector<std::pair<int64_t, int64_t>> found;
+  for (const Cell& cell : cells_of(a, true)) found.emplace_back(cell.context, cell.batch);
+  EXPECT_EQ(found, (std::vector<std::pair<int64_t, int64_t>>{{64, 0}, {64, 3}, {128, 0}, {128, 3}}));
+  EXPECT_THROW((void)cells_of(a, false), InvalidInput);
 }
 
 TEST(StepTimes, QuantilesLieBetweenTheirNeighbours) {
@@ -184,6 +208,7 @@ TEST_F(MadeUp, DecodingIsCheckedAgainstExactPrefillUnderEveryMethod) {
   for (const NamedMethod& method : methods()) {
     const DecodeCheck check = check_decode(*loaded, method);
     EXPECT_GT(check.error, 0) << method.label;
+    EXPECT_EQ(check.limit, method.label == "full" || method.label == "paper" ? 0.05 : 0.10);
     EXPECT_LT(check.error, check.limit / 2) << method.label << ": the limit leaves room";
     EXPECT_GT(check.tokens, 40);
   }

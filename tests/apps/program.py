@@ -585,7 +585,7 @@ class Bench(ProgramTest):
             self.assertGreater(sum(row["stage_ms"].values()), 0)
             self.assertGreater(row["stage_ms"]["matrices"], 0)
             self.assertGreater(row["stage_ms"]["attend"], 0)
-            self.assertTrue(row["hits_forced"])
+            self.assertEqual(row["forced_hit_share"], 0.75)
             if row["method"] == labels[0]:
                 self.assertIsNone(row["slot_hit_share"])
                 self.assertEqual(row["held_bytes"]["host"], 0)

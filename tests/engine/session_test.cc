@@ -123,6 +123,35 @@ TEST_F(Sessions, MadeUpStateHoldsAndAttendsWhatAPromptOfItsLengthWould) {
   }
 }
 
+// For benchmarks: timing changes no result, and ends with the session.
+TEST_F(Sessions, OpsAreTimedWhileAskedForAndDoTheSame) {
+  const std::vector<int32_t> prompt = random_ids(300), steps = random_ids(3, 2);
+  const auto expected = run(*open({small_shadow()}), 0, prompt, steps);
+  const auto plain = open({small_shadow()});
+  {
+    const auto timed = open({small_shadow()});
+    expect_refused([&] { (void)timed->op_times(); }, "none are timed");
+    const SequenceId id = timed->add(320);
+    timed->time_ops(true);
+    ASSERT_EQ(timed->prefill(id, prompt), expected[0]);
+    EXPECT_FALSE(timed->op_times().empty());
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const SequenceToken next{id, steps[i]};
+      ASSERT_EQ(timed->decode(0, {&next, 1}), expected[i + 1]);
+      int64_t logits = 0;
+      for (const OpTime& time : timed->op_times()) {
+        EXPECT_GE(time.seconds, 0) << time.op;
+        if (time.op == "matmul" && time.rows == 288) logits += time.runs;
+      }
+      EXPECT_EQ(logits, 1) << "each reading holds one step";
+    }
+    timed->time_ops(false);
+    expect_refused([&] { (void)timed->op_times(); }, "none are timed");
+    timed->time_ops(true);
+  }
+  EXPECT_EQ(run(*plain, 0, prompt, steps), expected);
+}
+
 TEST_F(Sessions, ASequenceCanBeRemovedWhileOthersGoOn) {
   const auto session = open({small_shadow()});
   const std::vector<int32_t> prompt = random_ids(200), steps = random_ids(6, 2);
