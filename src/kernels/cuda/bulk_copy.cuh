@@ -19,6 +19,7 @@ __device__ inline void expect_bytes(uint64_t* barrier, uint32_t bytes) {
                "r"(bytes)
                : "memory");
 }
+// The barrier's one arrival, without bytes.
 __device__ inline void arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];\n" ::"r"(shared_address(barrier)) : "memory");
 }
@@ -40,10 +41,6 @@ __device__ inline void copy_bulk(std::byte* to, const std::byte* from, uint32_t 
           shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
-}
-// The barrier's one arrival, without bytes.
-__device__ inline void arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];\n" ::"r"(shared_address(barrier)) : "memory");
 }
 
 }  // namespace shadowkv::cuda
