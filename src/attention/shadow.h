@@ -102,6 +102,7 @@ class ShadowAttention final : public Attention {
   void decode_exact(const LayerInput& input, TensorView out);
   void decode_sparse(const LayerInput& input, TensorView out);
   void keep(Queue& queue, const LayerInput& input);
+  [[nodiscard]] std::vector<int64_t> host_bytes() const;
   void cut_batch();
   [[nodiscard]] DecodeBatch batch_of(const Part& part) const;
   [[nodiscard]] TensorView queries_of(const Part& part) const;

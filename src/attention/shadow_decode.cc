@@ -1,6 +1,7 @@
 // One decode step: decide -> rebuild and fetch -> attend.
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "attention/shadow.h"
 #include "base/check.h"
@@ -10,8 +11,25 @@ namespace {
 
 // Steps whose longest sequences have as many open chunks to within this have the same shapes.
 constexpr int64_t kChunkBucket = 128;
-// Parts of a large batch that run side by side unless the configuration says otherwise.
-constexpr int64_t kStepParts = 2;
+// Parts that a batch with values on the host is cut into unless the configuration says otherwise, and
+// sequences of a part: fewer do not fill a GPU.
+constexpr int64_t kStepParts = 3;
+constexpr int64_t kLeastSequences = 8;
+
+// Where sequences with values on the host border on those without: the place nearest to `place` that is less
+// than `reach` away, else `place` itself.
+int64_t nearest_border(std::span<const int64_t> host_bytes, int64_t place, int64_t reach) {
+  const auto is_border = [&](int64_t at) {
+    if (at <= 0 || at >= static_cast<int64_t>(host_bytes.size())) return false;
+    const auto i = static_cast<std::size_t>(at);
+    return (host_bytes[i - 1] > 0) != (host_bytes[i] > 0);
+  };
+  for (int64_t away = 0; away < reach; ++away) {
+    if (is_border(place - away)) return place - away;
+    if (is_border(place + away)) return place + away;
+  }
+  return place;
+}
 
 }  // namespace
 
@@ -229,28 +247,35 @@ void ShadowAttention::keep(Queue& queue, const LayerInput& input) {
 
 // ---- parts ------------------------------------------------------------------------------------------------
 
+// Bytes of values that each sparse sequence of the step has on the host.
+std::vector<int64_t> ShadowAttention::host_bytes() const {
+  std::vector<int64_t> bytes;
+  for (const int64_t row : sparse_rows_) bytes.push_back(values_.held_bytes(row, Tier::pinned_host));
+  return bytes;
+}
+
 // Cuts the step's batch so that one part computes while the values of another travel. The part that fetches
 // most from the host goes first: only what travels last is waited for.
 void ShadowAttention::cut_batch() {
-  constexpr int64_t kLeastSequences = 8;  // of a part: fewer do not fill a GPU
+  const std::vector<int64_t> bytes = host_bytes();
   const int64_t size = sparse_step_.size(), lanes = std::max<int64_t>(1, device_.lanes() - 1);
-  const int64_t wanted =
-      config_.step_parts > 0 ? config_.step_parts : std::min({size / kLeastSequences, lanes, kStepParts});
+  const bool travels = std::any_of(bytes.begin(), bytes.end(), [](int64_t b) { return b > 0; });
+  const int64_t suited = travels ? std::min({size / kLeastSequences, lanes, kStepParts}) : 1;
+  const int64_t wanted = config_.step_parts > 0 ? config_.step_parts : suited;
   const int64_t count = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, size));
   std::vector<std::array<int64_t, 3>> cuts;  // bytes on the host, first, end
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t first = size * i / count, end = size * (i + 1) / count;
-    int64_t bytes = 0;
-    for (int64_t b = first; b < end; ++b) {
-      bytes += values_.held_bytes(sparse_rows_[static_cast<std::size_t>(b)], Tier::pinned_host);
-    }
-    cuts.push_back({bytes, first, end});
+  for (int64_t i = 0, first = 0; i < count; ++i) {
+    const int64_t end =
+        i + 1 == count ? size : nearest_border(bytes, size * (i + 1) / count, size / count / 2);
+    cuts.push_back({std::accumulate(bytes.begin() + first, bytes.begin() + end, int64_t{0}), first, end});
+    first = end;
   }
   std::stable_sort(cuts.begin(), cuts.end(), [](const auto& a, const auto& b) { return a[0] > b[0]; });
   parts_.clear();
-  for (const auto& [bytes, first, end] : cuts) {
+  for (const auto& [on_host, first, end] : cuts) {
+    if (first == end) continue;
     const auto lane = static_cast<int64_t>(parts_.size()) % lanes;
-    parts_.push_back({first, end - first, bytes > 0, device_.lane(static_cast<int>(lane))});
+    parts_.push_back({first, end - first, on_host > 0, device_.lane(static_cast<int>(lane))});
   }
 }
 

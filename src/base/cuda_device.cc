@@ -247,12 +247,6 @@ std::unique_ptr<OpClock> CudaDevice::make_op_clock() {
 
 CudaDevice::CudaDevice(const CudaDeviceOptions& options) : ordinal_(options.ordinal), pool_(options.threads) {
   check_cuda(cudaSetDevice(ordinal_), "choosing the GPU");
-  int major = 0, minor = 0;
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal_),
-             "asking for the GPU's kind");
-  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal_),
-             "asking for the GPU's kind");
-  compute_capability_ = 10 * major + minor;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_),
              "asking for the GPU's size");
   check_cuda(

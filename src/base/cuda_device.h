@@ -97,7 +97,6 @@ class CudaDevice final : public Device {
   [[nodiscard]] DType activation_dtype() const override { return DType::bf16; }
 
   [[nodiscard]] int ordinal() const { return ordinal_; }
-  [[nodiscard]] int compute_capability() const { return compute_capability_; }  // 90: 9.0
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
   [[nodiscard]] int shared_bytes_per_block() const { return shared_bytes_per_block_; }  // after opting in
 
@@ -127,7 +126,6 @@ class CudaDevice final : public Device {
   void set_budgets(const CudaDeviceOptions& options);
 
   int ordinal_;
-  int compute_capability_ = 0;
   int multiprocessors_ = 0;
   int shared_bytes_per_block_ = 0;
   int numa_node_ = -1;  // of the GPU; -1: unknown

@@ -119,11 +119,7 @@ void PagedStore::release(int64_t row) {
 
 int64_t PagedStore::held_bytes(int64_t row, Tier tier) const {
   if (row >= static_cast<int64_t>(rows_.size())) return 0;
-  int64_t sum = 0;
-  for (const auto& list : rows_[static_cast<std::size_t>(row)].lists) {
-    for (const Block& block : list) sum += block->tier() == tier ? block->bytes() : 0;
-  }
-  return sum;
+  return rows_[static_cast<std::size_t>(row)].held[static_cast<std::size_t>(tier)];
 }
 
 int64_t PagedStore::capacity_tokens(int64_t row) const {
@@ -142,7 +138,11 @@ void PagedStore::fit_table(int64_t rows, int64_t blocks) {
 }
 
 void PagedStore::write_table(int64_t row) {
-  const Row& entry = rows_[static_cast<std::size_t>(row)];
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  entry.held = {};
+  for (const auto& list : entry.lists) {
+    for (const Block& block : list) entry.held[static_cast<std::size_t>(block->tier())] += block->bytes();
+  }
   for (std::size_t list = 0; list < entry.lists.size(); ++list) {
     const int64_t base = (row * config_.lists + static_cast<int64_t>(list)) * blocks_per_list_;
     for (std::size_t i = 0; i < entry.lists[list].size(); ++i) {

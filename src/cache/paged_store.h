@@ -5,6 +5,7 @@
 // them.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -52,6 +53,7 @@ class PagedStore {
   struct Row {
     std::vector<std::vector<Block>> lists;  // [lists][blocks]
     int64_t capacity = 0;                   // tokens
+    std::array<int64_t, kTiers> held{};     // bytes of the blocks, by tier
   };
 
   [[nodiscard]] int64_t capacity_for(int64_t tokens) const;
@@ -59,7 +61,7 @@ class PagedStore {
   [[nodiscard]] int64_t spill(int64_t bytes);
   [[nodiscard]] int64_t spill_row(Row& entry, int64_t bytes);
   void grow_list(std::vector<Block>& list, int64_t capacity);
-  void write_table(int64_t row);
+  void write_table(int64_t row);  // after every change of the row's blocks
   void fit_table(int64_t rows, int64_t blocks);
 
   Device& device_;

@@ -215,9 +215,9 @@ TEST_P(SlotOps, ValuesOverTheLinkArriveAsThoseOfTheDevice) {
     }
     std::vector<int32_t> chunks, assigned, source;
     for (int32_t i = 0; i < 2 * kHeads * kEntries; ++i) {
-      const int32_t entry = i % kEntries;
-      chunks.push_back(1 + (entry * 7 + i / kEntries) % 127);
-      assigned.push_back(entry % 11 == 3 ? -1 : kEntries - 1 - entry);
+      const auto entry = static_cast<int32_t>(i % kEntries);
+      chunks.push_back(1 + (entry * 7 + static_cast<int32_t>(i / kEntries)) % 127);
+      assigned.push_back(entry % 11 == 3 ? -1 : static_cast<int32_t>(kEntries) - 1 - entry);
       source.push_back(entry % 4 == 1 ? -1 : entry);
     }
     std::vector<std::vector<float>> held;

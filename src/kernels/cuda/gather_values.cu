@@ -5,7 +5,6 @@
 // those in host memory.
 #include <algorithm>
 
-#include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/common.cuh"
 
 namespace shadowkv::cuda {
@@ -125,139 +124,6 @@ __global__ void __launch_bounds__(kThreads) gather_values_kernel(GatherParams p)
   }
 }
 
-// ---- over the link ----------------------------------------------------------------------------------------
-
-// The link's pieces go through queues in shared memory that bulk copies fill: a warp of a block finds misses
-// and asks for their rows, the others turn what has come into the slots' type. A few blocks with a few pieces
-// each in flight keep the link busy, and pieces are taken in the order in which they lie, so that few pages
-// of host memory are in use at a time: translating their addresses is what limits pieces that are far apart.
-constexpr int kLinkBlocks = 24;
-constexpr int kStages = 12;
-constexpr int kTurnWarps = 4;
-constexpr int kLinkThreads = (1 + kTurnWarps) * kWarp;
-constexpr int kNeighbours = 8;  // items that a block takes one after the other
-
-struct Piece {
-  std::byte* to;            // null: there are no more
-  const std::byte* scales;  // of its rows, side by side; null for bfloat16
-};
-
-struct LinkShared {
-  uint64_t full[kStages];
-  uint64_t empty[kStages];
-  Piece pieces[kStages];
-};
-
-// Item `nth` of a block.
-__device__ int64_t item_of(int64_t nth) {
-  return ((nth / kNeighbours) * gridDim.x + blockIdx.x) * kNeighbours + nth % kNeighbours;
-}
-
-__device__ void ask_for_pieces(const GatherParams& p, LinkShared& shared, std::byte* stages, uint32_t bytes) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  const int64_t items = p.batch.size * p.slots.kv_heads * p.entries;
-  const int lane = threadIdx.x % kWarp;
-  uint32_t asked = 0;  // pieces so far, the same in all lanes
-  for (int64_t first = 0; item_of(first) < items; first += kWarp) {
-    const int64_t item = item_of(first + lane);
-    const bool missing = item < items && p.source[item] >= 0 && p.assigned[item] >= 0;
-    Piece piece{};
-    const std::byte* from = nullptr;
-    if (missing) {
-      const Miss miss = miss_of(p, item);
-      from = p.values.data.at(miss.row, miss.head, miss.token);
-      piece.to = miss.to;
-      if (p.values.data.dtype == DType::i8)
-        piece.scales = p.values.scales.at(miss.row, miss.head, miss.token);
-    }
-    const unsigned lanes = __ballot_sync(kAllLanes, missing);
-    for (unsigned left = lanes; left != 0; left &= left - 1, ++asked) {
-      const uint32_t stage = asked % kStages, round = asked / kStages;
-      if (lane == __ffs(left) - 1) {
-        if (round > 0) wait_for_phase(&shared.empty[stage], (round - 1) & 1);
-        shared.pieces[stage] = piece;
-        expect_bytes(&shared.full[stage], bytes);
-        copy_bulk(stages + stage * bytes, from, bytes, &shared.full[stage]);
-      }
-      __syncwarp();
-    }
-  }
-  for (int i = 0; i < kTurnWarps; ++i, ++asked) {  // one end for each of the other warps
-    const uint32_t stage = asked % kStages, round = asked / kStages;
-    if (lane == 0) {
-      if (round > 0) wait_for_phase(&shared.empty[stage], (round - 1) & 1);
-      shared.pieces[stage] = {};
-      arrive(&shared.full[stage]);
-    }
-    __syncwarp();
-  }
-#endif
-}
-
-template <bool kCodes>
-__device__ void turn_pieces(const GatherParams& p, LinkShared& shared, const std::byte* stages,
-                            uint32_t bytes) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  const int lane = threadIdx.x % kWarp;
-  const int vectors = static_cast<int>(bytes / 16), row_vectors = vectors / static_cast<int>(p.slots.chunk);
-  for (uint32_t nth = threadIdx.x / kWarp - 1;; nth += kTurnWarps) {
-    const uint32_t stage = nth % kStages;
-    wait_for_phase(&shared.full[stage], nth / kStages & 1);
-    const Piece piece = shared.pieces[stage];
-    if (piece.to == nullptr) return;
-    const auto* from = reinterpret_cast<const uint4*>(stages + stage * bytes);
-    for (int v = lane; v < vectors; v += kWarp) {
-      if constexpr (kCodes) {
-        const float scale = to_float(reinterpret_cast<const Bf16*>(piece.scales)[v / row_vectors]);
-        store_codes(from[v], scale, piece.to + 32 * v);
-      } else {
-        reinterpret_cast<uint4*>(piece.to)[v] = from[v];
-      }
-    }
-    __syncwarp();
-    if (lane == 0) arrive(&shared.empty[stage]);
-  }
-#endif
-}
-
-// Dynamic shared memory: the stages' rows.
-template <bool kCodes>
-__global__ void __launch_bounds__(kLinkThreads) gather_link_kernel(GatherParams p, uint32_t bytes) {
-  extern __shared__ __align__(128) std::byte stages[];
-  __shared__ LinkShared shared;
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  if (threadIdx.x < kStages) {
-    init_barrier(&shared.full[threadIdx.x]);
-    init_barrier(&shared.empty[threadIdx.x]);
-    publish_barriers();
-  }
-#endif
-  __syncthreads();
-  if (threadIdx.x < kWarp) return ask_for_pieces(p, shared, stages, bytes);
-  turn_pieces<kCodes>(p, shared, stages, bytes);
-}
-
-bool gather_over_link(Queue& queue, const GatherValuesParams& p, const GatherParams& params, const char* op) {
-  constexpr int64_t kMostStageBytes = 8 << 10;
-  const PagedView& data = p.values.data;
-  const int64_t bytes = p.slots.chunk * data.token_bytes;
-  const PagedView& scales = p.values.scales;
-  const bool scales_touch = data.dtype != DType::i8 || (scales.token_bytes == size_of(DType::bf16) &&
-                                                        scales.block_tokens % p.slots.chunk == 0);
-  const bool whole_rows = data.token_bytes % 16 == 0 && bytes <= kMostStageBytes && scales_touch;
-  if (!p.over_link || !whole_rows || data.dtype == DType::f32 || device_of(queue).compute_capability() < 90)
-    return false;
-  const auto launch = [&](auto* kernel) {
-    allow_shared(kernel, kStages * bytes, op);
-    kernel<<<kLinkBlocks, kLinkThreads, kStages * bytes, stream_of(queue)>>>(params,
-                                                                             static_cast<uint32_t>(bytes));
-  };
-  data.dtype == DType::i8 ? launch(gather_link_kernel<true>) : launch(gather_link_kernel<false>);
-  return true;
-}
-
-// ---- launcher ---------------------------------------------------------------------------------------------
-
 bool is_aligned(const PagedView& view) {
   return view.offset % 16 == 0 && view.head_offset % 16 == 0 && view.token_bytes % 16 == 0;
 }
@@ -291,7 +157,6 @@ void gather_values(Queue& queue, const GatherValuesParams& p) {
       p.slots.dtype == DType::bf16 && rows_touch && is_aligned(data) && p.slots.head_dim % 8 == 0;
   const unsigned blocks = blocks_of(queue, p);
   cudaStream_t stream = stream_of(queue);
-  if (vectors && gather_over_link(queue, p, params, kOp)) return check_launch(kOp);
   if (vectors && data.dtype == DType::i8) {
     gather_values_kernel<Copy::codes><<<blocks, kThreads, 0, stream>>>(params);
   } else if (vectors && data.dtype == DType::bf16) {
