@@ -204,6 +204,7 @@ struct CandidateParams {
   int candidates;
   float scale;
   float* scores;  // [B, H, M]
+  int ahead;      // times 8 columns of keys that a warp asks for at once, at most kAhead
 
   // Keys of a candidate of entry (b, g); null where there is none.
   __device__ const std::byte* keys(int64_t b, int64_t g, int candidate, DType* dtype) const {
@@ -235,11 +236,28 @@ __device__ ColumnSums reduce_pair(float a, float b) {
   return {most, sum};
 }
 
-// Candidates that a warp scores: kAhead times as many as fill 8 columns, all their keys asked for at once.
-// With `width` columns each, a token a column; chunks of more than 8 tokens, or of a number that is no power
-// of two, take kWidth 8 and several rounds.
+// A warp scores as many candidates as fill 8 columns, `ahead` times: kWidth columns each, a token a column;
+// chunks of more than 8 tokens, or of a number that is no power of two, take kWidth 8 and several rounds.
 template <int kDim>
 inline constexpr int kAhead = kDim <= 128 ? 4 : 2;
+
+// KeyPart::load() of a row whose whole 256 bytes other lanes and loads are about to read.
+template <int kDim>
+__device__ void load_key(const std::byte* row, int t, bool valid, KeyPart<kDim>& key) {
+#pragma unroll
+  for (int i = 0; i < KeyPart<kDim>::kWide; ++i) {
+    uint4& to = key.wide[i];
+    to = make_uint4(0, 0, 0, 0);
+    if (!valid) continue;
+    asm volatile("ld.global.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+                 : "l"(row + 64 * i + 16 * t));
+  }
+  if constexpr (KeyPart<kDim>::kTail) {
+    key.tail =
+        valid ? *reinterpret_cast<const uint2*>(row + 64 * KeyPart<kDim>::kWide + 8 * t) : make_uint2(0, 0);
+  }
+}
 
 // A lane's key of a column of each of a warp's rounds of candidates; null where there is none.
 template <int kDim, int kWidth>
@@ -253,7 +271,7 @@ struct CandidateKeys {
     int chunk[kAhead<kDim>], slot[kAhead<kDim>];
 #pragma unroll
     for (int i = 0; i < kAhead<kDim>; ++i) {
-      const int candidate = first + i * (8 / kWidth) + column / kWidth;
+      const int candidate = i < p.ahead ? first + i * (8 / kWidth) + column / kWidth : p.candidates;
       chunk[i] = candidate < p.candidates ? p.chunks[base + candidate] : -1;
       slot[i] = candidate < p.candidates ? p.found[base + candidate] : -1;
     }
@@ -300,7 +318,7 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(Ca
   const int64_t b = blockIdx.z, g = blockIdx.y;
   const int lane = threadIdx.x % kWarp, column = lane / 4, t = lane % 4;
   const int chunk = static_cast<int>(p.slots.chunk);
-  const int first = (blockIdx.x * kScoreWarps + threadIdx.x / kWarp) * kEach * kAhead<kDim>;
+  const int first = (blockIdx.x * kScoreWarps + threadIdx.x / kWarp) * kEach * p.ahead;
   if (first >= p.candidates) return;
   CandidateKeys<kDim, kWidth> keys;
   keys.find(p, b, g, first, column);
@@ -319,10 +337,11 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(Ca
       KeyPart<kDim> key[kAhead<kDim>];
 #pragma unroll
       for (int i = 0; i < kAhead<kDim>; ++i) {
-        key[i].load(keys.rows[i] + token * 2 * kDim, t, keys.rows[i] != nullptr && token < chunk);
+        load_key(keys.rows[i] + token * 2 * kDim, t, keys.rows[i] != nullptr && token < chunk, key[i]);
       }
 #pragma unroll
       for (int i = 0; i < kAhead<kDim>; ++i) {
+        if (i >= p.ahead) break;
         float x[4];
         query.multiply(key[i], x);
 #pragma unroll
@@ -335,6 +354,7 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_candidates_kernel(Ca
     }
 #pragma unroll
     for (int i = 0; i < kAhead<kDim>; ++i) {
+      if (i >= p.ahead) break;
       // Whether the candidates of this lane's columns 2 t and 2 t + 1 exist.
       const int mine = keys.rows[i] != nullptr ? 1 : 0;
       const bool exists = __shfl_sync(kAllLanes, mine, 2 * t * 4) != 0;
@@ -377,9 +397,12 @@ __global__ void __launch_bounds__(kScoreWarps* kWarp) score_plainly_kernel(Candi
 // ---- launchers --------------------------------------------------------------------------------------------
 
 template <int kDim, int kWidth>
-void score_candidates(Queue& queue, const CandidateParams& p, int64_t kv_heads, const char* op) {
-  const int64_t warps = ceil_div<int64_t>(p.candidates, 8 / kWidth * kAhead<kDim>);
-  const dim3 grid(grid_x(ceil_div<int64_t>(warps, kScoreWarps), op), grid_yz(kv_heads, op),
+void score_candidates(Queue& queue, CandidateParams p, int64_t kv_heads, const char* op) {
+  constexpr int64_t kBusy = 16;  // warps a multiprocessor from which on each may take more
+  const int64_t eights = ceil_div<int64_t>(p.candidates, 8 / kWidth);
+  const int64_t most = p.batch.size * kv_heads * eights / (kBusy * device_of(queue).multiprocessors());
+  p.ahead = static_cast<int>(most < 1 ? 1 : most < kAhead<kDim> ? most : kAhead<kDim>);
+  const dim3 grid(grid_x(ceil_div<int64_t>(eights, kScoreWarps * p.ahead), op), grid_yz(kv_heads, op),
                   grid_yz(p.batch.size, op));
   score_candidates_kernel<kDim, kWidth><<<grid, kScoreWarps * kWarp, 0, stream_of(queue)>>>(p);
 }
@@ -444,7 +467,8 @@ void candidate_scores(Queue& queue, const CandidateScoresParams& p) {
                                p.q.shape[1] / slots.kv_heads,
                                static_cast<int>(p.chunks.shape[2]),
                                p.scale,
-                               device_ptr<float>(p.scores)};
+                               device_ptr<float>(p.scores),
+                               1};
   const bool vectors = slots.dtype == DType::bf16 && p.rebuilt.dtype == DType::bf16;
   const bool taken = vectors && with_head_dim(slots.head_dim, [&](auto dim) {
                        constexpr int kDim = decltype(dim)::value;
