@@ -66,7 +66,8 @@ class FullAttention final : public Attention {
   }
 
   void decode(const LayerInput& input, TensorView out) override {
-    step_.rotate(input);
+    step_.rotate_queries(device_.compute(), input);
+    step_.rotate_keys(device_.compute(), input);
     store_.append(input.layer, step_.k(), input.v, step_.tokens());
     const TensorView lse = lse_.get(DType::f32, {step_.size(), prefill_->shape().heads});
     store_.attend(input.layer, step_.q(), step_.batch(), out, lse);

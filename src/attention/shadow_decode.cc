@@ -196,7 +196,8 @@ void ShadowAttention::decode_mixed(const LayerInput& input, TensorView out) {
 }
 
 void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
-  exact_step_.rotate(input);
+  exact_step_.rotate_queries(device_.compute(), input);
+  exact_step_.rotate_keys(device_.compute(), input);
   exact_.append(input.layer, exact_step_.k(), input.v, exact_step_.tokens());
   const TensorView lse = lse_resident_.get(DType::f32, {exact_step_.size(), shape_.heads});
   exact_.attend(input.layer, exact_step_.q(), exact_step_.batch(), out, lse);
@@ -208,9 +209,11 @@ void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
 void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
   Queue& main = device_.compute();
   Queue& keeper = device_.lane(device_.lanes() - 1).compute;
-  sparse_step_.rotate(input);
   keeper.wait_for(main);
+  sparse_step_.rotate_keys(keeper, input);
   keep(keeper, input);
+  sparse_step_.rotate_queries(main, input);
+  keeper.wait_for(main);
   const TensorView lse = lse_resident_.get(DType::f32, {sparse_step_.size(), shape_.heads});
   resident_attention(keeper, {.q = sparse_step_.q(),
                               .batch = sparse_step_.batch(),

@@ -63,14 +63,20 @@ void Step::begin(std::span<const int64_t> rows, std::span<const int64_t> tokens)
   tokens_ = {.count = size, .rows = row_table, .positions = positions_.upload(queue)};
 }
 
-void Step::rotate(const LayerInput& input) {
-  q_ = q_scratch_.get(input.q.dtype, {size(), shape_.heads, shape_.head_dim});
-  k_ = k_scratch_.get(input.k.dtype, {size(), shape_.kv_heads, shape_.head_dim});
+void Step::rotate(Queue& queue, const TensorView& x, const TensorView& out) const {
   const RopeView rope{inv_freq_, shape_.rope.rotary_dim, shape_.rope.interleaved};
   const TensorView positions(const_cast<int32_t*>(tokens_.positions), DType::i32, {size()});
-  Queue& queue = device_.compute();
-  shadowkv::rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = q_});
-  shadowkv::rotate(queue, {.x = input.k, .positions = positions, .rope = rope, .out = k_});
+  shadowkv::rotate(queue, {.x = x, .positions = positions, .rope = rope, .out = out});
+}
+
+void Step::rotate_queries(Queue& queue, const LayerInput& input) {
+  q_ = q_scratch_.get(input.q.dtype, {size(), shape_.heads, shape_.head_dim});
+  rotate(queue, input.q, q_);
+}
+
+void Step::rotate_keys(Queue& queue, const LayerInput& input) {
+  k_ = k_scratch_.get(input.k.dtype, {size(), shape_.kv_heads, shape_.head_dim});
+  rotate(queue, input.k, k_);
 }
 
 }  // namespace shadowkv

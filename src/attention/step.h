@@ -33,8 +33,9 @@ class Step {
 
   // rows[i] will hold tokens[i] tokens when this step's is in.
   void begin(std::span<const int64_t> rows, std::span<const int64_t> tokens);
-  // Rotates one layer's queries and keys into scratch.
-  void rotate(const LayerInput& input);
+  // Rotates one layer's queries and keys into scratch, each on a queue.
+  void rotate_queries(Queue& queue, const LayerInput& input);
+  void rotate_keys(Queue& queue, const LayerInput& input);
 
   [[nodiscard]] int64_t size() const { return batch_.size; }
   [[nodiscard]] const DecodeBatch& batch() const { return batch_; }
@@ -43,6 +44,8 @@ class Step {
   [[nodiscard]] const TensorView& k() const { return k_; }            // [B, kv_heads, head_dim] rotated
 
  private:
+  void rotate(Queue& queue, const TensorView& x, const TensorView& out) const;
+
   AttentionShape shape_;
   Device& device_;
   const float* inv_freq_;

@@ -1,8 +1,6 @@
 #include "model/transformer.h"
 
 #include <algorithm>
-#include <array>
-#include <utility>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -73,25 +71,27 @@ TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
   return on_device;
 }
 
-// hidden -> normed -> q, k, v, none of them rotated. The three products run side by side: those for k and v
-// are too small to keep a GPU busy.
-void Transformer::attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
+// Products of the same x, side by side on the device's lanes: small ones alone do not keep a GPU busy.
+void Transformer::project(const TensorView& x, std::initializer_list<Projection> projections) {
   Queue& main = device_.compute();
-  const int64_t rows = hidden.shape[0];
-  rms_norm(main,
-           {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
-  const std::array<std::pair<TensorView, TensorView>, 3> projections = {
-      {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}}};
-  const auto queue_of = [&](std::size_t i) -> Queue& {
-    return device_.lane(static_cast<int>(i) % device_.lanes()).compute;
-  };
-  for (std::size_t i = 1; i < projections.size(); ++i) queue_of(i).wait_for(main);
+  const int64_t rows = x.shape[0];
+  std::vector<Queue*> queues;
   for (std::size_t i = 0; i < projections.size(); ++i) {
-    const auto& [weight, out] = projections[i];
-    matmul(queue_of(i),
-           {.x = slice.normed, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
+    queues.push_back(&device_.lane(static_cast<int>(i) % device_.lanes()).compute);
+    queues.back()->wait_for(main);
   }
-  for (std::size_t i = 1; i < projections.size(); ++i) main.wait_for(queue_of(i));
+  for (std::size_t i = 0; i < projections.size(); ++i) {
+    const auto& [weight, out] = projections.begin()[i];
+    matmul(*queues[i], {.x = x, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
+  }
+  for (Queue* queue : queues) main.wait_for(*queue);
+}
+
+// hidden -> normed -> q, k, v, none of them rotated.
+void Transformer::attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
+  rms_norm(device_.compute(),
+           {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
+  project(slice.normed, {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}});
 }
 
 // What follows attention: output projection and gated MLP, each added to the residual stream.
@@ -101,8 +101,7 @@ void Transformer::finish_layer(const LayerWeights& weights, const TensorView& hi
   const TensorView mixed = slice.mixed.reshaped({rows, config_.heads * config_.head_dim});
   matmul(queue, {.x = mixed, .weight = weights.wo, .bias = {}, .out = hidden, .accumulate = true});
   rms_norm(queue, {.x = hidden, .weight = weights.mlp_norm, .eps = config_.rms_eps, .out = slice.normed});
-  matmul(queue, {.x = slice.normed, .weight = weights.gate, .bias = {}, .out = slice.gate});
-  matmul(queue, {.x = slice.normed, .weight = weights.up, .bias = {}, .out = slice.up});
+  project(slice.normed, {{weights.gate, slice.gate}, {weights.up, slice.up}});
   silu_mul(queue, {.gate = slice.gate, .up = slice.up, .out = slice.gate});
   matmul(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden, .accumulate = true});
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -47,7 +48,13 @@ class Transformer {
     bool operator==(const StepShape&) const = default;
   };
 
+  struct Projection {
+    TensorView weight;
+    TensorView out;
+  };
+
   [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
+  void project(const TensorView& x, std::initializer_list<Projection> projections);
   void attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids);
