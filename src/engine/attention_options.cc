@@ -128,6 +128,9 @@ std::vector<Knob> storage_knobs() {
                              "Type of the stored values: automatic (int8; with full, that of computing), "
                              "float32, bfloat16 or int8",
                              &C::values, types),
+      word_knob<StorageType>(
+          "landmarks", "Type of the landmarks: automatic (that of computing), float32, bfloat16 or int8",
+          &C::landmarks, types),
       whole_knob("outlier-chunks", "Chunks per KV head and segment kept whole and always attended",
                  &C::outlier_chunks, 0, kMostTokens),
       whole_knob("local-window", "Latest tokens kept whole and always attended", &C::local_window, 1,
