@@ -45,6 +45,8 @@ struct AttentionConfig {
   StorageType factors = StorageType::int8;
   // Type of the stored values; automatic: int8 under shadow, the compute type under full.
   StorageType values = StorageType::automatic;
+  // Type of the landmarks; automatic: the compute type.
+  StorageType landmarks = StorageType::automatic;
 
   // Chunks per KV head and segment kept whole and always attended, outside the budget: those whose mean
   // describes them worst. The first chunk is always kept.

@@ -1,6 +1,7 @@
 // The paper's index: the mean of each chunk's rotated keys, and chunks that their mean describes badly kept
-// whole (section 4.1). head_dim numbers of the compute type a chunk and KV head.
+// whole (section 4.1). head_dim numbers a chunk and KV head, with a scale where they are int8.
 #include "attention/fill.h"
+#include "attention/methods.h"
 #include "attention/shadow_index.h"
 #include "cache/paged_store.h"
 
@@ -13,8 +14,9 @@ class LandmarkIndex final : public ShadowIndex {
       : config_(config),
         shape_(shape),
         device_(device),
+        type_(storage_dtype(config.landmarks, shape.compute)),
         store_(device, {.block_tokens = block_tokens_for(config.chunk_size) / config.chunk_size,
-                        .token_bytes = shape.layers * shape.kv_width() * size_of(shape.compute),
+                        .token_bytes = shape.layers * shape.kv_heads * row_bytes(),
                         .purpose = Purpose::index}) {}
 
   void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
@@ -30,7 +32,7 @@ class LandmarkIndex final : public ShadowIndex {
 
   void fill(int64_t row, int64_t tokens, uint64_t seed) override {
     for (int64_t layer = 0; layer < shape_.layers; ++layer) {
-      fill_rows(device_.compute(), {.data = view(layer), .scales = {}},
+      fill_rows(device_.compute(), view(layer),
                 {.row = row,
                  .tokens = chunks_of(tokens),
                  .heads = shape_.kv_heads,
@@ -72,19 +74,33 @@ class LandmarkIndex final : public ShadowIndex {
     return (tokens + config_.chunk_size - 1) / config_.chunk_size;
   }
 
-  // A block holds, per layer: means [kv_heads, chunks, head_dim].
-  [[nodiscard]] PagedView view(int64_t layer) {
-    PagedView means = store_.view(device_.compute(), 0, false);
-    means.dtype = shape_.compute;
-    means.token_bytes = shape_.head_dim * size_of(shape_.compute);
-    means.head_offset = store_.config().block_tokens * means.token_bytes;
-    means.offset = layer * shape_.kv_heads * means.head_offset;
+  // Of one chunk and KV head.
+  [[nodiscard]] int64_t row_bytes() const {
+    return shape_.head_dim * size_of(type_) + (type_ == DType::i8 ? size_of(DType::bf16) : 0);
+  }
+
+  // A block holds, per layer: means [kv_heads, chunks, head_dim], then with int8 their scales [kv_heads,
+  // chunks].
+  [[nodiscard]] QuantizedView view(int64_t layer) {
+    const int64_t block = store_.config().block_tokens;
+    QuantizedView means;
+    means.data = store_.view(device_.compute(), 0, false);
+    means.data.dtype = type_;
+    means.data.token_bytes = shape_.head_dim * size_of(type_);
+    means.data.head_offset = block * means.data.token_bytes;
+    means.data.offset = layer * shape_.kv_heads * block * row_bytes();
+    means.scales = means.data;
+    means.scales.dtype = DType::bf16;
+    means.scales.token_bytes = size_of(DType::bf16);
+    means.scales.head_offset = block * size_of(DType::bf16);
+    means.scales.offset = means.data.offset + shape_.kv_heads * means.data.head_offset;
     return means;
   }
 
   AttentionConfig config_;
   AttentionShape shape_;
   Device& device_;
+  DType type_;
   PagedStore store_;
 };
 

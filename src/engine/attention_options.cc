@@ -135,6 +135,10 @@ std::vector<Knob> storage_knobs() {
                               "Type of the stored values: automatic (int8; with full, that of computing), "
                               "float32, bfloat16 or int8"},
                              &C::values, types),
+      word_knob<StorageType>(
+          {"landmarks", "TYPE",
+           "Type of the landmarks: automatic (that of computing), float32, bfloat16 or int8"},
+          &C::landmarks, types),
       whole_knob(
           {"outlier-chunks", "CHUNKS", "Chunks per KV head and segment kept whole and always attended"},
           &C::outlier_chunks, 0, kMostTokens),

@@ -47,7 +47,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& params) {
 void chunk_means(Queue& queue, const ChunkMeansParams& params) {
   check_shape("chunk_means", "k", params.k, {{"tokens"}, {"kv_heads"}, {"head_dim"}});
   check_activation("chunk_means", "k", params.k, queue);
-  check_number_dtype("chunk_means", "means", params.means.dtype);
+  check_quantized("chunk_means", "means", params.means);
   require(params.chunk > 0 && params.first_chunk >= 0, "chunk_means: chunks of {} tokens from chunk {} on",
           params.chunk, params.first_chunk);
   if (!params.min_cosine.empty()) {
@@ -59,7 +59,7 @@ void chunk_means(Queue& queue, const ChunkMeansParams& params) {
 }
 
 void update_means(Queue& queue, const UpdateMeansParams& params) {
-  check_number_dtype("update_means", "means", params.means.dtype);
+  check_quantized("update_means", "means", params.means);
   check_number_dtype("update_means", "the ring", params.resident.dtype);
   if (params.batch.size == 0) return;
   SHADOWKV_DISPATCH(update_means, queue, params);
@@ -67,7 +67,7 @@ void update_means(Queue& queue, const UpdateMeansParams& params) {
 
 void landmark_scores(Queue& queue, const LandmarkScoresParams& params) {
   check_scores("landmark_scores", params.q, params.batch, params.kv_heads, params.scores, queue);
-  check_number_dtype("landmark_scores", "means", params.means.dtype);
+  check_quantized("landmark_scores", "means", params.means);
   require(params.chunk > 0, "landmark_scores: chunks of {} tokens were asked for", params.chunk);
   if (params.batch.size == 0) return;
   SHADOWKV_DISPATCH(landmark_scores, queue, params);

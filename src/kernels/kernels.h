@@ -193,8 +193,8 @@ struct ChunkMeansParams {
   int64_t chunk;
   int64_t row;
   int64_t first_chunk;
-  PagedView means;        // per chunk and KV head, [D] in its type; its "tokens" are chunks
-  TensorView min_cosine;  // [G, T / chunk] float32, or empty
+  QuantizedView means;    // per chunk and KV head, [D]; its "tokens" are chunks
+  TensorView min_cosine;  // [G, T / chunk] float32 of the means before they are rounded, or empty
 };
 void chunk_means(Queue& queue, const ChunkMeansParams& params);
 
@@ -202,7 +202,7 @@ void chunk_means(Queue& queue, const ChunkMeansParams& params);
 struct UpdateMeansParams {
   DecodeBatch batch;
   ResidentView resident;
-  PagedView means;
+  QuantizedView means;
 };
 void update_means(Queue& queue, const UpdateMeansParams& params);
 
@@ -210,7 +210,7 @@ void update_means(Queue& queue, const UpdateMeansParams& params);
 struct LandmarkScoresParams {
   TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
-  PagedView means;
+  QuantizedView means;
   int64_t kv_heads;
   int64_t chunk;
   int64_t local_window;

@@ -18,8 +18,9 @@
 
 namespace shadowkv {
 
-inline constexpr int kQueryBits = 6;
-inline constexpr float kQueryMax = 31.0f;  // largest magnitude of a rounded query number
+inline constexpr int kQueryBits = 4;
+inline constexpr float kQueryMax =
+    (1 << (kQueryBits - 1)) - 1;  // largest magnitude of a rounded query number
 
 // Words of one bit plane, and bytes of one token's sketch.
 SHADOWKV_HD constexpr int64_t sketch_plane_words(int64_t head_dim) {

@@ -81,6 +81,11 @@ inline std::vector<AttentionCase> lossy_cases() {
                                        c.factors = StorageType::int8;
                                        c.rank = 16;
                                      })},
+      {"landmarks_int8", with(landmarks(4),
+                              [](AttentionConfig& c) {
+                                c.landmarks = StorageType::int8;
+                                c.rerank = 1.0;
+                              })},
       {"landmarks_paper_like", with(landmarks(8),
                                     [](AttentionConfig& c) {
                                       c.rerank = 1.0;

@@ -37,6 +37,7 @@ std::vector<AttentionCase> collapse_cases() {
   const auto crossing = [](AttentionConfig& c) { c.exact_below = 715; };
   const auto host = [](AttentionConfig& c) { c.placement = Placement::host; };
   const auto one_segment = [](AttentionConfig& c) { c.segment_tokens = 0; };
+  const auto int8_landmarks = [](AttentionConfig& c) { c.landmarks = StorageType::int8; };
   const auto narrow = [](AttentionConfig& c) { c.local_window = 1; };
   return {
       {"sketch_chunk1", everything(sketch, 1)},
@@ -49,6 +50,7 @@ std::vector<AttentionCase> collapse_cases() {
       {"landmarks_chunk8", everything(landmarks, 8)},
       {"landmarks_chunk8_one_segment_no_rerank",
        with(with(everything(landmarks, 8), one_segment), no_rerank)},
+      {"landmarks_int8_chunk8", with(everything(landmarks, 8), int8_landmarks)},
       {"landmarks_chunk16_crossing", with(everything(landmarks, 16), crossing)},
       {"one_kv_head_a_query_head", everything(sketch, 4), {.heads = 4, .kv_heads = 4}},
       {"one_kv_head_for_all", everything(landmarks, 4), {.heads = 8, .kv_heads = 1}},

@@ -72,6 +72,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.rank = 9;
   other.factors = StorageType::float32;
   other.values = StorageType::int8;
+  other.landmarks = StorageType::int8;
   other.outlier_chunks = 10;
   other.local_window = 11;
   other.slot_selections = 12;
@@ -81,7 +82,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.placement = Placement::host;
   const auto changed = list_options(other);
   const auto defaults = list_options(AttentionConfig{});
-  ASSERT_EQ(changed.size(), 18u);
+  ASSERT_EQ(changed.size(), 19u);
   for (std::size_t i = 0; i < changed.size(); ++i)
     EXPECT_NE(changed[i].value, defaults[i].value) << changed[i].name;
   AttentionConfig copy;

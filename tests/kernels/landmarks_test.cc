@@ -16,18 +16,29 @@ class Landmarks : public ::testing::TestWithParam<TestDevice> {
 struct Shape {
   int64_t kv_heads, group, head_dim, chunk;
   DType dtype;
-  [[nodiscard]] Tolerance tolerance() const {
-    return dtype == DType::bf16 ? Tolerance{1e-5, 4e-3} : Tolerance{2e-6, 2e-6};
+  int64_t block = 5;  // chunks
+
+  // Of a stored mean. int8: half a step of 127 that reach the largest number, the scale rounded up by 2^-7.
+  [[nodiscard]] Tolerance tolerance(const std::vector<double>& mean) const {
+    if (dtype == DType::f32) return {2e-6, 2e-6};
+    if (dtype == DType::bf16) return {1e-5, 4e-3};
+    double most = 0.0;
+    for (const double x : mean) most = std::max(most, std::abs(x));
+    return {1e-6 + most * 0.504 / 127, 0};
   }
+  [[nodiscard]] DType ring_dtype() const { return dtype == DType::i8 ? DType::bf16 : dtype; }
 };
 
-const Shape kShapes[] = {{1, 1, 8, 1, DType::f32},    {3, 3, 64, 4, DType::bf16},
-                         {2, 4, 24, 3, DType::f32},   {1, 7, 80, 8, DType::bf16},
-                         {2, 8, 96, 8, DType::f32},   {2, 4, 128, 16, DType::bf16},
-                         {1, 20, 32, 2, DType::bf16}, {2, 3, 256, 4, DType::bf16}};
+const Shape kShapes[] = {
+    {1, 1, 8, 1, DType::f32},      {3, 3, 64, 4, DType::bf16},  {2, 4, 24, 3, DType::f32},
+    {1, 7, 80, 8, DType::bf16},    {2, 8, 96, 8, DType::f32},   {2, 4, 128, 16, DType::bf16},
+    {1, 20, 32, 2, DType::bf16},   {2, 3, 256, 4, DType::bf16}, {2, 4, 128, 8, DType::bf16, 64},
+    {2, 4, 128, 8, DType::i8, 64}, {1, 7, 80, 8, DType::i8},    {2, 8, 96, 3, DType::i8, 21},
+    {3, 3, 64, 4, DType::i8, 128}, {1, 20, 256, 2, DType::i8},  {1, 2, 24, 1, DType::i8},
+    {2, 1, 112, 4, DType::i8, 16}};
 
-Paged means_of(Device& device, const Shape& s, int64_t chunks) {
-  return {device, {2, s.kv_heads, chunks, 5, s.head_dim * size_of(s.dtype), false, true, s.dtype}};
+Quantized means_of(Device& device, const Shape& s, int64_t chunks) {
+  return {device, {2, s.kv_heads, chunks, s.block, 0, false, true, s.dtype}, s.head_dim};
 }
 
 // Average of keys [first, last) of KV head g; keys [tokens, kv_heads, head_dim].
@@ -46,7 +57,7 @@ std::vector<double> expected_mean(const Shape& s, const std::vector<float>& k, i
 TEST_P(Landmarks, MeansAreOfEachWholeChunkAndCosinesOfItsWorstKey) {
   for (const Shape& s : kShapes) {
     const int64_t tokens = 11 * s.chunk + s.chunk - 1, first = 3;
-    Paged means = means_of(*device_, s, 20);
+    Quantized means = means_of(*device_, s, 20);
     const std::vector<float> k = random_numbers(tokens * s.kv_heads * s.head_dim, 7, type_);
     const Array keys = upload_activation(*device_, k, {tokens, s.kv_heads, s.head_dim});
     const int64_t chunks = tokens / s.chunk;
@@ -56,7 +67,7 @@ TEST_P(Landmarks, MeansAreOfEachWholeChunkAndCosinesOfItsWorstKey) {
     for (int64_t i = 0; i < s.kv_heads * chunks; ++i) {
       const int64_t g = i / chunks, c = i % chunks;
       const std::vector<double> mean = expected_mean(s, k, g, c * s.chunk, (c + 1) * s.chunk);
-      expect_near(means.read(1, g, first + c, s.head_dim), mean, s.tolerance());
+      expect_near(means.read(1, g, first + c), mean, s.tolerance(mean));
       double least = 1.0, mean_squares = 0.0;
       for (const double x : mean) mean_squares += x * x;
       for (int64_t t = c * s.chunk; t < (c + 1) * s.chunk; ++t) {
@@ -67,9 +78,8 @@ TEST_P(Landmarks, MeansAreOfEachWholeChunkAndCosinesOfItsWorstKey) {
       }
       ASSERT_NEAR(found[at(i)], least, 1e-5);
     }
-    EXPECT_EQ(means.read(1, 0, first + chunks, s.head_dim), std::vector<float>(at(s.head_dim)))
-        << "nothing behind";
-    EXPECT_EQ(means.read(0, 0, first, s.head_dim), std::vector<float>(at(s.head_dim))) << "no other row";
+    EXPECT_EQ(means.read(1, 0, first + chunks), std::vector<float>(at(s.head_dim))) << "nothing behind";
+    EXPECT_EQ(means.read(0, 0, first), std::vector<float>(at(s.head_dim))) << "no other row";
   }
 }
 
@@ -81,10 +91,10 @@ TEST_P(Landmarks, TheLatestChunksMeanIsThatOfItsTokensSoFar) {
                        .local_window = 2 * s.chunk,
                        .ring_tokens = ring,
                        .head_dim = s.head_dim,
-                       .dtype = s.dtype};
+                       .dtype = s.ring_dtype()};
     Resident resident(*device_, shape, {0, 2});
-    Paged means = means_of(*device_, s, 20);
-    const std::vector<float> k = random_numbers(tokens * width, 5, narrower(s.dtype, type_));
+    Quantized means = means_of(*device_, s, 20);
+    const std::vector<float> k = random_numbers(tokens * width, 5, narrower(s.ring_dtype(), type_));
     for (int32_t t = 0; t < tokens; ++t) {
       const Array key = upload_activation(*device_, slice(k, t * width, width), {1, s.kv_heads, s.head_dim});
       const Sequences token(*device_, {1}, {t}), sequence(*device_, {1}, {t + 1});
@@ -92,16 +102,16 @@ TEST_P(Landmarks, TheLatestChunksMeanIsThatOfItsTokensSoFar) {
       update_means(queue_, {sequence.batch(), resident.view, means.view});
       const int64_t chunk = t / s.chunk;
       for (int64_t g = 0; g < s.kv_heads; ++g) {
-        expect_near(means.read(1, g, chunk, s.head_dim), expected_mean(s, k, g, chunk * s.chunk, t + 1),
-                    s.tolerance());
+        const std::vector<double> mean = expected_mean(s, k, g, chunk * s.chunk, t + 1);
+        expect_near(means.read(1, g, chunk), mean, s.tolerance(mean));
       }
     }
   }
 }
 
-std::vector<float> scores_of(Device& device, const Shape& s, const Paged& means, const std::vector<float>& q,
-                             const std::vector<int32_t>& rows, const std::vector<int32_t>& tokens,
-                             int64_t all) {
+std::vector<float> scores_of(Device& device, const Shape& s, const Quantized& means,
+                             const std::vector<float>& q, const std::vector<int32_t>& rows,
+                             const std::vector<int32_t>& tokens, int64_t all) {
   const auto count = static_cast<int64_t>(rows.size());
   const Array query = upload_activation(device, q, {count, s.kv_heads * s.group, s.head_dim});
   const Array scores = allocate(device, DType::f32, {count, s.kv_heads * s.group, all});
@@ -114,7 +124,7 @@ std::vector<float> scores_of(Device& device, const Shape& s, const Paged& means,
 TEST_P(Landmarks, ScoresAreQueriesAgainstTheMeansOfOpenChunksInAnyBatch) {
   for (const Shape& s : kShapes) {
     constexpr int64_t kChunks = 600;
-    Paged means = means_of(*device_, s, kChunks);
+    Quantized means = means_of(*device_, s, kChunks);
     const std::vector<float> k = random_numbers(kChunks * s.chunk * s.kv_heads * s.head_dim, 9, type_);
     const Array keys = upload_activation(*device_, k, {kChunks * s.chunk, s.kv_heads, s.head_dim});
     for (int64_t row = 0; row < 2; ++row) chunk_means(queue_, {keys.view, s.chunk, row, 0, means.view, {}});
@@ -127,7 +137,7 @@ TEST_P(Landmarks, ScoresAreQueriesAgainstTheMeansOfOpenChunksInAnyBatch) {
       const int64_t b = i / heads, g = i % heads / s.group, sealed = tokens[at(b)] / s.chunk - 1;
       std::vector<double> expected(at(kChunks), -std::numeric_limits<double>::infinity());
       for (int64_t c = 1; c < sealed; ++c) {
-        const std::vector<float> mean = means.read(b, g, c, s.head_dim);
+        const std::vector<float> mean = means.read(b, g, c);
         expected[at(c)] = 0.25 * reference_dot(q.data() + i * s.head_dim, mean.data(), s.head_dim);
       }
       expect_near(slice(found, i * kChunks, kChunks), expected, kScores.of(type_));
@@ -158,7 +168,7 @@ TEST_P(Landmarks, OutliersOfAHeadAreMaskedForItsQueryHeadsAlone) {
 
 TEST_P(Landmarks, WrongShapesAreRefused) {
   const Shape s = kShapes[1];
-  Paged means = means_of(*device_, s, 20);
+  Quantized means = means_of(*device_, s, 20);
   const Array k = allocate(*device_, DType::f32, {16, 3, 64}), few = allocate(*device_, DType::f32, {3, 3});
   EXPECT_THROW(chunk_means(queue_, {k.view, 4, 0, 0, means.view, few.view}), InvalidInput);
   EXPECT_THROW(chunk_means(queue_, {k.view, 0, 0, 0, means.view, {}}), InvalidInput);

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/twins.h"
 
@@ -38,7 +39,7 @@ void chunk_means(Queue& queue, const ChunkMeansParams& p) {
     for (int64_t c = first; c < std::min(chunks, first + kPiece); ++c) {
       const float* keys = p.k.as<float>() + c * p.chunk * stride + g * head_dim;
       mean_of(keys, p.chunk, stride, head_dim, mean.data());
-      write_row(mean.data(), head_dim, p.means.dtype, p.means.at(p.row, g, p.first_chunk + c));
+      store_row(p.means, p.row, g, p.first_chunk + c, mean.data(), head_dim);
       if (p.min_cosine.empty()) continue;
       float least = 1.0f;
       for (int64_t t = 0; t < p.chunk; ++t)
@@ -63,7 +64,7 @@ void update_means(Queue& queue, const UpdateMeansParams& p) {
       read_row(resident.keys(row, g, entry), resident.dtype, head_dim, keys.data() + t * head_dim);
     }
     mean_of(keys.data(), count, head_dim, head_dim, mean.data());
-    write_row(mean.data(), head_dim, p.means.dtype, p.means.at(row, g, chunk));
+    store_row(p.means, row, g, chunk, mean.data(), head_dim);
   });
 }
 
@@ -88,7 +89,7 @@ void landmark_scores(Queue& queue, const LandmarkScoresParams& p) {
       for (int64_t c = first; c < last; ++c) {
         float* scores = p.scores.as<float>() + head * all + c;
         const bool open = c >= 1 && c < sealed;
-        if (open) read_row(p.means.at(p.batch.rows[b], g, c), p.means.dtype, head_dim, mean.data());
+        if (open) read_quantized(p.means, p.batch.rows[b], g, c, head_dim, mean.data());
         for (int64_t h = 0; h < group; ++h) {
           const float* q = p.q.as<float>() + (head + h) * head_dim;
           scores[h * all] = open ? p.scale * dot(q, mean.data(), head_dim) : kNone;

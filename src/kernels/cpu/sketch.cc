@@ -144,9 +144,10 @@ SHADOWKV_INLINE void count_bytes(Words& x) {
 
 // Counts of the query's planes into sums of its numbers: two's complement, lowest plane first.
 SHADOWKV_INLINE void weigh(const Words* counts, Words& sum) {
-  static_assert(kQueryBits == 6);
-  const Words low = counts[0] + (counts[1] << 1) + (counts[2] << 2) + (counts[3] << 3) + (counts[4] << 4);
-  sum = low - (counts[5] << 5);
+  sum = counts[0];
+  SHADOWKV_UNROLL
+  for (unsigned b = 1; b + 1 < kQueryBits; ++b) sum += counts[b] << b;
+  sum -= counts[kQueryBits - 1] << static_cast<unsigned>(kQueryBits - 1);
 }
 
 // Lane t becomes the sum of the query's numbers at the set bits of one plane of token t's code. words: [plane

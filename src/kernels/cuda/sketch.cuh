@@ -57,8 +57,8 @@ __device__ inline void turn_sketch(float (&x)[kNumbers], int head_dim) {
 #pragma unroll
   for (int j = 0; j < kNumbers; ++j) {
     const int i = lane + j * kWarp;
-    size[j] = 0;
-    for (int first = 0; first < head_dim && i < head_dim;) {
+    size[j] = (head_dim & (head_dim - 1)) == 0 && i < head_dim ? head_dim : 0;
+    for (int first = 0; size[j] == 0 && first < head_dim && i < head_dim;) {
       const int block = static_cast<int>(hadamard_block(first, head_dim));
       if (i < first + block) {
         size[j] = block;

@@ -3,25 +3,18 @@
 // that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows for one head,
 // and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and scales.
 #include "kernels/cuda/sketch.cuh"
+#include "kernels/cuda/tile_stream.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
 constexpr int kTileTokens = static_cast<int>(kSketchTileTokens);
 constexpr int kRowTokens = 8;
-constexpr int kQuadHeads = 4;    // query heads of one group of products
-constexpr int kQuadColumns = 3;  // column tiles of 8: kQuadHeads * kQueryBits / 8
+constexpr int kQuadHeads = 4;                 // query heads of one group of products
+constexpr int kQuadColumns = kQueryBits / 2;  // column tiles of 8: kQuadHeads * kQueryBits / 8
+static_assert(kQueryBits % 2 == 0);
 
 // ---- queries ----------------------------------------------------------------------------------------------
-
-// What scoring needs of every query head, in scratch. Scores are in base 2 until they are written.
-struct Queries {
-  uint32_t* planes;  // [B, H][kQueryBits][plane words] of the rounded numbers
-  float* steps;      // [B, H] size of one step, times scale and log2(e)
-  int32_t* sums;     // [B, H] of the rounded numbers
-  float* bases;      // [B, H][segments] q . centre, times scale and log2(e)
-  int64_t segments;
-};
 
 struct ScoreParams {
   const Bf16* q;  // [B, H, D]
@@ -36,93 +29,94 @@ struct ScoreParams {
   float scale;
   float* scores;  // [B, H, C]
   int64_t chunks;
-  Queries queries;
   uint32_t block_tiles;    // of a block of words, and of scales
   uint32_t segment_tiles;  // of a segment
-  uint32_t warp_tiles;     // of a warp
+  uint32_t grid_tiles;     // of a block of threads
 
   // No more than there is room for: what a sequence holds is not known when an op is launched.
-  __device__ int64_t sealed(int64_t b) const {
-    const int64_t count = sealed_chunks(batch.tokens[b], chunk, local_window);
+  __device__ int64_t sealed(int64_t b, int64_t each) const {
+    const int64_t count = sealed_chunks(batch.tokens[b], each, local_window);
     return count < chunks ? count : chunks;
   }
   __device__ int64_t head(int64_t b, int64_t g, int h) const { return (b * kv_heads + g) * group + h; }
 };
 
-constexpr int kCentreWarps = 8;
-
-// What a head's scores have in common by segment, of every kCentreWarps-th segment from `first` on.
+// Numbers of one query head, lane + 32 j in y[j]; zeros where `held` is false.
 template <int kNumbers>
-__device__ void multiply_centres(const ScoreParams& p, const float (&y)[kNumbers], int64_t head, int first) {
-  const int64_t heads = p.kv_heads * p.group, b = head / heads, g = head % heads / p.group;
-  const int64_t row = p.batch.rows[b], used = p.sealed(b) * p.chunk, each = p.sketch.centre.block_tokens;
+__device__ void read_query(const ScoreParams& p, int64_t head, bool held, float (&y)[kNumbers]) {
   const int lane = threadIdx.x % kWarp;
-  for (int64_t s = first; s < p.queries.segments && s * each < used; s += kCentreWarps) {
-    const auto* centre = reinterpret_cast<const float*>(p.sketch.centre.at(row, g, s * each));
-    float product = 0.0f;
-#pragma unroll
-    for (int j = 0; j < kNumbers; ++j) {
-      if (lane + j * kWarp < p.head_dim) product += y[j] * centre[lane + j * kWarp];
-    }
-    product = warp_reduce(product, Sum());
-    if (lane == 0) p.queries.bases[head * p.queries.segments + s] = p.scale * kLog2e * product;
-  }
-}
-
-// One block a query head: the first warp turns and rounds it, the others multiply it with the centres of the
-// segments in use, which lie behind a table each.
-template <int kNumbers>
-__global__ void __launch_bounds__((1 + kCentreWarps) * kWarp) round_queries_kernel(ScoreParams p) {
-  const int64_t i = blockIdx.x;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  float y[kNumbers];
 #pragma unroll
   for (int j = 0; j < kNumbers; ++j) {
     const int d = lane + j * kWarp;
-    y[j] = d < p.head_dim ? to_float(p.q[i * p.head_dim + d]) : 0.0f;
+    y[j] = held && d < p.head_dim ? to_float(p.q[head * p.head_dim + d]) : 0.0f;
   }
-  if (warp > 0) return multiply_centres(p, y, i, warp - 1);
-  turn_sketch(y, p.head_dim);
+}
+
+struct RoundedQuery {
+  float step;  // size of one step, times scale and log2(e): scores are in base 2 until they are written
+  int sum;     // of the rounded numbers
+};
+
+// Turns and rounds one query head of head_dim numbers by one warp. `store(bit, word, plane)` is called by
+// every lane for every word of every bit plane.
+template <int kNumbers, typename Store>
+__device__ RoundedQuery round_query(const ScoreParams& p, int head_dim, float (&y)[kNumbers],
+                                    const Store& store) {
+  turn_sketch(y, head_dim);
   float largest = 0.0f;
 #pragma unroll
   for (float x : y) largest = fmaxf(largest, fabsf(x));
   const float delta = warp_reduce(largest, Max()) / kQueryMax;
-  const int plane = static_cast<int>(sketch_plane_words(p.head_dim));
+  const float inverse = delta > 0.0f ? 1.0f / delta : 0.0f;
+  const int words = static_cast<int>(sketch_plane_words(head_dim));
   int sum = 0;
 #pragma unroll
   for (int j = 0; j < kNumbers; ++j) {
-    if (j >= plane) break;
-    const float steps = delta > 0.0f ? nearbyintf(y[j] / delta) : 0.0f;
+    if (j >= words) break;
+    const float steps = nearbyintf(y[j] * inverse);
     const int number = static_cast<int>(fminf(fmaxf(steps, -kQueryMax), kQueryMax));
     sum += number;
 #pragma unroll
-    for (int bit = 0; bit < kQueryBits; ++bit) {
-      const uint32_t word = __ballot_sync(kAllLanes, ((static_cast<uint32_t>(number) >> bit) & 1u) != 0);
-      if (lane == 0) p.queries.planes[(i * kQueryBits + bit) * plane + j] = word;
-    }
+    for (int bit = 0; bit < kQueryBits; ++bit)
+      store(bit, j, __ballot_sync(kAllLanes, ((static_cast<uint32_t>(number) >> bit) & 1u) != 0));
   }
-  sum = warp_reduce(sum, Sum());
-  if (lane != 0) return;
-  p.queries.steps[i] = p.scale * kLog2e * delta;
-  p.queries.sums[i] = sum;
+  return {p.scale * kLog2e * delta, warp_reduce(sum, Sum())};
+}
+
+// A segment's centre, lane + 32 j in centre[j].
+template <int kNumbers>
+__device__ void read_centre(const ScoreParams& p, int64_t row, int64_t g, int64_t segment,
+                            float (&centre)[kNumbers]) {
+  const PagedView& view = p.sketch.centre;
+  const std::byte* start = view.table[row * view.seq_stride + g * view.head_stride + segment];
+  const auto* numbers = reinterpret_cast<const float*>(start + view.offset + g * view.head_offset);
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j)
+    centre[j] = lane + j * kWarp < p.head_dim ? numbers[lane + j * kWarp] : 0.0f;
+}
+
+// What a head's scores of one segment have in common, by one warp: q . centre, times scale and log2(e).
+template <int kNumbers>
+__device__ float multiply_centre(const ScoreParams& p, const float (&y)[kNumbers],
+                                 const float (&centre)[kNumbers]) {
+  float product = 0.0f;
+#pragma unroll
+  for (int j = 0; j < kNumbers; ++j) product += y[j] * centre[j];
+  return p.scale * kLog2e * warp_reduce(product, Sum());
 }
 
 // ---- scoring tiles ----------------------------------------------------------------------------------------
 
 constexpr int kTileWarps = 4;
-// Blocks of a multiprocessor, as many as the registers of tiles of kPlanes steps allow.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-constexpr int kFewerBlocks = 1;
-#else
-constexpr int kFewerBlocks = 0;
-#endif
+// Blocks of a multiprocessor, as many as the registers and the shared memory of kPlanes steps allow.
 template <int kPlanes>
-constexpr int kTileBlocks = (kPlanes == 1   ? 5
-                             : kPlanes == 2 ? 4
-                                            : 2) -
-                            kFewerBlocks;
-constexpr uint32_t kMostWarpTiles = 8;  // tiles of one warp, one after the other
-constexpr int64_t kFullDevice = 4096;   // warps that keep any device busy
+constexpr int kTileBlocks = kPlanes == 1   ? 6
+                            : kPlanes == 2 ? 4
+                                           : 2;
+
+template <int kPlanes>
+using SketchStream = TileStream<kPlanes == 4 ? 2 : 2, kTileTokens * 16 * kPlanes, kTileTokens * 2>;
 
 // out = start + a b, a [16, 128] and b [128, 8] bits, sums of counts of common ones: m16n8k128. With lane =
 // 4 g + t: a[0] word t of row g, a[1] of row g + 8, b word t of column g; out as in mma_16x8x16.
@@ -135,96 +129,67 @@ __device__ inline void count_common(int (&out)[4], const uint32_t (&a)[2], uint3
       : "r"(a[0]), "r"(a[1]), "r"(b), "r"(start[0]), "r"(start[1]), "r"(start[2]), "r"(start[3]));
 }
 
-// Words and scales of one tile as a lane holds them.
-template <int kSteps>  // 128-bit steps of a token, all planes
-struct Tile {
-  uint32_t words[kSteps][16];  // e = 2 m + (row / 8)
-  uint4 scales[2];             // of rows g and g + 8
-
-  __device__ void load(const std::byte* tile_words, const std::byte* tile_scales) {
-    const int lane = threadIdx.x % kWarp;
-    const auto* from = reinterpret_cast<const uint4*>(tile_words);
-    const auto* scale = reinterpret_cast<const uint4*>(tile_scales);
-#pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-      for (int v = 0; v < 4; ++v) {
-        const uint4 x = __ldcs(from + (s * 4 + v) * kWarp + lane);
-        words[s][4 * v] = x.x, words[s][4 * v + 1] = x.y, words[s][4 * v + 2] = x.z,
-                     words[s][4 * v + 3] = x.w;
-      }
-    }
-    scales[0] = __ldcs(scale + lane / 4);
-    scales[1] = __ldcs(scale + lane / 4 + 8);
-  }
-  __device__ float scale(int half, int m) const {
-    const uint4& x = scales[half];
-    const uint32_t pair = m / 2 == 0 ? x.x : m / 2 == 1 ? x.y : m / 2 == 2 ? x.z : x.w;
-    return m % 2 == 0 ? low_of(pair) : high_of(pair);
-  }
-};
-
-// Common ones of token m of rows g (first two) and g + 8 with the bit planes 2 c and 2 c + 1 of head t.
-template <int kSteps>
-__device__ void count_planes(const uint32_t (*words)[16], const uint32_t (&query)[kSteps][kQuadColumns],
-                             int m, int (&counts)[kQuadColumns][4]) {
-  constexpr int kZero[4] = {0, 0, 0, 0};
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    const uint32_t a[2] = {words[s][2 * m], words[s][2 * m + 1]};
-#pragma unroll
-    for (int c = 0; c < kQuadColumns; ++c) {
-      if (s == 0) {
-        count_common(counts[c], a, query[s][c], kZero);
-      } else {
-        count_common(counts[c], a, query[s][c], counts[c]);
-      }
-    }
-  }
-}
-
-// Sum of the query's numbers at the set bits, of row g (0) or g + 8 (1): the weights of the bit planes are 1,
-// 2, .. and -32 for the sign.
-__device__ int weigh_planes(const int (&counts)[kQuadColumns][4], int half) {
-  const int low = counts[0][2 * half] + 2 * counts[0][2 * half + 1];
-  const int middle = counts[1][2 * half] + 2 * counts[1][2 * half + 1];
-  const int high = counts[2][2 * half] - 2 * counts[2][2 * half + 1];
-  return low + 4 * middle + 16 * high;
-}
-
-// Integers of less than 2^22 become floats by being added to the bits of 1.5 * 2^23.
-constexpr int kMagicBits = 0x4b400000;
-constexpr float kMagic = 12582912.0f;
+// Counts are at most 256: read as floats they are denormal, count * 2^-149, and full-speed operands. A unit
+// of weight 2^119 turns them into count * 2^-30; the multiplication by `step` takes 2^-30 away again.
+constexpr float kCountUnit = 0x1p119f;
+constexpr float kWeighedUnit = 0x1p-30f;
 
 // A head's estimate of a token is base + step * scale * (2 sum - lowest), sum over the codes' bit planes.
 struct HeadFactors {
-  float step;  // of the rounded numbers; not negative
-  float base;  // q . centre
-  int start;   // kMagicBits less `lowest`: (2^bits - 1) times the sum of the rounded numbers, as levels are
-               // 2 code - (2^bits - 1)
+  float step;   // of the rounded numbers, over kWeighedUnit; not negative
+  float start;  // kWeighedUnit times -lowest: (2^bits - 1) times the sum of the rounded numbers, as levels
+                // are 2 code - (2^bits - 1)
+  float base;   // q . centre
 };
 
-// products[half][m]: scale * (2 sum - lowest) of the tokens of rows g and g + 8. A token's counts are weighed
-// while those of the next are under way.
+// start + kWeighedUnit * 2 * sum of the query's numbers at the set bits, of row g (half 0) or g + 8 (1): the
+// weights of the bit planes are 1, 2, .. and negative for the sign.
+__device__ inline float weigh_planes(const int (&counts)[kQuadColumns][4], int half, float unit,
+                                     float start) {
+#pragma unroll
+  for (int bit = 0; bit < kQueryBits; ++bit) {
+    const float weight = (bit == kQueryBits - 1 ? -2.0f : 2.0f) * static_cast<float>(1 << bit);
+    start = fmaf(__int_as_float(counts[bit / 2][2 * half + bit % 2]), weight * unit, start);
+  }
+  return start;
+}
+
+// products[half][m]: scale * (2 sum - lowest) of the tokens of rows g and g + 8.
 template <int kSteps, int kBits>
-__device__ void multiply_tile(const Tile<kSteps * kBits>& tile, const uint32_t (&query)[kSteps][kQuadColumns],
-                              int start, float (&products)[2][kRowTokens]) {
-  constexpr int kSets = kSteps * kBits < 4 ? 2 : 1;  // as registers allow
-  int counts[kSets][kBits][kQuadColumns][4];
-  const auto count = [&](int m) {
+__device__ void multiply_tile(const std::byte* tile, const uint32_t (&query)[kSteps][kQuadColumns],
+                              float start, float (&products)[2][kRowTokens]) {
+  constexpr int kPlanes = kSteps * kBits;
+  const int lane = threadIdx.x % kWarp;
+  const auto* words = reinterpret_cast<const uint4*>(tile) + lane;
+  const auto* scales = reinterpret_cast<const uint32_t*>(tile + kTileTokens * 16 * kPlanes + lane / 4 * 16);
 #pragma unroll
-    for (int plane = 0; plane < kBits; ++plane)
-      count_planes<kSteps>(tile.words + plane * kSteps, query, m, counts[m % kSets][plane]);
-  };
-  if (kSets == 2) count(0);
+  for (int pair = 0; pair < kRowTokens / 2; ++pair) {
+    uint4 two[kPlanes];  // tokens 2 pair and 2 pair + 1 of rows g and g + 8
 #pragma unroll
-  for (int m = 0; m < kRowTokens; ++m) {
-    if (m + kSets - 1 < kRowTokens) count(m + kSets - 1);
+    for (int s = 0; s < kPlanes; ++s) two[s] = words[(s * 4 + pair) * kWarp];
+    const uint32_t scale[2] = {scales[pair], scales[pair + 32]};
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      int sum = weigh_planes(counts[m % kSets][0], half);
-      if constexpr (kBits == 2) sum += 2 * weigh_planes(counts[m % kSets][1], half);
-      products[half][m] = tile.scale(half, m) * (__int_as_float(2 * sum + start) - kMagic);
+    for (int odd = 0; odd < 2; ++odd) {
+      int counts[kBits][kQuadColumns][4];
+#pragma unroll
+      for (int s = 0; s < kPlanes; ++s) {
+        constexpr int kZero[4] = {0, 0, 0, 0};
+        const uint32_t a[2] = {odd ? two[s].z : two[s].x, odd ? two[s].w : two[s].y};
+#pragma unroll
+        for (int c = 0; c < kQuadColumns; ++c) {
+          int(&out)[4] = counts[s / kSteps][c];
+          if (s % kSteps == 0)
+            count_common(out, a, query[s % kSteps][c], kZero);
+          else
+            count_common(out, a, query[s % kSteps][c], out);
+        }
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float sum = weigh_planes(counts[0], half, kCountUnit, start);
+        if constexpr (kBits == 2) sum = weigh_planes(counts[1], half, 2 * kCountUnit, sum);
+        products[half][2 * pair + odd] = (odd ? high_of(scale[half]) : low_of(scale[half])) * sum;
+      }
     }
   }
 }
@@ -277,13 +242,6 @@ __device__ void write_tile(const float (&products)[2][kRowTokens], const HeadFac
   }
 }
 
-// Address of tile `nth` of a view's block.
-__device__ const std::byte* tile_at(const PagedView& view, int64_t row, int64_t head, uint32_t block,
-                                    uint32_t nth) {
-  const std::byte* start = view.table[row * view.seq_stride + head * view.head_stride + block];
-  return start + view.offset + head * view.head_offset + nth * (kTileTokens * view.token_bytes);
-}
-
 // Marks all chunks of a tile as closed, of all heads.
 template <int kChunk>
 __device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t token) {
@@ -295,18 +253,61 @@ __device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t tok
   }
 }
 
-// The bit planes of the query heads of one KV head as operands: [quads][steps][columns][lanes] words.
+// What a block knows of the query heads of its KV head, in shared memory; their number is rounded up to whole
+// groups of kQuadHeads, those beyond are zeros.
 template <int kSteps>
-__device__ void load_queries(const ScoreParams& p, int64_t first_head, int quads, uint32_t* shared) {
-  constexpr int kPlane = 4 * kSteps;
-  for (int i = threadIdx.x; i < quads * kSteps * kQuadColumns * kWarp; i += kTileWarps * kWarp) {
-    const int lane = i % kWarp, c = i / kWarp % kQuadColumns, s = i / kWarp / kQuadColumns % kSteps;
-    const int quad = i / kWarp / kQuadColumns / kSteps, g = lane / 4, t = lane % 4;
-    const int h = quad * kQuadHeads + g / 2, bit = 2 * c + g % 2;
-    const int64_t from = ((first_head + h) * kQueryBits + bit) * kPlane + 4 * s + t;
-    shared[i] = h < p.group ? p.queries.planes[from] : 0u;
+struct BlockQueries {
+  uint32_t* operands;  // [quads][kSteps][kQuadColumns][lanes] words of bit planes as the products take them
+  HeadFactors* heads;  // [quads * kQuadHeads], `base` not set
+  float* bases;        // [kTileWarps][quads * kQuadHeads] of the segment that each warp is in
+  int quads;
+
+  static constexpr int kNumbers = 4 * kSteps;  // of a lane
+
+  __host__ __device__ static int64_t bytes(int quads) {
+    return quads *
+           (kSteps * kQuadColumns * kWarp * 4 + kQuadHeads * (int64_t{sizeof(HeadFactors)} + kTileWarps * 4));
   }
-}
+  __device__ BlockQueries(std::byte* shared, int quad_count)
+      : operands(reinterpret_cast<uint32_t*>(shared)),
+        heads(reinterpret_cast<HeadFactors*>(operands + quad_count * kSteps * kQuadColumns * kWarp)),
+        bases(reinterpret_cast<float*>(heads + quad_count * kQuadHeads)),
+        quads(quad_count) {}
+
+  // Turns and rounds all heads; the block must meet before it reads them.
+  __device__ void round(const ScoreParams& p, int64_t first_head) const {
+    static_assert(kTileWarps == kQuadHeads);
+    for (int quad = 0; quad < quads; ++quad) {
+      const int h = quad * kQuadHeads + static_cast<int>(threadIdx.x / kWarp);
+      float y[kNumbers];
+      read_query(p, first_head + h, h < p.group, y);
+      uint32_t* own = operands + quad * kSteps * kQuadColumns * kWarp;
+      const int column = h % kQuadHeads * 2, lane = threadIdx.x % kWarp;
+      const RoundedQuery rounded =
+          round_query(p, kWarp * kNumbers, y, [&](int bit, int word, uint32_t plane) {
+            own[(word / 4 * kQuadColumns + bit / 2) * kWarp + (column + bit % 2) * 4 + word % 4] = plane;
+          });
+      const int levels = (1 << p.sketch.bits) - 1;
+      if (lane == 0) {
+        heads[h].step = rounded.step / kWeighedUnit;
+        heads[h].start = kWeighedUnit * -static_cast<float>(levels * rounded.sum);
+      }
+    }
+  }
+  // Multiplies all heads with the centre of the segment that this warp is in.
+  __device__ void multiply(const ScoreParams& p, int64_t first_head, const float (&centre)[kNumbers]) const {
+    float* own = bases + threadIdx.x / kWarp * quads * kQuadHeads;
+    for (int first = 0; first < quads * kQuadHeads; first += kQuadHeads) {
+#pragma unroll
+      for (int h = first; h < first + kQuadHeads; ++h) {
+        float y[kNumbers];
+        read_query(p, first_head + h, h < p.group, y);
+        own[h] = multiply_centre(p, y, centre);
+      }
+    }
+    __syncwarp();
+  }
+};
 
 // What scoring needs of head t of four, as a lane holds it.
 template <int kSteps>
@@ -316,86 +317,116 @@ struct QuadQuery {
   float* scores;    // of chunk 0
   uint32_t chunks;  // that have a score: none where there is no such head
 
-  __device__ void load(const ScoreParams& p, const uint32_t* shared, int quad, uint32_t tile) {
+  __device__ void load(const ScoreParams& p, const BlockQueries<kSteps>& block, int quad,
+                       int64_t first_head) {
     const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
     const bool held = h < p.group;
-    const uint32_t segment = tile / p.segment_tiles;
     chunks = held ? static_cast<uint32_t>(p.chunks) : 0;
-    const int64_t head = p.head(blockIdx.z, blockIdx.y, held ? h : 0);
-    const int levels = (1 << p.sketch.bits) - 1;
-    factors = {p.queries.steps[head], p.queries.bases[head * p.queries.segments + segment],
-               kMagicBits - levels * p.queries.sums[head]};
-    scores = p.scores + head * p.chunks;
+    scores = p.scores + (first_head + (held ? h : 0)) * p.chunks;
+    factors = block.heads[h];
+    factors.base = block.bases[threadIdx.x / kWarp * block.quads * kQuadHeads + h];
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
       for (int c = 0; c < kQuadColumns; ++c)
-        planes[s][c] = shared[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
+        planes[s][c] = block.operands[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
     }
   }
 };
 
-// Where a warp's tile lies. The table is read and sizes are divided once a stretch of tiles of one block and
-// one segment, not once a tile.
-struct TileCursor {
-  const std::byte* words;
-  const std::byte* scales;
-  uint32_t until;  // first tile beyond the stretch
-
-  __device__ void find(const ScoreParams& p, uint32_t tile) {
-    const int64_t row = p.batch.rows[blockIdx.z], g = blockIdx.y;
-    const uint32_t block = tile / p.block_tiles, nth = tile - block * p.block_tiles;
-    words = tile_at(p.sketch.words, row, g, block, nth);
-    scales = tile_at(p.sketch.scales, row, g, block, nth);
-    until = tile + min(p.block_tiles - nth, p.segment_tiles - tile % p.segment_tiles);
-  }
-  __device__ void step(const ScoreParams& p) {
-    words += kTileTokens * p.sketch.words.token_bytes;
-    scales += kTileTokens * p.sketch.scales.token_bytes;
-  }
-};
-
-// Grid: stretches of tiles, KV heads, sequences. A warp walks warp_tiles tiles.
+// Grid: stretches of grid_tiles tiles, KV heads, sequences; the warps of a block take turns. Queries are made
+// ready while the first tiles are on their way.
 template <int kSteps, int kBits, int kChunk>
 __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>)
     score_tiles_kernel(ScoreParams p) {
-  extern __shared__ uint32_t shared[];
-  const int64_t b = blockIdx.z, g = blockIdx.y;
-  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
-  const int64_t first_head = p.head(b, g, 0);
-  const uint32_t sealed = static_cast<uint32_t>(p.sealed(b)), all = static_cast<uint32_t>(p.chunks);
-  const uint32_t tiles = ceil_div<uint32_t>(all * kChunk, kTileTokens);
+  using Stream = SketchStream<kSteps * kBits>;
+  extern __shared__ __align__(16) std::byte shared[];
+  const int64_t b = blockIdx.z, first_head = p.head(b, blockIdx.y, 0), row = p.batch.rows[b];
+  const uint32_t warp = threadIdx.x / kWarp;
+  const uint32_t sealed = static_cast<uint32_t>(p.sealed(b, kChunk)), all = static_cast<uint32_t>(p.chunks);
   const uint32_t open = sealed > 1 ? ceil_div<uint32_t>(sealed * kChunk, kTileTokens) : 0;  // tiles
-  load_queries<kSteps>(p, first_head, quads, shared);
+  const uint32_t first = blockIdx.x * p.grid_tiles + warp;
+  const uint32_t end = min((blockIdx.x + 1) * p.grid_tiles, ceil_div<uint32_t>(all * kChunk, kTileTokens));
+  const TileWalk walk{row, blockIdx.y, first, min(end, open), kTileWarps, p.block_tiles};
+  Stream stream;
+  const std::byte* ring = shared + warp * Stream::kRingBytes;
+  stream.start(p.sketch.words, p.sketch.scales, walk, shared + warp * Stream::kRingBytes);
+  float centre[4 * kSteps];
+  if (first < walk.end) read_centre(p, row, blockIdx.y, first / p.segment_tiles, centre);
+  const BlockQueries<kSteps> queries(shared + kTileWarps * Stream::kRingBytes,
+                                     (p.group + kQuadHeads - 1) / kQuadHeads);
+  queries.round(p, first_head);
+  if (first < walk.end) queries.multiply(p, first_head, centre);
   __syncthreads();
-  const uint32_t first = (blockIdx.x * kTileWarps + threadIdx.x / kWarp) * p.warp_tiles;
-  const uint32_t end = min(first + p.warp_tiles, tiles), end_open = min(end, open);
-  TileCursor cursor;
   QuadQuery<kSteps> query;
-  cursor.until = first;
 #pragma unroll 1
-  for (uint32_t i = first; i < end_open; ++i) {
-    const bool turns = i == cursor.until;
-    if (turns) cursor.find(p, i);
-    Tile<kSteps * kBits> tile;
-    tile.load(cursor.words, cursor.scales);
-    cursor.step(p);
+  for (uint32_t i = first; i < walk.end;) {
+    const uint32_t turn = min(walk.end, (i / p.segment_tiles + 1) * p.segment_tiles);
+    query.load(p, queries, 0, first_head);
 #pragma unroll 1
-    for (int quad = 0; quad < quads; ++quad) {
-      if (quads > 1 || turns) query.load(p, shared, quad, i);
-      float products[2][kRowTokens];
-      multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
-      write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores);
+    for (; i < turn; i += kTileWarps) {
+      const std::byte* tile = ring + stream.take();
+#pragma unroll 1
+      for (int quad = 0; quad < queries.quads; ++quad) {
+        if (queries.quads > 1) query.load(p, queries, quad, first_head);
+        float products[2][kRowTokens];
+        multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
+        write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores);
+      }
+      stream.release(p.sketch.words, p.sketch.scales, walk);
     }
+    if (i >= walk.end) break;
+    read_centre(p, row, blockIdx.y, i / p.segment_tiles, centre);
+    queries.multiply(p, first_head, centre);
   }
 #pragma unroll 1
-  for (uint32_t i = max(first, end_open); i < end; ++i)
-    close_tile<kChunk>(p, first_head, i * int64_t{kTileTokens});
+  for (uint32_t i = first; i < end; i += kTileWarps) {
+    if (i >= walk.end) close_tile<kChunk>(p, first_head, i * int64_t{kTileTokens});
+  }
 }
 
 // ---- scoring any shape ------------------------------------------------------------------------------------
 
 constexpr int kChunkThreads = 128;
+
+// What scoring needs of every query head, in scratch.
+struct Queries {
+  uint32_t* planes;  // [B, H][kQueryBits][plane words] of the rounded numbers
+  float* steps;      // [B, H] RoundedQuery
+  int32_t* sums;     // [B, H]
+  float* bases;      // [B, H][segments] q . centre, times scale and log2(e)
+  int64_t segments;
+};
+
+constexpr int kCentreWarps = 8;
+
+// One block a query head: the first warp turns and rounds it, the others multiply it with the centres of the
+// segments in use, which lie behind a table each.
+template <int kNumbers>
+__global__ void __launch_bounds__((1 + kCentreWarps) * kWarp)
+    round_queries_kernel(ScoreParams p, Queries queries) {
+  const int64_t i = blockIdx.x;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  float y[kNumbers];
+  read_query(p, i, true, y);
+  if (warp == 0) {
+    uint32_t* planes = queries.planes + i * kQueryBits * sketch_plane_words(p.head_dim);
+    const RoundedQuery rounded = round_query(p, p.head_dim, y, [&](int bit, int word, uint32_t plane) {
+      if (lane == 0) planes[bit * sketch_plane_words(p.head_dim) + word] = plane;
+    });
+    if (lane == 0) queries.steps[i] = rounded.step, queries.sums[i] = rounded.sum;
+    return;
+  }
+  const int64_t heads = p.kv_heads * p.group, b = i / heads, g = i % heads / p.group;
+  const int64_t row = p.batch.rows[b], used = p.sealed(b, p.chunk) * p.chunk,
+                each = p.sketch.centre.block_tokens;
+  for (int64_t s = warp - 1; s < queries.segments && s * each < used; s += kCentreWarps) {
+    float centre[kNumbers];
+    read_centre(p, row, g, s, centre);
+    const float base = multiply_centre(p, y, centre);
+    if (lane == 0) queries.bases[i * queries.segments + s] = base;
+  }
+}
 
 // Sum of a query's numbers at the set bits of one plane.
 __device__ int count_plane(uint32_t* block, const SketchLayout& layout, int64_t token, int first, int plane,
@@ -413,23 +444,23 @@ __device__ int count_plane(uint32_t* block, const SketchLayout& layout, int64_t 
 }
 
 // One thread a chunk and query head.
-__global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(ScoreParams p) {
+__global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(ScoreParams p, Queries queries) {
   const int64_t b = blockIdx.z, head = b * p.kv_heads * p.group + blockIdx.y, g = blockIdx.y / p.group;
   const int64_t chunk = blockIdx.x * static_cast<int64_t>(kChunkThreads) + threadIdx.x, row = p.batch.rows[b];
   if (chunk >= p.chunks) return;
   float* score = p.scores + head * p.chunks + chunk;
-  if (chunk < 1 || chunk >= p.sealed(b)) {
+  if (chunk < 1 || chunk >= p.sealed(b, p.chunk)) {
     *score = kMinusInfinity;
     return;
   }
   const int plane = static_cast<int>(sketch_plane_words(p.head_dim)), bits = static_cast<int>(p.sketch.bits);
-  const uint32_t* query = p.queries.planes + head * kQueryBits * plane;
-  const float step = p.queries.steps[head];
-  const int lowest = ((1 << bits) - 1) * p.queries.sums[head];
+  const uint32_t* query = queries.planes + head * kQueryBits * plane;
+  const float step = queries.steps[head];
+  const int lowest = ((1 << bits) - 1) * queries.sums[head];
   const int64_t first = chunk * p.chunk, in_block = first % p.sketch.words.block_tokens;
   uint32_t* block = sketch_block_of(p.sketch.words, row, g, first);
   const int64_t segment = first / p.sketch.centre.block_tokens;
-  const float base = p.queries.bases[head * p.queries.segments + segment];
+  const float base = queries.bases[head * queries.segments + segment];
   float most = kMinusInfinity, sum = 0.0f;
   for (int64_t t = 0; t < p.chunk; ++t) {
     int code_sum = count_plane(block, p.layout, in_block + t, 0, plane, query);
@@ -463,13 +494,14 @@ uint32_t tiles_of(const PagedView& view) {
 
 template <int kSteps, int kBits>
 void score_tiles(Queue& queue, ScoreParams p, const char* op) {
+  constexpr int kPlanes = kSteps * kBits;
   const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
-  const int64_t share = tiles * p.kv_heads * p.batch.size / kFullDevice;  // small batches spread out
-  p.warp_tiles = share < 1 ? 1 : share < kMostWarpTiles ? static_cast<uint32_t>(share) : kMostWarpTiles;
-  const dim3 grid(grid_x(ceil_div<int64_t>(tiles, kTileWarps * p.warp_tiles), op), grid_yz(p.kv_heads, op),
-                  grid_yz(p.batch.size, op));
-  const int quads = (p.group + kQuadHeads - 1) / kQuadHeads;
-  const int64_t shared = quads * kSteps * kQuadColumns * kWarp * 4;
+  const WalkPlan plan = plan_walks(tiles, p.kv_heads * p.batch.size,
+                                   kTileBlocks<kPlanes> * device_of(queue).multiprocessors(), kTileWarps);
+  p.grid_tiles = static_cast<uint32_t>(plan.tiles);
+  const dim3 grid(grid_x(plan.blocks, op), grid_yz(p.kv_heads, op), grid_yz(p.batch.size, op));
+  const int64_t shared = kTileWarps * SketchStream<kPlanes>::kRingBytes +
+                         BlockQueries<kSteps>::bytes((p.group + kQuadHeads - 1) / kQuadHeads);
   const auto launch = [&](auto* kernel) {
     allow_shared(kernel, shared, op);
     kernel<<<grid, kTileWarps * kWarp, shared, stream_of(queue)>>>(p);
@@ -488,49 +520,52 @@ bool scores_by_tiles(const ScoreParams& p) {
          p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
 }
 
+void score_any(Queue& queue, const ScoreParams& p, const char* op) {
+  const int64_t heads = p.kv_heads * p.group, rows = p.batch.size * heads;
+  const int64_t plane = sketch_plane_words(p.head_dim);
+  const int64_t segments = ceil_div<int64_t>(p.chunks * p.chunk, p.sketch.centre.block_tokens);
+  const int64_t bytes = rows * (kQueryBits * plane + 2 + segments) * 4;
+  const Queries queries = queries_in(scratch_of(queue, bytes, op), rows, plane, segments);
+  with_lane_numbers(p.head_dim, [&](auto numbers) {
+    round_queries_kernel<decltype(numbers)::value>
+        <<<grid_x(rows, op), (1 + kCentreWarps) * kWarp, 0, stream_of(queue)>>>(p, queries);
+  });
+  check_launch(op);
+  const dim3 grid(grid_x(ceil_div<int64_t>(p.chunks, kChunkThreads), op), grid_yz(heads, op),
+                  grid_yz(p.batch.size, op));
+  score_chunks_kernel<<<grid, kChunkThreads, 0, stream_of(queue)>>>(p, queries);
+}
+
 }  // namespace
 
 void sketch_scores(Queue& queue, const SketchScoresParams& p) {
   constexpr const char* kOp = "sketch_scores";
   demand_activations(p.q, kOp);
-  const int64_t sequences = p.batch.size, heads = p.q.shape[1], head_dim = p.q.shape[2];
-  const int64_t chunks = p.scores.shape[2], plane = sketch_plane_words(head_dim);
+  const int64_t heads = p.q.shape[1], head_dim = p.q.shape[2];
   demand_head_dim(head_dim, kOp);
   demand(p.scale >= 0.0f, kOp, "a negative scale has no kernel");
-  if (chunks == 0) return;
-  const int64_t segments = ceil_div<int64_t>(chunks * p.chunk, p.sketch.centre.block_tokens);
-  const int64_t bytes = sequences * heads * (kQueryBits * plane + 2 + segments) * 4;
-  ScoreParams params{device_ptr<Bf16>(p.q),
-                     p.batch,
-                     p.sketch,
-                     sketch_layout(p.sketch, head_dim),
-                     p.kv_heads,
-                     static_cast<int>(heads / p.kv_heads),
-                     static_cast<int>(head_dim),
-                     p.chunk,
-                     p.local_window,
-                     p.scale,
-                     device_ptr<float>(p.scores),
-                     chunks,
-                     queries_in(scratch_of(queue, bytes, kOp), sequences * heads, plane, segments),
-                     tiles_of(p.sketch.words),
-                     tiles_of(p.sketch.centre),
-                     kMostWarpTiles};
-  const unsigned rows = grid_x(sequences * heads, kOp);
-  with_lane_numbers(head_dim, [&](auto numbers) {
-    round_queries_kernel<decltype(numbers)::value>
-        <<<rows, (1 + kCentreWarps) * kWarp, 0, stream_of(queue)>>>(params);
-  });
-  check_launch(kOp);
-  if (scores_by_tiles(params)) {
-    if (head_dim == 128 && p.sketch.bits == 1) score_tiles<1, 1>(queue, params, kOp);
-    if (head_dim == 128 && p.sketch.bits == 2) score_tiles<1, 2>(queue, params, kOp);
-    if (head_dim == 256 && p.sketch.bits == 1) score_tiles<2, 1>(queue, params, kOp);
-    if (head_dim == 256 && p.sketch.bits == 2) score_tiles<2, 2>(queue, params, kOp);
+  if (p.scores.shape[2] == 0) return;
+  const ScoreParams params{device_ptr<Bf16>(p.q),
+                           p.batch,
+                           p.sketch,
+                           sketch_layout(p.sketch, head_dim),
+                           p.kv_heads,
+                           static_cast<int>(heads / p.kv_heads),
+                           static_cast<int>(head_dim),
+                           p.chunk,
+                           p.local_window,
+                           p.scale,
+                           device_ptr<float>(p.scores),
+                           p.scores.shape[2],
+                           tiles_of(p.sketch.words),
+                           tiles_of(p.sketch.centre),
+                           0};
+  if (!scores_by_tiles(params)) {
+    score_any(queue, params, kOp);
+  } else if (head_dim == 128) {
+    p.sketch.bits == 1 ? score_tiles<1, 1>(queue, params, kOp) : score_tiles<1, 2>(queue, params, kOp);
   } else {
-    const dim3 grid(grid_x(ceil_div<int64_t>(chunks, kChunkThreads), kOp), grid_yz(heads, kOp),
-                    grid_yz(sequences, kOp));
-    score_chunks_kernel<<<grid, kChunkThreads, 0, stream_of(queue)>>>(params);
+    p.sketch.bits == 1 ? score_tiles<2, 1>(queue, params, kOp) : score_tiles<2, 2>(queue, params, kOp);
   }
   check_launch(kOp);
 }
