@@ -82,7 +82,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.placement = Placement::host;
   const auto changed = list_options(other);
   const auto defaults = list_options(AttentionConfig{});
-  ASSERT_EQ(changed.size(), 19u);
+  ASSERT_EQ(changed.size(), 20u);
   for (std::size_t i = 0; i < changed.size(); ++i)
     EXPECT_NE(changed[i].value, defaults[i].value) << changed[i].name;
   AttentionConfig copy;
