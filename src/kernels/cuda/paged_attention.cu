@@ -1,5 +1,5 @@
-// Each sequence's context is cut into parts; a block attends to one part of one KV head (paged_registers.cu,
-// paged_queue.cu, paged_attention_any.cu), and a second kernel here merges the parts.
+// Each sequence's context is cut into parts; a block attends to one part of one KV head (paged_bulk_*.cu,
+// paged_registers.cu, paged_queue.cu, paged_attention_any.cu), and a second kernel here merges the parts.
 #include <algorithm>
 
 #include "kernels/cuda/paged_parts.cuh"
@@ -67,48 +67,34 @@ void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartRe
 
 // ---- launching --------------------------------------------------------------------------------------------
 
-// Tokens of a part so that all parts together leave the least time idle, `slots` blocks running at once: a
-// last wave with idle multiprocessors is time lost. Several waves even out the pace of multiprocessors.
-int64_t tokens_that_fill(int64_t slots, int64_t pairs, int64_t tokens, int64_t most_parts) {
-  constexpr int64_t kLeastWaves = 4, kMostWaves = 8;
-  int64_t best = 0;
-  double best_fill = 0.0;
-  for (int64_t waves = kLeastWaves; waves <= kMostWaves; ++waves) {
-    const int64_t parts = std::clamp<int64_t>(waves * slots / pairs, 1, most_parts);
-    const int64_t each = round_up(ceil_div(tokens, parts), int64_t{kPartStep});
-    const int64_t taken = ceil_div(ceil_div(tokens, each) * pairs, slots);  // waves
-    const double fill = static_cast<double>(tokens * pairs) / static_cast<double>(taken * slots * each);
-    if (best == 0 || fill > best_fill + 0.01) best = each, best_fill = fill;
-  }
-  return best;
-}
-
-// Tokens of a part so that the number of blocks fills whole waves best.
-int64_t tokens_of_whole_waves(int64_t slots, int64_t pairs, int64_t tokens, int64_t most_parts) {
-  constexpr int64_t kLeastWaves = 4, kMostWaves = 8;
-  int64_t best = 1;
-  double best_fill = 0.0;
-  for (int64_t waves = kLeastWaves; waves <= kMostWaves; ++waves) {
-    const int64_t parts = waves * slots / pairs;
-    const double fill = static_cast<double>(parts * pairs) / static_cast<double>(waves * slots);
-    if (parts > 0 && fill > best_fill + 0.01) best = parts, best_fill = fill;
-  }
-  return round_up(ceil_div(tokens, std::min(best, most_parts)), int64_t{kPartStep});
+// Parts of a level so that each slot starts about one of every level: the first level's parts take half of
+// all tokens, the next a quarter, until they are short.
+PartPlan plan_levels(int64_t level_parts, int64_t tokens, int64_t step) {
+  constexpr int64_t kLeastTokens = 256, kMostLevels = 6;
+  PartPlan plan;
+  plan.level_parts = level_parts;
+  const int64_t half = ceil_div(tokens, 2 * level_parts);
+  while (plan.levels < kMostLevels && half >> plan.levels >= kLeastTokens) ++plan.levels;
+  plan.tokens = round_up(std::max(half, kLeastTokens), step << (plan.levels - 1));
+  while (plan.first(plan.parts) < tokens) ++plan.parts;
+  return plan;
 }
 
 // From host values alone, so that a recorded step keeps its grid.
 PartPlan plan_parts(const CudaDevice& device, const PagedAttentionParams& params, const PartKernel& fast) {
-  constexpr int64_t kLeastTokens = 256;  // of a part
   const int64_t heads = params.q.shape[1], tokens = std::max<int64_t>(1, params.batch.max_tokens);
   const int64_t row_bytes = params.batch.size * heads * (params.q.shape[2] + 2) * int64_t{sizeof(float)};
-  const int64_t most_parts = std::max<int64_t>(
-      1,
-      std::min(ceil_div(tokens, kLeastTokens), CudaDevice::kScratchBytes / std::max<int64_t>(1, row_bytes)));
-  PartPlan plan;
-  const auto tokens_of_a_part = fast.whole_waves ? tokens_of_whole_waves : tokens_that_fill;
-  plan.tokens = tokens_of_a_part(fast.blocks_at_once * device.multiprocessors(),
-                                 params.batch.size * params.kv_heads, tokens, most_parts);
-  plan.parts = ceil_div(tokens, plan.tokens);
+  const int64_t most_parts = std::max<int64_t>(1, CudaDevice::kScratchBytes / row_bytes);
+  const int64_t slots = fast.blocks_at_once * device.multiprocessors();
+  int64_t level_parts = ceil_div(slots, params.batch.size * params.kv_heads);
+  PartPlan plan = plan_levels(level_parts, tokens, fast.step_tokens);
+  while (plan.parts > most_parts && level_parts > 1)
+    plan = plan_levels(level_parts /= 2, tokens, fast.step_tokens);
+  if (plan.parts > most_parts) {
+    plan.levels = 1;
+    plan.tokens = round_up(ceil_div(tokens, most_parts), fast.step_tokens);
+    plan.parts = ceil_div(tokens, plan.tokens);
+  }
   return plan;
 }
 
@@ -127,12 +113,21 @@ void launch_fast(Queue& queue, const PagedAttentionParams& params, const PartPla
                      params.values,
                      static_cast<int>(params.q.shape[1] / params.kv_heads),
                      params.scale * kLog2E,
-                     plan.tokens,
+                     plan,
                      results};
-  const dim3 grid(grid_x(plan.parts, "paged_attention"), grid_yz(params.kv_heads, "paged_attention"),
-                  grid_yz(params.batch.size, "paged_attention"));
+  const dim3 grid(grid_x(params.kv_heads, "paged_attention"), grid_yz(params.batch.size, "paged_attention"),
+                  grid_yz(plan.parts, "paged_attention"));
   fast.kernel<<<grid, kPartThreads, static_cast<size_t>(fast.shared_bytes), stream_of(queue)>>>(p);
   check_launch("paged_attention");
+}
+
+PartKernel find_fast(const PagedAttentionParams& params) {
+  for (const auto find :
+       {find_bulk_bf16_kernel, find_bulk_int8_kernel, find_register_kernel, find_queue_kernel}) {
+    const PartKernel found = find(params);
+    if (found.kernel != nullptr) return found;
+  }
+  return {};
 }
 
 }  // namespace
@@ -140,8 +135,7 @@ void launch_fast(Queue& queue, const PagedAttentionParams& params, const PartPla
 void paged_attention(Queue& queue, const PagedAttentionParams& params) {
   if (params.batch.size == 0) return;
   const CudaDevice& device = device_of(queue);
-  PartKernel fast = find_register_kernel(params);
-  if (fast.kernel == nullptr) fast = find_queue_kernel(params);
+  const PartKernel fast = find_fast(params);
   const PartPlan plan = plan_parts(device, params, fast);
   const PartResults results = results_in(device, params, plan);
   if (fast.kernel != nullptr)
