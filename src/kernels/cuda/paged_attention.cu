@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kMergeThreads)
     merge_kernel(PartResults results, int head_dim, Bf16* out, float* lse) {
   extern __shared__ float rows[];  // [kMergeWarps, head_dim]
   __shared__ float reduced[kMergeWarps];
+  wait_for_earlier_kernel();
   const int64_t head = blockIdx.x;
   const float* most = results.most + head * results.parts;
   const float* total = results.total + head * results.parts;
@@ -32,13 +33,15 @@ __global__ void __launch_bounds__(kMergeThreads)
   sum = block_reduce<kMergeThreads>(sum, Sum{}, reduced);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float numbers[kMostNumbers] = {};
+#pragma unroll 4
   for (int64_t i = warp; i < results.parts; i += kMergeWarps) {
-    if (!(total[i] > 0.0f)) continue;  // its sums were not written
+    const bool written = total[i] > 0.0f;
     const float weight = exp2f(most[i] - peak);
     const float* from = results.sums + (head * results.parts + i) * head_dim + lane;
 #pragma unroll
     for (int j = 0; j < kMostNumbers; ++j) {
-      if (j * kWarp + lane < head_dim) numbers[j] += weight * from[j * kWarp];
+      const float number = j * kWarp + lane < head_dim ? from[j * kWarp] : 0.0f;
+      numbers[j] += written ? weight * number : 0.0f;
     }
   }
 #pragma unroll
@@ -54,15 +57,24 @@ __global__ void __launch_bounds__(kMergeThreads)
   if (threadIdx.x == 0) lse[head] = sum > 0.0f ? (peak + log2f(sum)) * kLn2 : kNothing;
 }
 
-void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartResults& results) {
+void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartResults& results,
+                  bool starts_early) {
   const char* op = "paged_attention";
   const auto head_dim = static_cast<int>(params.q.shape[2]);
   demand(head_dim <= kMostNumbers * kWarp, op, "head_dim may be at most 512 on a GPU");
-  const auto shared = static_cast<size_t>(kMergeWarps * head_dim) * sizeof(float);
-  merge_kernel<<<grid_x(params.batch.size * params.q.shape[1], op), kMergeThreads, shared,
-                 stream_of(queue)>>>(results, head_dim, device_ptr<Bf16>(params.out),
-                                     device_ptr<float>(params.lse));
-  check_launch(op);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid_x(params.batch.size * params.q.shape[1], op);
+  config.blockDim = kMergeThreads;
+  config.dynamicSmemBytes = static_cast<size_t>(kMergeWarps * head_dim) * sizeof(float);
+  config.stream = stream_of(queue);
+  config.attrs = &early;
+  config.numAttrs = starts_early ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, merge_kernel, results, head_dim, device_ptr<Bf16>(params.out),
+                                device_ptr<float>(params.lse)),
+             op);
 }
 
 // ---- launching --------------------------------------------------------------------------------------------
@@ -142,7 +154,7 @@ void paged_attention(Queue& queue, const PagedAttentionParams& params) {
     launch_fast(queue, params, plan, results, fast);
   else
     launch_any_paged_attention(queue, params, plan, results);
-  launch_merge(queue, params, results);
+  launch_merge(queue, params, results, fast.releases_merge);
 }
 
 }  // namespace shadowkv::cuda

@@ -58,27 +58,6 @@ __device__ inline bool is_elected() {
   return elected != 0;
 }
 
-// An 8x8 matrix of 16-bit numbers that lane 4 g + t holds (g, 2t..) of, transposed.
-__device__ inline uint32_t transposed_8x8(uint32_t pair) {
-  uint32_t result;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
-  return result;
-}
-
-template <int kBytes>
-__device__ void load_shared(uint32_t* to, const std::byte* from) {
-  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
-  if constexpr (kBytes == 16) {
-    const uint4 words = *reinterpret_cast<const uint4*>(from);
-    to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
-  } else if constexpr (kBytes == 8) {
-    const uint2 words = *reinterpret_cast<const uint2*>(from);
-    to[0] = words.x, to[1] = words.y;
-  } else {
-    to[0] = *reinterpret_cast<const uint32_t*>(from);
-  }
-}
-
 // ---- a step in shared memory ------------------------------------------------------------------------------
 
 // kStep keys and as many values of kBytes a row, in four pieces each; with kScales a bfloat16 scale a row
@@ -169,6 +148,9 @@ class BulkWalk {
   uint32_t steps_a_block_, end_, step_, block_, within_;
 };
 
+// By how much, to base 2, scores may pass a head's reference of weights before that moves.
+inline constexpr float kSlack = 8.0f;
+
 // ---- a block's part ---------------------------------------------------------------------------------------
 
 // Shared memory of a multiprocessor for two blocks with queues of two steps or more a warp, or for one.
@@ -235,9 +217,11 @@ __global__ void __launch_bounds__(kThreads, (BulkTuning<typename Attention::Step
   constexpr int kStages = BulkTuning<Step>::kStages;
   extern __shared__ uint4 memory[];  // the warps' queues, then their results
   __shared__ uint64_t barriers[kWarps][kStages][2];
+  let_next_kernel_start();
   const int64_t kv_head = blockIdx.x, sequence = blockIdx.y, part = blockIdx.z;
   const int64_t all_heads = int64_t{gridDim.x} * p.heads;
   const int64_t out = p.results.index(sequence, kv_head * p.heads, all_heads, part);
+  const int64_t row = p.batch.rows[sequence];
   const int64_t first = p.plan.first(part);
   const int64_t end = min(p.plan.first(part + 1), int64_t{p.batch.tokens[sequence]});
   if (first >= end) {
@@ -249,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, (BulkTuning<typename Attention::Step
   const auto end_step = static_cast<uint32_t>(ceil_div<int64_t>(end, Step::kKeys));
   const BulkQueue<Step> queue{reinterpret_cast<std::byte*>(memory) + own * kStages * Step::kStepBytes,
                               barriers[own]};
-  BulkWalk<Step> walk(p, p.batch.rows[sequence], kv_head, first_step, end_step);
+  BulkWalk<Step> walk(p, row, kv_head, first_step, end_step);
   queue.start(walk);
   Attention warp;
   warp.load_queries(p.q + (sequence * all_heads + kv_head * p.heads) * Attention::kDim, p.heads, p.scale);
@@ -279,6 +263,7 @@ PartKernel prepare_bulk(int64_t heads) {
                                          Shared<Attention::kDim>::bytes(static_cast<int>(heads)));
   found.blocks_at_once = T::kBlocks;
   found.step_tokens = kWarps * Step::kKeys;
+  found.releases_merge = true;
   allow_shared(kernel, found.shared_bytes, "paged_attention");
   return found;
 }

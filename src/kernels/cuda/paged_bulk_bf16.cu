@@ -7,8 +7,7 @@
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kEight = 8;       // query heads of a product
-constexpr float kSlack = 8.0f;  // by how much, to base 2, scores may pass the head's reference
+constexpr int kEight = 8;  // query heads of a product
 
 // ---- a warp's attention -----------------------------------------------------------------------------------
 
@@ -49,7 +48,7 @@ class Bf16Attention {
       const std::byte* row = keys + Step::offset_of_row(g_, r) + t_ * kKeyWidth;
 #pragma unroll
       for (int i = 0; i < kKeyLoads; ++i)
-        load_shared<kKeyWidth>(words[r] + i * (kKeyWidth / 4), row + 4 * i * kKeyWidth);
+        load_words<kKeyWidth>(words[r] + i * (kKeyWidth / 4), row + 4 * i * kKeyWidth);
     }
     float products[2][kEights][4] = {};  // two chains, each of half the latency
 #pragma unroll
@@ -81,7 +80,7 @@ class Bf16Attention {
     for (int e = 0; e < kEights; ++e) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        scores_[e][i] = exp2f(scores_[e][i] - most_[e][i % 2]);
+        scores_[e][i] = exp2_fast(scores_[e][i] - most_[e][i % 2]);
         total_[e][i % 2] += scores_[e][i];
       }
     }
@@ -92,8 +91,8 @@ class Bf16Attention {
     uint32_t weights[kEights][2];
 #pragma unroll
     for (int e = 0; e < kEights; ++e) {
-      weights[e][0] = transposed_8x8(pack_bf16(scores_[e][0], scores_[e][1]));
-      weights[e][1] = transposed_8x8(pack_bf16(scores_[e][2], scores_[e][3]));
+      weights[e][0] = transpose_8x8(pack_bf16(scores_[e][0], scores_[e][1]));
+      weights[e][1] = transpose_8x8(pack_bf16(scores_[e][2], scores_[e][3]));
     }
     uint32_t words[4][kValueWords];  // of rows 2 t, 2 t + 1, 2 t + 8, 2 t + 9
 #pragma unroll
@@ -101,7 +100,7 @@ class Bf16Attention {
       const std::byte* row = values + Step::offset_of_row(2 * t_ + i % 2, i / 2) + g_ * kValueWidth;
 #pragma unroll
       for (int j = 0; j < kValueLoads; ++j)
-        load_shared<kValueWidth>(words[i] + j * (kValueWidth / 4), row + j * 8 * kValueWidth);
+        load_words<kValueWidth>(words[i] + j * (kValueWidth / 4), row + j * 8 * kValueWidth);
     }
 #pragma unroll
     for (int w = 0; w < kValueWords; ++w) {
@@ -176,7 +175,7 @@ class Bf16Attention {
       const int e = i / 2, column = i % 2;
       float& most = most_[e][column];
       const float peak = over_keys(fmaxf(most, fmaxf(scores_[e][column], scores_[e][column + 2])), Max{});
-      const float factor = exp2f(most - peak);
+      const float factor = exp2_fast(most - peak);
       most = peak;
       total_[e][column] *= factor;
 #pragma unroll

@@ -10,10 +10,7 @@ namespace shadowkv::cuda {
 namespace {
 
 constexpr int kFour = 4;        // query heads of a product
-constexpr int kLowSteps = 254;  // of a query's low part to a step of the high one
-constexpr float kMostWeight = 65535.0f;
-constexpr float kLeastPeak = 1e-33f;  // of weights; smaller ones count as 0, their inverse would overflow
-constexpr float kSlack = 8.0f;        // by how much, to base 2, scores may pass the head's reference
+constexpr float kSlack = 8.0f;  // by how much, to base 2, scores may pass the head's reference
 
 // c = a b or c += a b, bytes: a [16, 32] signed and b [32, 8] of type kUnsigned or signed, c [16, 8] int32.
 // With lane = 4 g + t, registers hold: a[0] (g, 4t..4t + 3), a[1] (g + 8, likewise), a[2] (g, 4t + 16..),
@@ -122,7 +119,7 @@ class Int8Attention {
     for (int e = 0; e < kFours; ++e) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        scores_[e][r] = exp2f(scores_[e][r] - most_[e]);
+        scores_[e][r] = exp2_fast(scores_[e][r] - most_[e]);
         total_[e] += scores_[e][r];
       }
     }
@@ -138,7 +135,7 @@ class Int8Attention {
       const std::byte* row = values + Step::offset_of_row(2 * t_ + i % 2, i / 2) + g_ * kValueWidth;
 #pragma unroll
       for (int j = 0; j < kValueLoads; ++j)
-        load_shared<kValueWidth>(words[i % 2][i / 2] + j * (kValueWidth / 4), row + j * 8 * kValueWidth);
+        load_words<kValueWidth>(words[i % 2][i / 2] + j * (kValueWidth / 4), row + j * 8 * kValueWidth);
     }
 #pragma unroll
     for (int w = 0; w < kValueWords; ++w) {
@@ -189,13 +186,16 @@ class Int8Attention {
   static constexpr int kValueLoads = kHeadDim / (8 * kValueWidth);
   static constexpr int kValueWords = kHeadDim / 32;
   static constexpr int kRows = Step::kKeys / 8;  // keys of a lane
+  static constexpr int kLowSteps = 254;          // of a query's low part to a step of the high one
+  static constexpr float kMostWeight = 65535.0f;
+  static constexpr float kLeastPeak = 1e-33f;  // smaller weights count as 0: the inverse would overflow
   static_assert(kKeyLoads * 4 * kKeyWidth == kHeadDim && kValueLoads * 8 * kValueWidth == kHeadDim);
 
   // The scales of a piece, of which a lane needs every other one.
   class Scales {
    public:
     __device__ Scales(const std::byte* scales, int g) : half_(g % 2 == 0 ? 0x1044u : 0x3244u) {
-      load_shared<16>(pairs_, scales + Step::piece_of_row(g) * Step::kPieceKeys * int{sizeof(Bf16)});
+      load_words<16>(pairs_, scales + Step::piece_of_row(g) * Step::kPieceKeys * int{sizeof(Bf16)});
     }
     [[nodiscard]] __device__ float of(int r) const {
       return __uint_as_float(__byte_perm(pairs_[r], 0u, half_));
@@ -231,7 +231,7 @@ class Int8Attention {
     const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
     for (int i = 0; i < kKeyLoads; ++i)
-      load_shared<kKeyWidth>(words + i * (kKeyWidth / 4), row + (4 * i + t) * kKeyWidth);
+      load_words<kKeyWidth>(words + i * (kKeyWidth / 4), row + (4 * i + t) * kKeyWidth);
     if constexpr (kKeyWords % 2 != 0) words[kKeyWords] = 0;
   }
 
@@ -255,7 +255,7 @@ class Int8Attention {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) peak = fmaxf(peak, scores_[e][r]);
       peak = over_keys(peak, Max{});
-      const float factor = exp2f(most_[e] - peak);
+      const float factor = exp2_fast(most_[e] - peak);
       most_[e] = peak;
       total_[e] *= factor;
 #pragma unroll
@@ -285,7 +285,7 @@ class Int8Attention {
       for (int r = 0; r < kRows; ++r) rounded[r] = __float_as_uint(fmaf(scores_[e][r], inverse, 8388608.0f));
 #pragma unroll
       for (int i = 0; i < 2; ++i)
-        weights[e][i] = transposed_8x8(__byte_perm(rounded[2 * i], rounded[2 * i + 1], 0x5140));
+        weights[e][i] = transpose_8x8(__byte_perm(rounded[2 * i], rounded[2 * i + 1], 0x5140));
     }
   }
 
