@@ -1,5 +1,5 @@
-// Each sequence's context is cut into parts; a block attends to one part of one KV head (paged_registers.cu,
-// paged_queue.cu, paged_attention_any.cu), and a second kernel here merges the parts.
+// Each sequence's context is cut into parts; a block attends to one part of one KV head (paged_bulk_*.cu,
+// paged_registers.cu, paged_queue.cu, paged_attention_any.cu), and a second kernel here merges the parts.
 #include <algorithm>
 
 #include "kernels/cuda/paged_parts.cuh"
@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kMergeThreads)
     merge_kernel(PartResults results, int head_dim, Bf16* out, float* lse) {
   extern __shared__ float rows[];  // [kMergeWarps, head_dim]
   __shared__ float reduced[kMergeWarps];
+  wait_for_earlier_kernel();
   const int64_t head = blockIdx.x;
   const float* most = results.most + head * results.parts;
   const float* total = results.total + head * results.parts;
@@ -32,13 +33,15 @@ __global__ void __launch_bounds__(kMergeThreads)
   sum = block_reduce<kMergeThreads>(sum, Sum{}, reduced);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float numbers[kMostNumbers] = {};
+#pragma unroll 4
   for (int64_t i = warp; i < results.parts; i += kMergeWarps) {
-    if (!(total[i] > 0.0f)) continue;  // its sums were not written
+    const bool written = total[i] > 0.0f;
     const float weight = exp2f(most[i] - peak);
     const float* from = results.sums + (head * results.parts + i) * head_dim + lane;
 #pragma unroll
     for (int j = 0; j < kMostNumbers; ++j) {
-      if (j * kWarp + lane < head_dim) numbers[j] += weight * from[j * kWarp];
+      const float number = j * kWarp + lane < head_dim ? from[j * kWarp] : 0.0f;
+      numbers[j] += written ? weight * number : 0.0f;
     }
   }
 #pragma unroll
@@ -54,60 +57,56 @@ __global__ void __launch_bounds__(kMergeThreads)
   if (threadIdx.x == 0) lse[head] = sum > 0.0f ? (peak + log2f(sum)) * kLn2 : kNothing;
 }
 
-void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartResults& results) {
+void launch_merge(Queue& queue, const PagedAttentionParams& params, const PartResults& results,
+                  bool starts_early) {
   const char* op = "paged_attention";
   const auto head_dim = static_cast<int>(params.q.shape[2]);
   demand(head_dim <= kMostNumbers * kWarp, op, "head_dim may be at most 512 on a GPU");
-  const auto shared = static_cast<size_t>(kMergeWarps * head_dim) * sizeof(float);
-  merge_kernel<<<grid_x(params.batch.size * params.q.shape[1], op), kMergeThreads, shared,
-                 stream_of(queue)>>>(results, head_dim, device_ptr<Bf16>(params.out),
-                                     device_ptr<float>(params.lse));
-  check_launch(op);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid_x(params.batch.size * params.q.shape[1], op);
+  config.blockDim = kMergeThreads;
+  config.dynamicSmemBytes = static_cast<size_t>(kMergeWarps * head_dim) * sizeof(float);
+  config.stream = stream_of(queue);
+  config.attrs = &early;
+  config.numAttrs = starts_early ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, merge_kernel, results, head_dim, device_ptr<Bf16>(params.out),
+                                device_ptr<float>(params.lse)),
+             op);
 }
 
 // ---- launching --------------------------------------------------------------------------------------------
 
-// Tokens of a part so that all parts together leave the least time idle, `slots` blocks running at once: a
-// last wave with idle multiprocessors is time lost. Several waves even out the pace of multiprocessors.
-int64_t tokens_that_fill(int64_t slots, int64_t pairs, int64_t tokens, int64_t most_parts) {
-  constexpr int64_t kLeastWaves = 4, kMostWaves = 8;
-  int64_t best = 0;
-  double best_fill = 0.0;
-  for (int64_t waves = kLeastWaves; waves <= kMostWaves; ++waves) {
-    const int64_t parts = std::clamp<int64_t>(waves * slots / pairs, 1, most_parts);
-    const int64_t each = round_up(ceil_div(tokens, parts), int64_t{kPartStep});
-    const int64_t taken = ceil_div(ceil_div(tokens, each) * pairs, slots);  // waves
-    const double fill = static_cast<double>(tokens * pairs) / static_cast<double>(taken * slots * each);
-    if (best == 0 || fill > best_fill + 0.01) best = each, best_fill = fill;
-  }
-  return best;
-}
-
-// Tokens of a part so that the number of blocks fills whole waves best.
-int64_t tokens_of_whole_waves(int64_t slots, int64_t pairs, int64_t tokens, int64_t most_parts) {
-  constexpr int64_t kLeastWaves = 4, kMostWaves = 8;
-  int64_t best = 1;
-  double best_fill = 0.0;
-  for (int64_t waves = kLeastWaves; waves <= kMostWaves; ++waves) {
-    const int64_t parts = waves * slots / pairs;
-    const double fill = static_cast<double>(parts * pairs) / static_cast<double>(waves * slots);
-    if (parts > 0 && fill > best_fill + 0.01) best = parts, best_fill = fill;
-  }
-  return round_up(ceil_div(tokens, std::min(best, most_parts)), int64_t{kPartStep});
+// Parts of a level so that each slot starts about one of every level: the first level's parts take half of
+// all tokens, the next a quarter, until they are short.
+PartPlan plan_levels(int64_t level_parts, int64_t tokens, int64_t step) {
+  constexpr int64_t kLeastTokens = 256, kMostLevels = 6;
+  PartPlan plan;
+  plan.level_parts = level_parts;
+  const int64_t half = ceil_div(tokens, 2 * level_parts);
+  while (plan.levels < kMostLevels && half >> plan.levels >= kLeastTokens) ++plan.levels;
+  plan.tokens = round_up(std::max(half, kLeastTokens), step << (plan.levels - 1));
+  while (plan.first(plan.parts) < tokens) ++plan.parts;
+  return plan;
 }
 
 // From host values alone, so that a recorded step keeps its grid.
 PartPlan plan_parts(Queue& queue, const PagedAttentionParams& params, const PartKernel& fast) {
-  constexpr int64_t kLeastTokens = 256;  // of a part
   const int64_t heads = params.q.shape[1], tokens = std::max<int64_t>(1, params.batch.max_tokens);
   const int64_t row_bytes = params.batch.size * heads * (params.q.shape[2] + 2) * int64_t{sizeof(float)};
-  const int64_t most_parts = std::max<int64_t>(
-      1, std::min(ceil_div(tokens, kLeastTokens), scratch_bytes_of(queue) / std::max<int64_t>(1, row_bytes)));
-  PartPlan plan;
-  const auto tokens_of_a_part = fast.whole_waves ? tokens_of_whole_waves : tokens_that_fill;
-  plan.tokens = tokens_of_a_part(fast.blocks_at_once * device_of(queue).multiprocessors(),
-                                 params.batch.size * params.kv_heads, tokens, most_parts);
-  plan.parts = ceil_div(tokens, plan.tokens);
+  const int64_t most_parts = std::max<int64_t>(1, scratch_bytes_of(queue) / row_bytes);
+  const int64_t slots = fast.blocks_at_once * device_of(queue).multiprocessors();
+  int64_t level_parts = ceil_div(slots, params.batch.size * params.kv_heads);
+  PartPlan plan = plan_levels(level_parts, tokens, fast.step_tokens);
+  while (plan.parts > most_parts && level_parts > 1)
+    plan = plan_levels(level_parts /= 2, tokens, fast.step_tokens);
+  if (plan.parts > most_parts) {
+    plan.levels = 1;
+    plan.tokens = round_up(ceil_div(tokens, most_parts), fast.step_tokens);
+    plan.parts = ceil_div(tokens, plan.tokens);
+  }
   return plan;
 }
 
@@ -126,27 +125,35 @@ void launch_fast(Queue& queue, const PagedAttentionParams& params, const PartPla
                      params.values,
                      static_cast<int>(params.q.shape[1] / params.kv_heads),
                      params.scale * kLog2E,
-                     plan.tokens,
+                     plan,
                      results};
-  const dim3 grid(grid_x(plan.parts, "paged_attention"), grid_yz(params.kv_heads, "paged_attention"),
-                  grid_yz(params.batch.size, "paged_attention"));
+  const dim3 grid(grid_x(params.kv_heads, "paged_attention"), grid_yz(params.batch.size, "paged_attention"),
+                  grid_yz(plan.parts, "paged_attention"));
   fast.kernel<<<grid, kPartThreads, static_cast<size_t>(fast.shared_bytes), stream_of(queue)>>>(p);
   check_launch("paged_attention");
+}
+
+PartKernel find_fast(const PagedAttentionParams& params) {
+  for (const auto find :
+       {find_bulk_bf16_kernel, find_bulk_int8_kernel, find_register_kernel, find_queue_kernel}) {
+    const PartKernel found = find(params);
+    if (found.kernel != nullptr) return found;
+  }
+  return {};
 }
 
 }  // namespace
 
 void paged_attention(Queue& queue, const PagedAttentionParams& params) {
   if (params.batch.size == 0) return;
-  PartKernel fast = find_register_kernel(params);
-  if (fast.kernel == nullptr) fast = find_queue_kernel(params);
+  const PartKernel fast = find_fast(params);
   const PartPlan plan = plan_parts(queue, params, fast);
   const PartResults results = results_in(queue, params, plan);
   if (fast.kernel != nullptr)
     launch_fast(queue, params, plan, results, fast);
   else
     launch_any_paged_attention(queue, params, plan, results);
-  launch_merge(queue, params, results);
+  launch_merge(queue, params, results, fast.releases_merge);
 }
 
 }  // namespace shadowkv::cuda

@@ -16,7 +16,7 @@ struct AnyParams {
   int64_t heads;  // query heads of a KV head
   int head_dim;
   float scale;  // to base 2
-  int64_t part_tokens;
+  PartPlan plan;
   PartResults results;
 };
 
@@ -54,8 +54,8 @@ __global__ void any_part_kernel(const AnyParams p) {
   extern __shared__ float shared[];
   const int64_t part = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
   const int64_t out = p.results.index(sequence, head, gridDim.y, part);
-  const int64_t first = part * p.part_tokens;
-  const int64_t end = min(first + p.part_tokens, int64_t{p.batch.tokens[sequence]});
+  const int64_t first = p.plan.first(part);
+  const int64_t end = min(p.plan.first(part + 1), int64_t{p.batch.tokens[sequence]});
   if (first >= end) {
     if (threadIdx.x == 0) p.results.total[out] = 0.0f;
     return;
@@ -105,7 +105,7 @@ void launch_any_paged_attention(Queue& queue, const PagedAttentionParams& params
                     heads / params.kv_heads,
                     static_cast<int>(head_dim),
                     params.scale * kLog2E,
-                    plan.tokens,
+                    plan,
                     results};
   const dim3 grid(grid_x(plan.parts, op), grid_yz(heads, op), grid_yz(params.batch.size, op));
   const auto shared = static_cast<size_t>(kWarps * (head_dim + 2)) * sizeof(float);

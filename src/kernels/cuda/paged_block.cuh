@@ -1,5 +1,5 @@
-// What the kernels of paged_registers.cu and paged_queue.cu share: a block of four warps attends to a part of
-// one KV head, each warp to sixteen keys at a time, and merges what its warps found.
+// What the kernels of paged_bulk_*.cu, paged_registers.cu and paged_queue.cu share: a block of four warps
+// attends to a part of one KV head, each warp to sixteen keys at a time, and merges what its warps found.
 #pragma once
 
 #include "kernels/cuda/paged_parts.cuh"
@@ -27,6 +27,33 @@ inline bool has_whole_groups(const PagedAttentionParams& params, DType dtype) {
     if (data.block_tokens % kKeys != 0 || data.offset % 16 != 0 || data.head_offset % 16 != 0) return false;
   }
   return true;
+}
+
+template <int kBytes>
+__device__ void load_words(uint32_t* to, const std::byte* from) {
+  if constexpr (kBytes == 16) {
+    const uint4 words = *reinterpret_cast<const uint4*>(from);
+    to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
+  } else if constexpr (kBytes == 8) {
+    const uint2 words = *reinterpret_cast<const uint2*>(from);
+    to[0] = words.x, to[1] = words.y;
+  } else {
+    to[0] = *reinterpret_cast<const uint32_t*>(from);
+  }
+}
+
+// An 8x8 matrix of 16-bit numbers that lane 4 g + t holds (g, 2t..) of, transposed.
+__device__ inline uint32_t transpose_8x8(uint32_t pair) {
+  uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
+  return result;
+}
+
+// 2^x, off by at most 2^-22 of it; 0 instead of numbers below 2^-126.
+__device__ inline float exp2_fast(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
 }
 
 // The warps' results in shared memory: sums [kWarps, heads, kDim], then most and total [kWarps, heads].

@@ -68,26 +68,6 @@ __device__ void copy_stream(std::byte* to, const std::byte* from) {
   }
 }
 
-template <int kBytes>
-__device__ void load_words(uint32_t* to, const std::byte* from) {
-  if constexpr (kBytes == 16) {
-    const uint4 words = *reinterpret_cast<const uint4*>(from);
-    to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
-  } else if constexpr (kBytes == 8) {
-    const uint2 words = *reinterpret_cast<const uint2*>(from);
-    to[0] = words.x, to[1] = words.y;
-  } else {
-    to[0] = *reinterpret_cast<const uint32_t*>(from);
-  }
-}
-
-// An 8x8 matrix of 16-bit numbers that lane 4 g + t holds (g, 2t..) of, transposed.
-__device__ inline uint32_t transpose_8x8(uint32_t pair) {
-  uint32_t result;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
-  return result;
-}
-
 // (x & mask) | bits as one instruction: left alone, the compiler takes two.
 __device__ inline uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
   uint32_t result;
@@ -440,11 +420,11 @@ template <int kDim, int kEights>
 __global__ void __launch_bounds__(kThreads, (Tuning<kDim, kEights>::kBlocks))
     part_kernel(const PartParams p) {
   extern __shared__ uint4 memory[];  // the warps' queues, then their results
-  const int64_t part = blockIdx.x, kv_head = blockIdx.y, sequence = blockIdx.z;
-  const int64_t all_heads = int64_t{gridDim.y} * p.heads;
+  const int64_t kv_head = blockIdx.x, sequence = blockIdx.y, part = blockIdx.z;
+  const int64_t all_heads = int64_t{gridDim.x} * p.heads;
   const int64_t out = p.results.index(sequence, kv_head * p.heads, all_heads, part);
-  const int64_t first = part * p.part_tokens;
-  const int64_t end = min(first + p.part_tokens, int64_t{p.batch.tokens[sequence]});
+  const int64_t first = p.plan.first(part);
+  const int64_t end = min(p.plan.first(part + 1), int64_t{p.batch.tokens[sequence]});
   if (first >= end) {
     if (threadIdx.x < p.heads) p.results.total[out + threadIdx.x * p.results.parts] = 0.0f;
     return;

@@ -285,11 +285,11 @@ __device__ void leave(const WarpAttention<kDim>& warp, const Shared<kDim>& share
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) part_kernel(const PartParams p) {
   extern __shared__ float memory[];
-  const int64_t part = blockIdx.x, kv_head = blockIdx.y, sequence = blockIdx.z;
-  const int64_t all_heads = int64_t{gridDim.y} * p.heads;
+  const int64_t kv_head = blockIdx.x, sequence = blockIdx.y, part = blockIdx.z;
+  const int64_t all_heads = int64_t{gridDim.x} * p.heads;
   const int64_t out = p.results.index(sequence, kv_head * p.heads, all_heads, part);
-  const int64_t first = part * p.part_tokens;
-  const int64_t end = min(first + p.part_tokens, int64_t{p.batch.tokens[sequence]});
+  const int64_t first = p.plan.first(part);
+  const int64_t end = min(p.plan.first(part + 1), int64_t{p.batch.tokens[sequence]});
   if (first >= end) {
     if (threadIdx.x < p.heads) p.results.total[out + threadIdx.x * p.results.parts] = 0.0f;
     return;
@@ -309,8 +309,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) part_kernel(const Par
 
 template <int kDim>
 PartKernel prepare(int64_t heads) {
-  const PartKernel found{part_kernel<kDim>, Shared<kDim>::bytes(static_cast<int>(heads)), kBlocksAtOnce,
-                         true};
+  const PartKernel found{part_kernel<kDim>, Shared<kDim>::bytes(static_cast<int>(heads)), kBlocksAtOnce};
   allow_shared(found.kernel, found.shared_bytes, "paged_attention");
   return found;
 }
