@@ -61,8 +61,8 @@ struct AttentionConfig {
   // Tokens that a prompt must bring into a segment to give it a basis of its own.
   int64_t segment_min_tokens = 2048;
 
-  // Parts that a step's batch is cut into, so that one computes while the values of another travel; 0: as many
-  // as suit the batch and the device. Changes time, never a result.
+  // Parts that a step's batch is cut into, so that one computes while the values of another travel; 0: as
+  // many as suit the batch and the device. Changes time, never a result.
   int64_t step_parts = 0;
 
   // Where values lie: on the device while there is room (spill), or in host memory always (host).
