@@ -45,8 +45,8 @@ struct LongShared {
   int listed;
 };
 
-// Largest number and sum of exp(number - largest), as RunningSum, without a branch and with the approximate
-// exponential: half of the kernel's instructions are here.
+// Largest number and sum of exp(number - largest), as RunningSum, but without a branch and with the
+// approximate exponential.
 struct HeadSum {
   float largest = kMinusInfinity;
   float sum = 0.0f;
