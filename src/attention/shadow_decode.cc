@@ -253,6 +253,7 @@ void ShadowAttention::keep(Queue& queue, const LayerInput& input) {
 // Bytes of values that each sparse sequence of the step has on the host.
 std::vector<int64_t> ShadowAttention::host_bytes() const {
   std::vector<int64_t> bytes;
+  bytes.reserve(sparse_rows_.size());
   for (const int64_t row : sparse_rows_) bytes.push_back(values_.held_bytes(row, Tier::pinned_host));
   return bytes;
 }
