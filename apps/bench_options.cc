@@ -43,7 +43,7 @@ std::string spelled_out(const std::string& item, const BenchArguments& a) {
   const std::string given = item.substr(0, colon);
   const std::string name = given == "shadow" ? a.preset : given;
   const std::string own = colon == std::string::npos ? "" : item.substr(colon + 1);
-  const std::string whole = own.empty() ? name : name + ":" + own;
+  std::string whole = own.empty() ? name : name + ":" + own;
   const std::string added = settings_for(parse_attention(whole), a);
   if (added.empty()) return whole;
   return name + ":" + added + (own.empty() ? "" : "," + own);

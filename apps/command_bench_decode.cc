@@ -263,8 +263,10 @@ void run_bench(const BenchArguments& a) {
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   const Run run{a, *engine, ceilings};
   std::vector<DecodeCheck> checks;
+  checks.reserve(methods.size());
   for (const NamedMethod& method : methods) checks.push_back(check_decode(*engine, method));
   std::vector<Row> rows;
+  rows.reserve(cells.size() * methods.size());
   for (const Cell& cell : cells) {
     for (std::size_t m = 0; m < methods.size(); ++m) {
       rows.push_back(measure_or_explain(run, methods[m], forced[m], cell));
