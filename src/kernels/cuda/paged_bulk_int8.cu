@@ -7,22 +7,28 @@
 #include "kernels/cuda/paged_bulk.cuh"
 
 namespace shadowkv::cuda {
+
+inline constexpr int kLowSteps = 254;  // of a query's low part to a step of the high one
+inline constexpr float kMostWeight = 65535.0f;
+inline constexpr float kLeastPeak = 1e-33f;  // smaller weights count as 0: their inverse would overflow
+
 namespace {
 
-constexpr int kFour = 4;        // query heads of a product
-constexpr float kSlack = 8.0f;  // by how much, to base 2, scores may pass the head's reference
+constexpr int kFour = 4;  // query heads of a product
 
-// c = a b or c += a b, bytes: a [16, 32] signed and b [32, 8] of type kUnsigned or signed, c [16, 8] int32.
+// c = a b or c += a b, bytes: a [16, 32] signed and b [32, 8] signed or not, c [16, 8] int32.
 // With lane = 4 g + t, registers hold: a[0] (g, 4t..4t + 3), a[1] (g + 8, likewise), a[2] (g, 4t + 16..),
 // a[3] (g + 8, likewise); b[0] (4t.., g), b[1] (4t + 16.., g); c[0..1] (g, 2t..), c[2..3] (g + 8, 2t..).
-__device__ inline void mma_bytes(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+[[maybe_unused]] __device__ inline void mma_bytes(int (&c)[4], const uint32_t (&a)[4],
+                                                  const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};\n"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-__device__ inline void mma_unsigned(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+[[maybe_unused]] __device__ inline void mma_unsigned(int (&c)[4], const uint32_t (&a)[4],
+                                                     const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%10,%10,%10,%10};\n"
@@ -31,7 +37,7 @@ __device__ inline void mma_unsigned(int (&c)[4], const uint32_t (&a)[4], const u
 }
 
 // Row i of the result has byte i of the four words.
-__device__ inline void transpose_4x4(uint32_t (&out)[4], const uint32_t (&rows)[4]) {
+[[maybe_unused]] __device__ inline void transpose_4x4(uint32_t (&out)[4], const uint32_t (&rows)[4]) {
   const uint32_t low[2] = {__byte_perm(rows[0], rows[1], 0x5140), __byte_perm(rows[2], rows[3], 0x5140)};
   const uint32_t high[2] = {__byte_perm(rows[0], rows[1], 0x7362), __byte_perm(rows[2], rows[3], 0x7362)};
   out[0] = __byte_perm(low[0], low[1], 0x5410), out[1] = __byte_perm(low[0], low[1], 0x7632);
@@ -186,9 +192,6 @@ class Int8Attention {
   static constexpr int kValueLoads = kHeadDim / (8 * kValueWidth);
   static constexpr int kValueWords = kHeadDim / 32;
   static constexpr int kRows = Step::kKeys / 8;  // keys of a lane
-  static constexpr int kLowSteps = 254;          // of a query's low part to a step of the high one
-  static constexpr float kMostWeight = 65535.0f;
-  static constexpr float kLeastPeak = 1e-33f;  // smaller weights count as 0: the inverse would overflow
   static_assert(kKeyLoads * 4 * kKeyWidth == kHeadDim && kValueLoads * 8 * kValueWidth == kHeadDim);
 
   // The scales of a piece, of which a lane needs every other one.
