@@ -7,6 +7,11 @@
 #include "kernels/cuda/paged_bulk.cuh"
 
 namespace shadowkv::cuda {
+
+inline constexpr int kLowSteps = 254;  // of a query's low part to a step of the high one
+inline constexpr float kMostWeight = 65535.0f;
+inline constexpr float kLeastPeak = 1e-33f;  // smaller weights count as 0: their inverse would overflow
+
 namespace {
 
 constexpr int kFour = 4;  // query heads of a product
@@ -187,9 +192,6 @@ class Int8Attention {
   static constexpr int kValueLoads = kHeadDim / (8 * kValueWidth);
   static constexpr int kValueWords = kHeadDim / 32;
   static constexpr int kRows = Step::kKeys / 8;  // keys of a lane
-  static constexpr int kLowSteps = 254;          // of a query's low part to a step of the high one
-  static constexpr float kMostWeight = 65535.0f;
-  static constexpr float kLeastPeak = 1e-33f;  // smaller weights count as 0: the inverse would overflow
   static_assert(kKeyLoads * 4 * kKeyWidth == kHeadDim && kValueLoads * 8 * kValueWidth == kHeadDim);
 
   // The scales of a piece, of which a lane needs every other one.
