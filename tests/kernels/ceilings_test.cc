@@ -40,7 +40,7 @@ TEST_P(CeilingOps, GatheredPiecesAreThoseNamedFromEitherMemory) {
   for (const int64_t bytes : {16, 48, 1024, 2048}) {
     const std::vector<uint8_t> numbers = random_bits<uint8_t>(kPieces * bytes);
     std::vector<int32_t> ids;
-    for (int32_t i = 0; i < 1000; ++i) ids.push_back(i * 37 % kPieces);
+    for (int32_t i = 0; i < 1000; ++i) ids.push_back(i * 37 % static_cast<int32_t>(kPieces));
     const Array named = upload(*device_, ids, {1000});
     for (const Tier tier : {Tier::device, Tier::pinned_host}) {
       const Buffer memory = device_->allocate(tier, Purpose::values, kPieces * bytes);
