@@ -552,6 +552,7 @@ class SideBySide(ProgramTest):
             self.assertIn(part, table)
 
 
+@unittest.skipIf("SHADOWKV_TEST_NO_BENCH" in os.environ, "this build is too slow to time anything")
 class Bench(ProgramTest):
     def test_decode_says_what_a_step_moves_and_how_far_that_is_from_the_ceilings(self):
         path = self.folder / "bench.json"
