@@ -119,6 +119,10 @@ class Methods {
     return transformer_.decode(*shared_, sequences, ids);
   }
 
+  std::vector<int32_t> decode_greedy(std::span<const SeqId> sequences, std::span<const int32_t> ids) {
+    return transformer_.decode_greedy(*shared_, sequences, ids);
+  }
+
   // Prefill, then one row of logits a forced token.
   std::vector<std::vector<float>> run(SeqId id, std::span<const int32_t> prompt,
                                       std::span<const int32_t> steps, int64_t slice = 512) {

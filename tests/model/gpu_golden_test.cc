@@ -1,0 +1,170 @@
+// Whole models on a GPU against the CPU: the same greedy tokens, or a step that differs is one where the CPU
+// itself hardly prefers its own choice, or chooses other chunks as soon as it rounds a little differently.
+// The golden files tie the CPU to a trusted framework (golden_test.cc).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "support/npy.h"
+#include "support/tiny_model.h"
+#include "support/tolerances.h"
+
+namespace shadowkv::testing {
+namespace {
+
+const std::filesystem::path kFolder = std::filesystem::path(SHADOWKV_TEST_DATA) / "golden";
+constexpr int64_t kPrompt = 64, kSteps = 32;
+
+// A model's weights in bfloat16, which both devices take; activations are each device's own.
+class Runner {
+ public:
+  Runner(const std::filesystem::path& path, std::unique_ptr<Device> device)
+      : device_(std::move(device)),
+        loaded_(load_model(path, DType::bf16, *device_)),
+        transformer_(loaded_.config, loaded_.weights, *device_) {}
+
+  Methods open(const AttentionConfig& config) {
+    AttentionShape shape = shape_of(loaded_.config);
+    shape.compute = device_->activation_dtype();
+    return {transformer_, shape, loaded_.config.context, *device_, {config}};
+  }
+  // Logits after the prompt and after each forced token but the last.
+  std::vector<std::vector<float>> forced(const AttentionConfig& config, std::span<const int32_t> ids) {
+    Methods methods = open(config);
+    return methods.run(0, ids.first(kPrompt), ids.subspan(kPrompt, ids.size() - kPrompt - 1));
+  }
+  // The tokens that decoding takes by itself, picked on the device.
+  std::vector<int32_t> greedy(const AttentionConfig& config, std::span<const int32_t> prompt) {
+    Methods methods = open(config);
+    std::vector<int32_t> ids = {likeliest(methods.prefill(0, prompt, kSteps))};
+    const SeqId id = 0;
+    while (static_cast<int64_t>(ids.size()) < kSteps) {
+      const int32_t last = ids.back();
+      ids.push_back(methods.decode_greedy({&id, 1}, {&last, 1})[0]);
+    }
+    return ids;
+  }
+  static int32_t likeliest(const std::vector<float>& logits) {
+    return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+
+ private:
+  std::unique_ptr<Device> device_;
+  LoadedModel loaded_;
+  Transformer transformer_;
+};
+
+AttentionConfig full(StorageType values) {
+  AttentionConfig config;
+  config.method = Method::full;
+  config.values = values;
+  return config;
+}
+
+// Chooses 24 of the 88 to 120 tokens that are open.
+AttentionConfig sparse(IndexKind index, StorageType storage) {
+  AttentionConfig config;
+  config.exact_below = 0;
+  config.index = index;
+  config.outlier_chunks = index == IndexKind::landmarks ? 1 : 0;
+  config.sparse_budget = 24;
+  config.local_window = 8;
+  config.rank = 4096;
+  config.factors = storage;
+  config.values = storage;
+  return config;
+}
+
+// By how much each row of logits changes at most when what is stored is rounded to `type` instead. Random
+// models attend so evenly that chunks often nearly tie, and another one changes their logits by whole units.
+std::vector<float> changes(Runner& runner, AttentionConfig config, std::span<const int32_t> ids,
+                           StorageType type) {
+  const auto rows = runner.forced(config, ids);
+  config.values = config.factors = config.landmarks = type;
+  const auto others = runner.forced(config, ids);
+  std::vector<float> most;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    float change = 0;
+    for (std::size_t j = 0; j < rows[i].size(); ++j)
+      change = std::max(change, std::abs(rows[i][j] - others[i][j]));
+    most.push_back(change);
+  }
+  return most;
+}
+
+struct Case {
+  std::string model, method;
+  AttentionConfig config;
+};
+
+void PrintTo(const Case& one, std::ostream* out) {
+  *out << one.model << " " << one.method;
+}
+
+std::vector<Case> cases() {
+  const std::vector<std::pair<std::string, AttentionConfig>> methods = {
+      {"full", full(StorageType::automatic)},
+      {"full_int8", full(StorageType::int8)},
+      {"sketch", sparse(IndexKind::sketch, StorageType::bfloat16)},
+      {"sketch_int8", sparse(IndexKind::sketch, StorageType::int8)},
+      {"landmarks", sparse(IndexKind::landmarks, StorageType::bfloat16)},
+  };
+  std::vector<Case> all;
+  for (const char* model :
+       {"llama_gqa/f32.gguf", "llama_gqa/q8_0.gguf", "llama_mha/f16.gguf", "llama_mqa/hf"}) {
+    for (const auto& [name, config] : methods) all.push_back({model, name, config});
+  }
+  return all;
+}
+
+std::string name_of_case(const ::testing::TestParamInfo<Case>& info) {
+  std::string name = info.param.model + "_" + info.param.method;
+  for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  return name;
+}
+
+class GpuGolden : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    if (cuda_device_count() == 0) GTEST_SKIP() << "No NVIDIA GPU was found.";
+  }
+  const std::filesystem::path path_ = kFolder / GetParam().model;
+  const std::vector<int32_t> prompt_ = [] {
+    std::vector<int32_t> ids = read_npy<int32_t>(kFolder / "llama_gqa/f32.ids.npy").values;
+    ids.resize(kPrompt, 7);
+    return ids;
+  }();
+};
+
+TEST_P(GpuGolden, GreedyTokensEqualTheCpusUpToItsOwnDoubt) {
+  Runner cpu(path_, make_cpu_device({.threads = 2})), gpu(path_, make_cuda_device());
+  const AttentionConfig& config = GetParam().config;
+  const std::vector<int32_t> expected = cpu.greedy(config, prompt_);
+  std::vector<int32_t> ids = prompt_;
+  ids.insert(ids.end(), expected.begin(), expected.end());
+  const auto cpu_rows = cpu.forced(config, ids), gpu_rows = gpu.forced(config, ids);
+  ASSERT_EQ(gpu_rows.size(), expected.size());
+  const auto coarser = changes(cpu, config, ids, StorageType::int8);
+  const auto finer = changes(cpu, config, ids, StorageType::float32);
+  for (std::size_t step = 0; step < expected.size(); ++step) {
+    const std::vector<float>& row = cpu_rows[step];
+    ASSERT_EQ(Runner::likeliest(row), expected[step]) << "the CPU's own steps";
+    const auto chosen = static_cast<std::size_t>(Runner::likeliest(gpu_rows[step]));
+    const float margin = row[static_cast<std::size_t>(expected[step])] - row[chosen];
+    EXPECT_LE(margin, kGpuDoubt + std::max(coarser[step], finer[step]))
+        << "step " << step << ": the GPU takes " << chosen << ", the CPU " << expected[step];
+  }
+  // By itself it may leave the CPU's path where it differs first, and not before.
+  const std::vector<int32_t> found = gpu.greedy(config, prompt_);
+  for (std::size_t step = 0; step < found.size(); ++step) {
+    if (found[step] == expected[step]) continue;
+    EXPECT_EQ(found[step], Runner::likeliest(gpu_rows[step])) << "step " << step;
+    break;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GpuGolden, ::testing::ValuesIn(cases()), name_of_case);
+
+}  // namespace
+}  // namespace shadowkv::testing
