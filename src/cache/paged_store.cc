@@ -5,12 +5,6 @@
 #include "base/check.h"
 
 namespace shadowkv {
-namespace {
-
-// Moving little at a time would look through every block again for each.
-constexpr int64_t kLeastSpillBytes = 256 << 20;
-
-}  // namespace
 
 PagedStore::PagedStore(Device& device, const PagedStoreConfig& config)
     : device_(device), config_(config), table_(device) {
@@ -26,20 +20,31 @@ PagedStore::~PagedStore() {
   device_.remove_relief(this);
 }
 
-// Moves blocks of the row that holds most on the device to the host, from its ends; returns the bytes moved.
-int64_t PagedStore::spill(int64_t bytes) {
-  int64_t most = 0;
-  Row* from = nullptr;
-  for (std::size_t row = 0; row < rows_.size(); ++row) {
-    const int64_t held = held_bytes(static_cast<int64_t>(row), Tier::device);
-    if (held <= most) continue;
-    most = held;
-    from = &rows_[row];
+// The row to move blocks from: one that has begun to move, else the one that holds most on the device. So
+// nearly every sequence lies whole in one memory: a step can be cut into parts that travel and parts that do
+// not, and every layer has the same share of both.
+PagedStore::Row* PagedStore::next_to_spill() {
+  Row* chosen = nullptr;
+  const auto on_device = [](const Row& row) { return row.held[static_cast<std::size_t>(Tier::device)]; };
+  const auto has_begun = [](const Row& row) {
+    return row.held[static_cast<std::size_t>(Tier::pinned_host)] > 0;
+  };
+  for (Row& row : rows_) {
+    if (on_device(row) == 0) continue;
+    const bool is_better = !chosen || (has_begun(row) && !has_begun(*chosen)) ||
+                           (has_begun(row) == has_begun(*chosen) && on_device(row) > on_device(*chosen));
+    if (is_better) chosen = &row;
   }
+  return chosen;
+}
+
+// Moves blocks of one row from the device to the host, from its ends; returns the bytes moved.
+int64_t PagedStore::spill(int64_t bytes) {
+  Row* from = next_to_spill();
   if (!from) return 0;
   device_.compute().synchronize();
   device_.copy().synchronize();
-  const int64_t moved = spill_row(*from, std::max(bytes, kLeastSpillBytes));
+  const int64_t moved = spill_row(*from, std::max(bytes, config_.least_spill_bytes));
   write_table(from - rows_.data());
   return moved;
 }

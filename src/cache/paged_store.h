@@ -24,6 +24,8 @@ struct PagedStoreConfig {
   Purpose purpose = Purpose::keys_values;
   bool prefer_device = true;   // false: host tier only; true with spill_to_host: device while it has room
   bool spill_to_host = false;  // blocks also move to the host when others need the device
+  // That move at least: moving little at a time would look through every block again for each.
+  int64_t least_spill_bytes = 256 << 20;
 };
 
 class PagedStore {
@@ -58,6 +60,7 @@ class PagedStore {
 
   [[nodiscard]] int64_t capacity_for(int64_t tokens) const;
   [[nodiscard]] Block allocate(int64_t bytes);
+  [[nodiscard]] Row* next_to_spill();
   [[nodiscard]] int64_t spill(int64_t bytes);
   [[nodiscard]] int64_t spill_row(Row& entry, int64_t bytes);
   void grow_list(std::vector<Block>& list, int64_t capacity);

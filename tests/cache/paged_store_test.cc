@@ -170,6 +170,31 @@ TEST_F(Paged, RunsGiveWayToOthersOnTheDeviceAndKeepTheirContents) {
   }
 }
 
+// One that gives way does so whole before the next one does: never are two in both memories.
+TEST_F(Paged, RunsOfOneRowGiveWayBeforeAnothers) {
+  PagedStore store(*device_, {.block_tokens = 4,
+                              .token_bytes = kTokenBytes,
+                              .lists = 2,
+                              .purpose = Purpose::values,
+                              .prefer_device = true,
+                              .spill_to_host = true,
+                              .least_spill_bytes = 1});
+  for (const int64_t row : {0, 1, 2}) store.reserve(row, row == 1 ? 24 : 20);
+  const int64_t all = device_->memory().held(Tier::device);
+  std::vector<Buffer> others;
+  for (int64_t bytes = 0; bytes < 3 * 40 * kTokenBytes; bytes += 64) {
+    device_->set_budget(Tier::device, all + 64 * static_cast<int64_t>(others.size()));
+    others.push_back(device_->allocate(Tier::device, Purpose::index, 64));
+    int64_t in_both = 0;
+    for (const int64_t row : {0, 1, 2}) {
+      in_both +=
+          store.held_bytes(row, Tier::device) > 0 && store.held_bytes(row, Tier::pinned_host) > 0 ? 1 : 0;
+    }
+    ASSERT_LE(in_both, 1) << bytes;
+  }
+  EXPECT_GT(store.held_bytes(1, Tier::pinned_host), 0) << "which held most at first";
+}
+
 TEST_F(Paged, HostPlacementTakesNothingFromTheDevice) {
   PagedStore store(*device_, {.block_tokens = 4,
                               .token_bytes = kTokenBytes,
