@@ -33,6 +33,9 @@ inline constexpr LogitTolerance kSameModel{2e-5, 2e-5};
 // The tiny models' logits have a spread of about 1 (their matrices are random); a GPU keeps activations in
 // bfloat16 (2^-9 a rounding, some thirty of them in a row in two layers), the CPU in float32.
 inline constexpr float kGpuDoubt = 0.05f;
+// With keys and values, or factors and values, in 8 bits: a rounding that falls the other way moves a number
+// by 1/127 of its row's largest.
+inline constexpr float kGpuDoubtInt8 = 0.15f;
 
 inline void expect_logits_near(std::span<const float> found, std::span<const float> expected,
                                LogitTolerance tolerance) {
