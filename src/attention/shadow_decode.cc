@@ -15,8 +15,11 @@ constexpr int64_t kChunkBucket = 128;
 // sequences of a part: fewer do not fill a GPU.
 constexpr int64_t kStepParts = 3;
 constexpr int64_t kLeastSequences = 8;
+// A sequence travels if that part of its values lies on the host, 1 / kTravels: while the device is full the
+// tails of all sequences grow there, which is nothing to wait for.
+constexpr int64_t kTravels = 8;
 
-// Where sequences with values on the host border on those without: the place nearest to `place` that is less
+// Where sequences that travel border on those that do not: the place nearest to `place` that is less
 // than `reach` away, else `place` itself.
 int64_t nearest_border(std::span<const int64_t> host_bytes, int64_t place, int64_t reach) {
   const auto is_border = [&](int64_t at) {
@@ -250,11 +253,15 @@ void ShadowAttention::keep(Queue& queue, const LayerInput& input) {
 
 // ---- parts ------------------------------------------------------------------------------------------------
 
-// Bytes of values that each sparse sequence of the step has on the host.
+// Bytes of values that each sparse sequence of the step has on the host; 0 for those that do not travel.
 std::vector<int64_t> ShadowAttention::host_bytes() const {
   std::vector<int64_t> bytes;
   bytes.reserve(sparse_rows_.size());
-  for (const int64_t row : sparse_rows_) bytes.push_back(values_.held_bytes(row, Tier::pinned_host));
+  for (const int64_t row : sparse_rows_) {
+    const int64_t on_host = values_.held_bytes(row, Tier::pinned_host);
+    const int64_t all = on_host + values_.held_bytes(row, Tier::device);
+    bytes.push_back(on_host * kTravels < all ? 0 : on_host);
+  }
   return bytes;
 }
 
