@@ -78,7 +78,6 @@ int clusters_at_once(Kernel kernel, int cluster) {
 // bytes, which every cluster reads, are few beside those of a tall share.
 constexpr int kMostCluster = 2;
 constexpr int kTallUnits = 8;
-static_assert(2 * kTallUnits <= few_tokens::kMostUnits);
 
 // Measured on an H200 with 4096 inputs (14336 for down) beside cuBLASLt: 14336 and more rows gain up to 64
 // tokens (gate and up 61 -> 53 us at 1, 64 -> 58 at 43), 4096 rows up to 15 (13 -> 11.7; 15 against 12 at
@@ -181,7 +180,9 @@ Params FewTokens::params_of(const Call& call, const Plan& plan, int tokens) cons
 bool FewTokens::run(Queue& queue, const Call& call) const {
   if (!takes(call)) return false;
   const Plan plan = plan_of(call);
-  if (plan.cluster > 1 && call.x.shape[0] > kMostTokensOfClusters) return false;
+  // Clusters add their sums after one pass; a share beyond it takes a device of few multiprocessors.
+  const bool one_pass = plan.units <= few_tokens::kMostUnits;
+  if (plan.cluster > 1 && (!one_pass || call.x.shape[0] > kMostTokensOfClusters)) return false;
   const Size& size =
       *std::find_if(sizes_.begin(), sizes_.end(), [&](const Size& s) { return call.x.shape[0] <= s.tokens; });
   const Params params = params_of(call, plan, size.tokens);
