@@ -154,6 +154,7 @@ TEST_P(Dense, MatmulAddsBiasAndWhatWasThere) {
 TEST_P(Dense, MatmulOfFewTokensTakesEveryShape) {
   const Product sizes[] = {{1, 64, 32},    {1, 1000, 4096}, {7, 2048, 100},  {8, 584, 77},    {9, 8, 3000},
                            {17, 72, 4097}, {43, 1536, 517}, {64, 1288, 320}, {65, 512, 1024}, {96, 136, 2056},
+                           {3, 64, 70000}, {9, 72, 36000},  {43, 136, 9000}, {64, 264, 8500}, {30, 64, 8600},
                            {97, 520, 90},  {128, 256, 600}, {129, 256, 600}};
   for (const Product& size : sizes) {
     const auto x = random_numbers(size.tokens * size.inputs, 20, activations_);

@@ -285,11 +285,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     wait_for_earlier_kernel();
     for (int pass = 0; pass < p.passes; ++pass) {
-      const int before = pass * p.pass_units * kUnitRows, rows = share.rows - before;
+      const int pass_rows = p.pass_units * kUnitRows, before = pass * pass_rows;
+      const int rows = min(share.rows - before, pass_rows);
       multiplier.multiply(ring, share.steps, rows);
       if (splits_inputs) break;
       multiplier.take_sums([&](int row, int token, float sum) {
-        if (row < rows && row < p.pass_units * kUnitRows && token < p.tokens)
+        if (row < rows && token < p.tokens)
           write_sum(p, share.product, share.first_row + before + row, token, sum);
       });
     }
