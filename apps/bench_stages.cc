@@ -12,6 +12,7 @@ struct Place {
 
 constexpr Place kPlaces[] = {
     {"matmul", "matrices"},
+    {"matmul_group", "matrices"},
     {"embed", "norms"},
     {"rms_norm", "norms"},
     {"silu_mul", "norms"},

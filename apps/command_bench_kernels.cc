@@ -53,7 +53,7 @@ void sort_longest_first(std::vector<OpTime>& ops) {
 double bytes_of(const Run& run, const Part& part, const OpTime& op) {
   const double batch = static_cast<double>(part.cell.batch), misses = 1 - part.shares.hits;
   const SequenceNeeds& one = part.needs;
-  if (op.op == "matmul") {
+  if (op.op == "matmul" || op.op == "matmul_group") {
     return static_cast<double>(op.rows * op.columns * op.runs * run.number_bytes);
   }
   if (!part.decode) return 0;

@@ -23,16 +23,32 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   SHADOWKV_DISPATCH(rms_norm, queue, params);
 }
 
+namespace {
+
+void check_product(const char* op, Queue& queue, const TensorView& x, const TensorView& weight,
+                   const TensorView& out) {
+  check_shape(op, "weight", weight, {{"out"}, {"in", x.shape[1]}});
+  check_dtype(op, "weight", weight.dtype, {DType::f32, DType::bf16});
+  check_shape(op, "out", out, {{"tokens", x.shape[0]}, {"out", weight.shape[0]}});
+  check_dtype(op, "out", out.dtype, {activation_dtype(queue), DType::f32});
+}
+
+}  // namespace
+
 void matmul(Queue& queue, const MatmulParams& params) {
   const char* op = "matmul";
   check_activation(op, queue, "x", params.x, {{"tokens"}, {"in"}});
-  check_shape(op, "weight", params.weight, {{"out"}, {"in", params.x.shape[1]}});
-  check_dtype(op, "weight", params.weight.dtype, {DType::f32, DType::bf16});
-  const Extent outputs{"out", params.weight.shape[0]};
-  if (!params.bias.empty()) check_tensor(op, "bias", params.bias, DType::f32, {outputs});
-  check_shape(op, "out", params.out, {{"tokens", params.x.shape[0]}, outputs});
-  check_dtype(op, "out", params.out.dtype, {activation_dtype(queue), DType::f32});
+  check_product(op, queue, params.x, params.weight, params.out);
+  if (!params.bias.empty())
+    check_tensor(op, "bias", params.bias, DType::f32, {{"out", params.weight.shape[0]}});
   SHADOWKV_DISPATCH(matmul, queue, params);
+}
+
+void matmul_group(Queue& queue, const MatmulGroupParams& params) {
+  const char* op = "matmul_group";
+  check_activation(op, queue, "x", params.x, {{"tokens"}, {"in"}});
+  for (const auto& [weight, out] : params.products) check_product(op, queue, params.x, weight, out);
+  SHADOWKV_DISPATCH(matmul_group, queue, params);
 }
 
 void silu_mul(Queue& queue, const SiluMulParams& params) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "base/device.h"
 #include "base/tensor.h"
@@ -43,6 +44,17 @@ struct MatmulParams {
   bool accumulate = false;
 };
 void matmul(Queue& queue, const MatmulParams& params);
+
+// Several products of one x: out = x weight^T of each. A GPU takes few tokens by all weights at once.
+struct MatmulGroupParams {
+  struct Product {
+    TensorView weight;  // [out, in] float32 or bfloat16
+    TensorView out;     // [T, out], on a GPU bfloat16 or float32
+  };
+  TensorView x;  // [T, in]
+  std::vector<Product> products;
+};
+void matmul_group(Queue& queue, const MatmulGroupParams& params);
 
 // out = silu(gate) * up.
 struct SiluMulParams {

@@ -8,6 +8,7 @@
   X(embed, EmbedParams)                          \
   X(rms_norm, RmsNormParams)                     \
   X(matmul, MatmulParams)                        \
+  X(matmul_group, MatmulGroupParams)             \
   X(silu_mul, SiluMulParams)                     \
   X(rotate, RotateParams)                        \
   X(prefill_attention, PrefillAttentionParams)   \
@@ -57,13 +58,18 @@ SHADOWKV_FOR_EACH_OP(SHADOWKV_DECLARE_TWIN)
 
 namespace shadowkv {
 
-// What an op clock tells runs of one op apart by: the size of its weight matrix.
+// What an op clock tells runs of one op apart by: the size of its weight matrix; of a group, all rows.
 template <typename Params>
 [[nodiscard]] OpRun op_run(const char* op, const Params& /*params*/) {
   return {.op = op};
 }
 inline OpRun op_run(const char* op, const MatmulParams& params) {
   return {.op = op, .rows = params.weight.shape[0], .columns = params.weight.shape[1]};
+}
+inline OpRun op_run(const char* op, const MatmulGroupParams& params) {
+  OpRun run{.op = op, .rows = 0, .columns = params.x.shape[1]};
+  for (const auto& product : params.products) run.rows += product.weight.shape[0];
+  return run;
 }
 
 template <typename Params>

@@ -71,20 +71,13 @@ TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
   return on_device;
 }
 
-// Products of the same x, side by side on the device's lanes: small ones alone do not keep a GPU busy.
+// Products of the same x.
 void Transformer::project(const TensorView& x, std::initializer_list<Projection> projections) {
-  Queue& main = device_.compute();
   const int64_t rows = x.shape[0];
-  std::vector<Queue*> queues;
-  for (std::size_t i = 0; i < projections.size(); ++i) {
-    queues.push_back(&device_.lane(static_cast<int>(i) % device_.lanes()).compute);
-    queues.back()->wait_for(main);
-  }
-  for (std::size_t i = 0; i < projections.size(); ++i) {
-    const auto& [weight, out] = projections.begin()[i];
-    matmul(*queues[i], {.x = x, .weight = weight, .bias = {}, .out = out.reshaped({rows, weight.shape[0]})});
-  }
-  for (Queue* queue : queues) main.wait_for(*queue);
+  MatmulGroupParams group{.x = x, .products = {}};
+  for (const auto& [weight, out] : projections)
+    group.products.push_back({weight, out.reshaped({rows, weight.shape[0]})});
+  matmul_group(device_.compute(), group);
 }
 
 // hidden -> normed -> q, k, v, none of them rotated.

@@ -149,6 +149,80 @@ TEST_P(Dense, MatmulAddsBiasAndWhatWasThere) {
   }
 }
 
+// Few tokens, where a GPU streams the weights by kernels of its own: around its eights of tokens, its tiles
+// of rows and of inputs, and its splits of the inputs.
+TEST_P(Dense, MatmulOfFewTokensTakesEveryShape) {
+  const Product sizes[] = {{1, 64, 32},    {1, 1000, 4096}, {7, 2048, 100},  {8, 584, 77},    {9, 8, 3000},
+                           {17, 72, 4097}, {43, 1536, 517}, {64, 1288, 320}, {65, 512, 1024}, {96, 136, 2056},
+                           {3, 64, 70000}, {9, 72, 36000},  {43, 136, 9000}, {64, 264, 8500}, {30, 64, 8600},
+                           {97, 520, 90},  {128, 256, 600}, {129, 256, 600}};
+  for (const Product& size : sizes) {
+    const auto x = random_numbers(size.tokens * size.inputs, 20, activations_);
+    const auto weight = random_numbers(size.outputs * size.inputs, 21, DType::bf16);
+    const auto before = random_numbers(size.tokens * size.outputs, 22, activations_);
+    const Array x_array = upload_activations(x, {size.tokens, size.inputs});
+    const Array weight_array = upload_as(*device_, DType::bf16, weight, {size.outputs, size.inputs});
+    const auto product = product_of(x, weight, size);
+    for (const DType type : {activations_, DType::f32}) {
+      for (const bool accumulate : {false, true}) {
+        const Array out = upload_as(*device_, type, before, {size.tokens, size.outputs});
+        matmul(device_->compute(), {x_array.view, weight_array.view, {}, out.view, accumulate});
+        auto expected = product;
+        for (size_t i = 0; i < expected.size() && accumulate; ++i) expected[i] += before[i];
+        SCOPED_TRACE(::testing::Message() << size.tokens << " x " << size.inputs << " x " << size.outputs
+                                          << (accumulate ? ", added to " : " as ") << name_of(type));
+        expect_near(numbers_of(out), expected,
+                    (type == DType::f32 ? kMatmulToF32 : kMatmul).of(activations_));
+      }
+    }
+  }
+}
+
+TEST_P(Dense, MatmulGroupIsItsProductsOneByOne) {
+  const int64_t inputs = 520;
+  const std::vector<int64_t> outputs = {300, 64, 33};
+  for (const int64_t tokens : {1, 20, 43, 70, 200}) {
+    for (size_t count = 0; count <= outputs.size() + 1; ++count) {
+      const auto x = random_numbers(tokens * inputs, 23, activations_);
+      const Array x_array = upload_activations(x, {tokens, inputs});
+      MatmulGroupParams group{.x = x_array.view, .products = {}};
+      std::vector<Array> arrays;
+      std::vector<std::vector<double>> expected;
+      for (size_t i = 0; i < count; ++i) {
+        const int64_t rows = outputs[i % outputs.size()];
+        const auto weight = random_numbers(rows * inputs, 24 + static_cast<uint32_t>(i), DType::bf16);
+        arrays.push_back(upload_as(*device_, DType::bf16, weight, {rows, inputs}));
+        arrays.push_back(output({tokens, rows}));
+        expected.push_back(product_of(x, weight, {tokens, inputs, rows}));
+        group.products.push_back({arrays[2 * i].view, arrays[2 * i + 1].view});
+      }
+      matmul_group(device_->compute(), group);
+      for (size_t i = 0; i < count; ++i) {
+        SCOPED_TRACE(::testing::Message() << tokens << " tokens, product " << i << " of " << count);
+        expect_near(numbers_of(arrays[2 * i + 1]), expected[i], kMatmul.of(activations_));
+      }
+    }
+  }
+}
+
+// What else is in the batch changes at most the order of a float32 sum.
+TEST_P(Dense, MatmulOfARowAloneIsThatOfTheRowInAnyBatch) {
+  const Product size{200, 2000, 500};
+  const auto x = random_numbers(size.tokens * size.inputs, 30, activations_);
+  const Array x_array = upload_activations(x, {size.tokens, size.inputs});
+  const Array weight = upload_as(*device_, DType::bf16, random_numbers(size.outputs * size.inputs, 31),
+                                 {size.outputs, size.inputs});
+  const Array out = allocate(*device_, DType::f32, {size.tokens, size.outputs});
+  matmul(device_->compute(), {x_array.view, weight.view, {}, out.view});
+  const auto together = numbers_of(out);
+  for (const auto& [first, count] : {std::pair{0, 1}, {199, 1}, {5, 9}, {100, 43}, {60, 128}}) {
+    matmul(device_->compute(), {x_array.view.rows(first, count), weight.view, {}, out.view.rows(0, count)});
+    const auto alone = download_floats(*device_, out.view.rows(0, count));
+    const auto same = rows_of(together, first, count, size.outputs);
+    expect_near(alone, {same.begin(), same.end()}, kMatmulToF32.of(activations_));
+  }
+}
+
 TEST(MatmulOnCpu, ARowIsTheSameToTheBitAloneAndInAnyCompany) {
   const Product size{300, 1000, 61};
   for (const int threads : {1, 2, 3}) {
@@ -264,6 +338,11 @@ TEST_P(Dense, WrongShapesAndTypesAreRefusedByName) {
         matmul(queue, {x.view, codes.view, {}, out.view});
       },
       ThrowsMessage<InvalidInput>(HasSubstr("weight holds int8")));
+  EXPECT_THAT(
+      [&] {
+        matmul_group(queue, {.x = x.view, .products = {{weight.view, out.view}}});
+      },
+      ThrowsMessage<InvalidInput>(HasSubstr("matmul_group: weight")));
   EXPECT_THAT(
       [&] {
         silu_mul(queue, {x.view, other.view, x.view});

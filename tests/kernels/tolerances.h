@@ -39,6 +39,9 @@ inline constexpr OpTolerance kLogSumExpInt8{{2e-5, 1e-6}, {8e-3, 2e-3}};
 // On a GPU bases, and factors that are not int8, are rounded to bfloat16: 128 products of about 3 by 0.2,
 // each off by up to 2^-8.
 inline constexpr OpTolerance kRebuild{{1e-4, 1e-5}, {2e-1, 8e-3}};
+// float32 from bfloat16: tensor cores drop what lies beneath 2^-23 of the running sum, up to 100, in 128
+// steps.
+inline constexpr OpTolerance kMatmulToF32{{1e-4, 1e-5}, {1.5e-3, 1e-5}};
 inline constexpr OpTolerance kAngles{{1e-6, 0}, {4e-6, 0}};  // float64 on the CPU, pairs of floats on a GPU
 
 // Every number of `found` within tolerance of `expected`, which must be as many.

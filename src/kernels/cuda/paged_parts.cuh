@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/bulk_copies.cuh"
 
 namespace shadowkv::cuda {
 
@@ -63,19 +63,6 @@ struct PartKernel {
   int64_t step_tokens = 64;     // a block takes at a time
   bool releases_merge = false;  // calls let_next_kernel_start(), so the merge may be launched beside it
 };
-
-// From Hopper on a kernel may be set up while the one before it still runs: once all blocks of that have
-// called let_next_kernel_start() or ended; what it wrote is there after wait_for_earlier_kernel().
-__device__ inline void let_next_kernel_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
-}
-__device__ inline void wait_for_earlier_kernel() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\n" ::: "memory");
-#endif
-}
 
 inline constexpr int kPartWarps = 4;  // of a block of such a kernel
 inline constexpr int kPartThreads = kPartWarps * kWarp;

@@ -1,6 +1,6 @@
 // One block a token: a sum of squares in float32, then the scaled row. Bound: bytes of x and out; a decode
 // step's few tokens are bound by latency, so a thread's loads are 16 bytes where rows allow it.
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/bulk_copies.cuh"
 
 namespace shadowkv::cuda {
 namespace {
@@ -9,6 +9,8 @@ constexpr int kThreads = 256;
 
 __global__ void rms_norm_kernel(const Bf16* x, const float* weight, float eps, int64_t hidden, Bf16* out) {
   __shared__ float sums[kThreads / kWarp];
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   const Bf16* row = x + blockIdx.x * hidden;
   float squares = 0.0f;
   for (int64_t i = threadIdx.x; i < hidden; i += kThreads) {
@@ -26,6 +28,8 @@ __global__ void rms_norm_kernel(const Bf16* x, const float* weight, float eps, i
 // cache.
 __global__ void rms_norm_kernel_x8(const Bf16* x, const float* weight, float eps, int64_t hidden, Bf16* out) {
   __shared__ float sums[kThreads / kWarp];
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   const Bf16* row = x + blockIdx.x * hidden;
   float squares = 0.0f;
   float numbers[8];
@@ -50,11 +54,9 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   const int64_t tokens = params.x.shape[0], hidden = params.x.shape[1];
   if (tokens == 0) return;
   const bool wide = hidden % 8 == 0 && is_aligned_16(params.x.data) && is_aligned_16(params.out.data);
-  (wide ? rms_norm_kernel_x8
-        : rms_norm_kernel)<<<grid_x(tokens, "rms_norm"), kThreads, 0, stream_of(queue)>>>(
-      device_ptr<Bf16>(params.x), device_ptr<float>(params.weight), static_cast<float>(params.eps), hidden,
-      device_ptr<Bf16>(params.out));
-  check_launch("rms_norm");
+  launch_early({queue, tokens, kThreads, "rms_norm"}, wide ? rms_norm_kernel_x8 : rms_norm_kernel,
+               device_ptr<Bf16>(params.x), device_ptr<float>(params.weight), params.eps, hidden,
+               device_ptr<Bf16>(params.out));
 }
 
 }  // namespace shadowkv::cuda

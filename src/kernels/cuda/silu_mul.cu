@@ -1,5 +1,5 @@
 // Elementwise, eight numbers a thread. Bound: bytes of gate, up and out.
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/bulk_copies.cuh"
 
 namespace shadowkv::cuda {
 namespace {
@@ -11,12 +11,16 @@ __device__ float silu(float x) {
 }
 
 __global__ void silu_mul_kernel(const Bf16* gate, const Bf16* up, int64_t count, Bf16* out) {
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i < count) out[i] = from_float<Bf16>(silu(to_float(gate[i])) * to_float(up[i]));
 }
 
 // `count` in eights; all three 16-byte aligned.
 __global__ void silu_mul_kernel_x8(const Bf16* gate, const Bf16* up, int64_t count, Bf16* out) {
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i >= count) return;
   float g[8], u[8];
@@ -35,10 +39,9 @@ void silu_mul(Queue& queue, const SiluMulParams& params) {
   const bool wide = count % 8 == 0 && is_aligned_16(params.gate.data) && is_aligned_16(params.up.data) &&
                     is_aligned_16(params.out.data);
   const int64_t pieces = wide ? count / 8 : count;
-  (wide ? silu_mul_kernel_x8 : silu_mul_kernel)<<<grid_x(ceil_div<int64_t>(pieces, kThreads), "silu_mul"),
-                                                  kThreads, 0, stream_of(queue)>>>(
-      device_ptr<Bf16>(params.gate), device_ptr<Bf16>(params.up), pieces, device_ptr<Bf16>(params.out));
-  check_launch("silu_mul");
+  launch_early({queue, ceil_div<int64_t>(pieces, kThreads), kThreads, "silu_mul"},
+               wide ? silu_mul_kernel_x8 : silu_mul_kernel, device_ptr<Bf16>(params.gate),
+               device_ptr<Bf16>(params.up), pieces, device_ptr<Bf16>(params.out));
 }
 
 }  // namespace shadowkv::cuda
