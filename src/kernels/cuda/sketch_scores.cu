@@ -2,6 +2,7 @@
 // takes token m of all 16 rows against the bit planes of four query heads, six columns a head, so ordered
 // that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows for one head,
 // and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and scales.
+#include "kernels/cuda/selection.cuh"
 #include "kernels/cuda/sketch.cuh"
 #include "kernels/cuda/tile_stream.cuh"
 
@@ -29,6 +30,7 @@ struct ScoreParams {
   float scale;
   float* scores;  // [B, H, C]
   int64_t chunks;
+  float2* spans;           // [B, H, spans_of(C)], or null
   uint32_t block_tiles;    // of a block of words, and of scales
   uint32_t segment_tiles;  // of a segment
   uint32_t grid_tiles;     // of a block of threads
@@ -222,23 +224,48 @@ __device__ void reduce_row(const float (&products)[kRowTokens], const HeadFactor
   }
 }
 
-// Scores of the chunks of rows g and g + 8 of a tile; closed ones become -infinity.
+// Whether a tile is a whole number of spans, which score_tiles_kernel then writes.
+template <int kChunk>
+constexpr bool kWritesSpans = kTileTokens % (kChunk * kSpan) == 0;
+
+// Writes the spans of a tile from the scores of a lane's two rows. token: the tile's first; spans: of chunk
+// 0.
+template <int kChunk, int kEach>
+__device__ void write_spans(const float (&rows)[2][kEach], uint32_t token, uint32_t chunks, float2* spans) {
+  constexpr int kCount = kTileTokens / (kChunk * kSpan);
+  static_assert(kCount == kEach);  // a span is both rows of all lanes, or one row
+  const uint32_t first = token / (kChunk * kSpan);
+#pragma unroll
+  for (uint32_t i = 0; i < kCount; ++i) {
+    const float2 span = kCount == 1 ? span_of_lanes<4, kWarp>(rows[0][0], rows[1][0])
+                                    : span_of_lanes<4, kWarp>(rows[i][0], rows[i][kEach - 1]);
+    if (threadIdx.x % kWarp < 4 && (first + i) * kSpan < chunks) spans[first + i] = span;
+  }
+}
+
+// Scores of the chunks of rows g and g + 8 of a tile, and spans of them unless `spans`, of chunk 0, is null;
+// closed ones become -infinity.
 template <int kChunk>
 __device__ void write_tile(const float (&products)[2][kRowTokens], const HeadFactors& head, uint32_t token,
-                           uint32_t sealed, uint32_t chunks, float* scores) {
+                           uint32_t sealed, uint32_t chunks, float* scores, float2* spans) {
   constexpr int kEach = kChunk < kRowTokens ? kRowTokens / kChunk : 1;  // chunks of a row
   const uint32_t g = threadIdx.x % kWarp / 4;
+  float rows[2][kEach];
 #pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
-    float row[kEach];
+    float(&row)[kEach] = rows[half];
     reduce_row<kChunk>(products[half], head, row);
     if (kChunk > kRowTokens && g % 2 != 0) continue;
     const uint32_t first = (token + (g + 8 * half) * kRowTokens) / kChunk;
 #pragma unroll
     for (uint32_t c = 0; c < kEach; ++c) {
       const uint32_t chunk = first + c;
-      if (chunk < chunks) scores[chunk] = chunk >= 1 && chunk < sealed ? row[c] : kMinusInfinity;
+      if (chunk < 1 || chunk >= sealed) row[c] = kMinusInfinity;
+      if (chunk < chunks) scores[chunk] = row[c];
     }
+  }
+  if constexpr (kWritesSpans<kChunk>) {
+    if (spans != nullptr) write_spans<kChunk>(rows, token, chunks, spans);
   }
 }
 
@@ -249,6 +276,12 @@ __device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t tok
     for (int i = threadIdx.x % kWarp; i < kTileTokens / kChunk; i += kWarp) {
       const int64_t chunk = token / kChunk + i;
       if (chunk < p.chunks) p.scores[(first_head + h) * p.chunks + chunk] = kMinusInfinity;
+    }
+    if constexpr (kWritesSpans<kChunk>) {
+      const int64_t spans = ceil_div<int64_t>(p.chunks, kSpan),
+                    span = token / (kChunk * kSpan) + threadIdx.x % kWarp;
+      const bool own = p.spans != nullptr && threadIdx.x % kWarp < kTileTokens / (kChunk * kSpan);
+      if (own && span < spans) p.spans[(first_head + h) * spans + span] = make_float2(kMinusInfinity, 0.0f);
     }
   }
 }
@@ -312,6 +345,7 @@ struct QuadQuery {
   uint32_t planes[kSteps][kQuadColumns];
   HeadFactors factors;
   float* scores;    // of chunk 0
+  float2* spans;    // likewise, or null
   uint32_t chunks;  // that have a score: none where there is no such head
 
   // segment: counted from the block's first.
@@ -320,7 +354,9 @@ struct QuadQuery {
     const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
     const bool held = h < p.group;
     chunks = held ? static_cast<uint32_t>(p.chunks) : 0;
-    scores = p.scores + (first_head + (held ? h : 0)) * p.chunks;
+    const int64_t head = first_head + (held ? h : 0);
+    scores = p.scores + head * p.chunks;
+    spans = p.spans == nullptr ? nullptr : p.spans + head * ceil_div<int64_t>(p.chunks, kSpan);
     factors = block.heads[h];
     factors.base = block.bases[segment * block.quads * kQuadHeads + h];
 #pragma unroll
@@ -367,7 +403,8 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>
         if (queries.quads > 1) query.load(p, queries, quad, segment - first_segment, first_head);
         float products[2][kRowTokens];
         multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
-        write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores);
+        write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores,
+                           query.spans);
       }
       stream.release(p.sketch.words, p.sketch.scales, walk);
     }
@@ -554,10 +591,12 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                            p.scale,
                            device_ptr<float>(p.scores),
                            p.scores.shape[2],
+                           p.spans.empty() ? nullptr : device_ptr<float2>(p.spans),
                            tiles_of(p.sketch.words),
                            tiles_of(p.sketch.centre),
                            0};
-  if (!scores_by_tiles(params)) {
+  const bool by_tiles = scores_by_tiles(params);
+  if (!by_tiles) {
     score_any(queue, params, kOp);
   } else if (head_dim == 128) {
     p.sketch.bits == 1 ? score_tiles<1, 1>(queue, params, kOp) : score_tiles<1, 2>(queue, params, kOp);
@@ -565,6 +604,8 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
     p.sketch.bits == 1 ? score_tiles<2, 1>(queue, params, kOp) : score_tiles<2, 2>(queue, params, kOp);
   }
   check_launch(kOp);
+  const bool has_spans = by_tiles && kTileTokens % (p.chunk * kSpanScores) == 0;
+  if (params.spans != nullptr && !has_spans) sum_spans(queue, p.scores, params.spans, kOp);
 }
 
 }  // namespace shadowkv::cuda
