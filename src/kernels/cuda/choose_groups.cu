@@ -1,9 +1,9 @@
 // Ranking and top-k of a row, one block a sequence and KV head. Of a long row the spans come first: they give
 // the log-sum-exp of each query head, and by their largest entries the spans that can hold any of the k best.
 // The k-th largest of the spans' largest entries is reached by at least k entries, so whatever lies below it
-// is out; of the spans that reach it, few more than k, the entries are read, and those that reach it are
-// ranked by counting. Bound: bytes of the spans and of k spans' scores, an eighth of the scores and a few;
-// with few rows the latency of some six loads and twice as many barriers.
+// is out; of the spans that reach it, few more than k, the entries are read, and the k-th of those that reach
+// it is found bit by bit. Bound: bytes of the spans and of k spans' scores, an eighth of the scores and a
+// few; with few rows the latency of some six loads and of about 60 barriers.
 #include "kernels/cuda/selection.cuh"
 
 namespace shadowkv::cuda {
@@ -37,7 +37,8 @@ constexpr int kBlocks = 3;  // of a multiprocessor
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kSubsets = 4;  // of a thread's spans
 constexpr int kListedSpans = 1024;
-constexpr int kListed = 1024;  // entries that are ranked by counting
+constexpr int kListed = 3072;            // entries, all of those spans where they are alike
+constexpr int64_t kMapBytes = 96 << 10;  // of a map of a row's entries, a bit each
 constexpr int kHeadsAtOnce = 4;
 
 struct LongShared {
@@ -45,8 +46,7 @@ struct LongShared {
   float lses[kMostGroup];
   float largest[kHeadsAtOnce][kWarps];
   float sums[kHeadsAtOnce][kWarps];
-  uint64_t keys[kListed];     // order of an entry's number, then ~index: the larger comes first
-  uint32_t indices[kListed];  // ~index of those that are chosen, 0 for others
+  uint64_t keys[kListed];  // order of an entry's number, then ~index: the larger comes first
   int spans[kListedSpans];
   int listed_spans;
   int listed;
@@ -139,16 +139,21 @@ __device__ void orders_of_four(const GroupChoiceParams& p, const LongShared& sha
   orders[2] = order_of(best.z), orders[3] = order_of(best.w);
 }
 
-// A number that at least k entries reach: the k-th largest of the largest entries of disjoint sets of spans,
-// its last kBelow bits 0. 0 where fewer than k sets have an entry.
-__device__ uint32_t bound_of(const GroupChoiceParams& p, const LongShared& shared, int k) {
-  constexpr int kBelow = 13;
-  uint32_t own[kSubsets] = {0, 0, 0, 0};
+// Largest entries of disjoint sets of spans: a thread has kSubsets, of one span each where the spans are few.
+__device__ void rank_spans(const GroupChoiceParams& p, const LongShared& shared,
+                           uint32_t (&largest)[kSubsets]) {
 #pragma unroll
   for (int j = 0; j < kSubsets; ++j) {
+    largest[j] = 0;
     for (int i = threadIdx.x + j * kThreads; i < p.span_count; i += kSubsets * kThreads)
-      own[j] = max(own[j], order_of_span(p, shared, i));
+      largest[j] = max(largest[j], order_of_span(p, shared, i));
   }
+}
+
+// A number that at least k entries reach: the k-th largest of the sets' largest entries, its last kBelow bits
+// 0. 0 where fewer than k sets have an entry.
+__device__ uint32_t bound_of(const GroupChoiceParams& p, const uint32_t (&largest)[kSubsets], int k) {
+  constexpr int kBelow = 13;
   uint32_t bound = 0;
 #pragma unroll 1
   for (int bit = 31; bit >= kBelow; --bit) {
@@ -156,7 +161,7 @@ __device__ uint32_t bound_of(const GroupChoiceParams& p, const LongShared& share
     int count = 0;
 #pragma unroll
     for (int j = 0; j < kSubsets; ++j) {
-      if (j * kThreads < p.span_count) count += __syncthreads_count(own[j] >= raised ? 1 : 0);
+      if (j * kThreads < p.span_count) count += __syncthreads_count(largest[j] >= raised ? 1 : 0);
     }
     if (count >= k) bound = raised;
   }
@@ -164,14 +169,18 @@ __device__ uint32_t bound_of(const GroupChoiceParams& p, const LongShared& share
 }
 
 // Lists the spans that reach the bound; returns how many there are, which may be more than fit.
-__device__ int list_spans(const GroupChoiceParams& p, LongShared& shared, uint32_t bound) {
+__device__ int list_spans(const GroupChoiceParams& p, LongShared& shared, const uint32_t (&largest)[kSubsets],
+                          uint32_t bound) {
   if (threadIdx.x == 0) shared.listed_spans = shared.listed = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < p.span_count; i += kThreads) {
-    const uint32_t order = order_of_span(p, shared, i);
-    if (order == 0 || order < bound) continue;
-    const int at = atomicAdd(&shared.listed_spans, 1);
-    if (at < kListedSpans) shared.spans[at] = i;
+#pragma unroll
+  for (int j = 0; j < kSubsets; ++j) {
+    if (largest[j] == 0 || largest[j] < bound) continue;
+    for (int i = threadIdx.x + j * kThreads; i < p.span_count; i += kSubsets * kThreads) {
+      if (p.span_count > kSubsets * kThreads && order_of_span(p, shared, i) < max(bound, 1u)) continue;
+      const int at = atomicAdd(&shared.listed_spans, 1);
+      if (at < kListedSpans) shared.spans[at] = i;
+    }
   }
   __syncthreads();
   return shared.listed_spans;
@@ -196,47 +205,84 @@ __device__ int list_entries(const GroupChoiceParams& p, LongShared& shared, int 
   return shared.listed;
 }
 
-// How many of `count` numbers are larger than `own`, counted by `sharers` neighbouring lanes, which all get
-// the result.
-template <typename T>
-__device__ int count_larger(const T* numbers, int count, T own, int sharers) {
-  int larger = 0;
-#pragma unroll 4
-  for (int j = static_cast<int>(threadIdx.x) % sharers; j < count; j += sharers)
-    larger += numbers[j] > own ? 1 : 0;
-  for (int step = sharers / 2; step > 0; step /= 2) larger += __shfl_xor_sync(kAllLanes, larger, step);
-  return larger;
+// A key that exactly k of the listed ones reach (k from 1 to how many there are): bit by bit from the first
+// that may differ, until k are left.
+__device__ uint64_t least_key_of(const LongShared& shared, int listed, uint32_t bound, int k) {
+  if (listed == k) return 0;
+  constexpr int kOwn = kListed / kThreads;
+  uint64_t own[kOwn];
+#pragma unroll
+  for (int j = 0; j < kOwn; ++j) {
+    const int i = static_cast<int>(threadIdx.x) + j * kThreads;
+    own[j] = i < listed ? shared.keys[i] : 0;
+  }
+  uint64_t least = 0;
+#pragma unroll 1
+  for (int bit = 63; bit >= 0; --bit) {
+    const uint64_t raised = least | uint64_t{1} << bit;
+    int count = listed;
+    if (raised > uint64_t{bound} << 32) {  // all reach the bound
+      count = 0;
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        if (j * kThreads < listed) count += __syncthreads_count(own[j] >= raised ? 1 : 0);
+      }
+    }
+    if (count >= k) least = raised;
+    if (count == k) break;
+  }
+  return least;
 }
 
-// Writes the listed entries that fewer than `limit` others come before, by index.
-__device__ void choose_listed(LongShared& shared, int count, const Choice& p) {
-  int sharers = kWarp;
-  while (sharers > 1 && sharers * count > kThreads) sharers /= 2;
-  const int step = kThreads / sharers, rounds = (count + step - 1) / step;
-  for (int round = 0; round < rounds; ++round) {
-    const int i = round * step + static_cast<int>(threadIdx.x) / sharers;
-    const uint64_t own = i < count ? shared.keys[i] : 0;
-    const bool chosen = count_larger(shared.keys, count, own, sharers) < p.limit;
-    if (i < count) shared.indices[i] = chosen ? static_cast<uint32_t>(own) : 0u;
+// Writes the listed entries that reach `least` by index. map: a bit for each entry of the row.
+__device__ void write_listed(LongShared& shared, uint32_t* map, int listed, uint64_t least, const Choice& p) {
+  const int words = ceil_div(p.n, 32), each = ceil_div(words, kThreads), lane = threadIdx.x % kWarp,
+            warp = threadIdx.x / kWarp, first = static_cast<int>(threadIdx.x) * each;
+  for (int i = threadIdx.x; i < words; i += kThreads) map[i] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < listed; i += kThreads) {
+    const uint32_t entry = ~static_cast<uint32_t>(shared.keys[i]);
+    if (shared.keys[i] >= least) atomicOr(&map[entry / 32], 1u << entry % 32);
   }
   __syncthreads();
-  for (int round = 0; round < rounds; ++round) {
-    const int i = round * step + static_cast<int>(threadIdx.x) / sharers;
-    const uint32_t own = i < count ? shared.indices[i] : 0u;
-    const int at = count_larger(shared.indices, count, own, sharers);
-    if (own != 0) p.chosen[at] = static_cast<int32_t>(~own);
+  int own = 0;
+  for (int i = first; i < min(words, first + each); ++i) own += __popc(map[i]);
+  int until = own;
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, until, step);
+    until += lane >= step ? other : 0;
   }
-  for (int k = min(count, p.limit) + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
+  if (lane == kWarp - 1) shared.choose.above[warp] = until;
+  __syncthreads();
+  int at = until - own, all = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    at += w < warp ? shared.choose.above[w] : 0;
+    all += shared.choose.above[w];
+  }
+  for (int i = first; own > 0 && i < min(words, first + each); ++i) {
+    for (uint32_t bits = map[i]; bits != 0; bits &= bits - 1) p.chosen[at++] = i * 32 + __ffs(bits) - 1;
+  }
+  for (int k = all + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
 }
 
+// map: dynamic shared memory for a bit of each entry, up to kMapBytes.
 __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p) {
   __shared__ LongShared shared;
+  extern __shared__ uint32_t map[];
   for (int first = 0; first < p.group; first += kHeadsAtOnce) sum_heads(p, shared, first);
   const Choice choice = p.choice();
-  const uint32_t bound = choice.limit > 0 ? bound_of(p, shared, choice.limit) : ~0u;
-  const int spans = list_spans(p, shared, bound);
+  uint32_t largest[kSubsets];
+  rank_spans(p, shared, largest);
+  const uint32_t bound = choice.limit > 0 ? bound_of(p, largest, choice.limit) : ~0u;
+  const int spans = list_spans(p, shared, largest, bound);
   const int listed = spans <= kListedSpans ? list_entries(p, shared, spans, bound) : kListed + 1;
-  if (listed <= kListed) return choose_listed(shared, listed, choice);
+  if (listed <= kListed && p.n <= 8 * kMapBytes) {
+    const int wanted = min(listed, choice.limit);
+    const uint64_t least = wanted > 0 ? least_key_of(shared, listed, bound, wanted) : ~uint64_t{0};
+    return write_listed(shared, map, listed, least, choice);
+  }
   // Many are wanted, or many are alike: from all entries, ranked anew whenever they are looked at.
   const auto orders = [&](int i) { return order_of_entry(p, shared, i); };
   int open = 0;
@@ -317,7 +363,11 @@ void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
     const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
     choose_short_kernel<<<grid_x(rows, kOp), threads, 0, stream_of(queue)>>>(params);
   } else {
-    choose_long_kernel<<<grid_x(rows, kOp), kThreads, 0, stream_of(queue)>>>(params);
+    const int64_t map = n <= 8 * kMapBytes ? ceil_div<int64_t>(n, 32) * 4 : 0;
+    check_cuda(
+        cudaFuncSetAttribute(choose_long_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMapBytes),
+        kOp);
+    choose_long_kernel<<<grid_x(rows, kOp), kThreads, map, stream_of(queue)>>>(params);
   }
   check_launch(kOp);
 }
