@@ -57,8 +57,8 @@ class LandmarkIndex final : public ShadowIndex {
     update_means(queue, {.batch = batch, .resident = resident, .means = view(layer)});
   }
 
-  void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch,
-             TensorView scores) override {
+  void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch, TensorView scores,
+             TensorView spans) override {
     landmark_scores(queue, {.q = q,
                             .batch = batch,
                             .means = view(layer),
@@ -66,7 +66,8 @@ class LandmarkIndex final : public ShadowIndex {
                             .chunk = config_.chunk_size,
                             .local_window = config_.local_window,
                             .scale = shape_.scale(),
-                            .scores = scores});
+                            .scores = scores,
+                            .spans = spans});
   }
 
  private:

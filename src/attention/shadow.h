@@ -52,17 +52,16 @@ class ShadowAttention final : public Attention {
   // How chunks are picked for a step, and what attention makes of them; C open chunks.
   struct Selection {
     TensorView scores;                          // [B, H, C]
-    TensorView ranking;                         // [B, G, C]
+    TensorView spans;                           // [B, H, ceil(C / 16), 2] of the scores
     TensorView candidates;                      // [B, G, M]
     TensorView found;                           // [B, G, M] their slots before the step
     TensorView rebuilt;                         // [B, G, M, chunk * D]
     TensorView candidate_scores;                // [B, H, M] with rerank
-    TensorView candidate_ranking;               // [B, G, M] with rerank
     TensorView picked;                          // [B, G, K] indices into the candidates; empty: all of them
     TensorView assigned;                        // [B, G, K]
     TensorView source;                          // [B, G, K]
     TensorView out;                             // [B, H, D] over the slots alone
-    TensorView lse;                             // [B, H]
+    TensorView lse;                             // [B, H]; before that, of the scores
     const int32_t* candidate_limits = nullptr;  // [B]
     const int32_t* pick_limits = nullptr;       // [B]
 
@@ -149,8 +148,8 @@ class ShadowAttention final : public Attention {
   int64_t most_picks_ = 0;
   bool reranks_ = false;          // some sequence of the step has more candidates than it may pick
   double forced_hit_share_ = -1;  // negative: choices stand
-  Scratch scores_, ranking_, candidates_, found_, rebuilt_, candidate_scores_, candidate_ranking_, picked_,
-      assigned_, source_, slot_out_, lse_resident_, lse_slots_, cosines_, outlier_ids_, mixed_;
+  Scratch scores_, spans_, candidates_, found_, rebuilt_, candidate_scores_, picked_, assigned_, source_,
+      slot_out_, lse_resident_, lse_slots_, cosines_, outlier_ids_, mixed_;
   AttentionStatistics statistics_;
 };
 

@@ -308,13 +308,12 @@ ShadowAttention::Selection ShadowAttention::selection() {
   const int64_t proposed = std::min(most_candidates_, open_chunks_), picks = std::min(most_picks_, proposed);
   Selection s;
   s.scores = scores_.get(DType::f32, {b, h, open_chunks_});
-  s.ranking = ranking_.get(DType::f32, {b, g, open_chunks_});
+  s.spans = spans_.get(DType::f32, {b, h, ceil_div(open_chunks_, kSpanScores), 2});
   s.candidates = candidates_.get(DType::i32, {b, g, proposed});
   s.found = found_.get(DType::i32, {b, g, proposed});
   s.rebuilt = rebuilt_.get(shape_.compute, {b, g, proposed, config_.chunk_size * shape_.head_dim});
   if (reranks_) {
     s.candidate_scores = candidate_scores_.get(DType::f32, {b, h, proposed});
-    s.candidate_ranking = candidate_ranking_.get(DType::f32, {b, g, proposed});
     s.picked = picked_.get(DType::i32, {b, g, picks});
   }
   const int64_t entries = reranks_ ? picks : proposed;
@@ -329,8 +328,8 @@ ShadowAttention::Selection ShadowAttention::selection() {
 
 ShadowAttention::Selection ShadowAttention::Selection::rows(int64_t first, int64_t count) const {
   Selection s = *this;
-  for (TensorView* view : {&s.scores, &s.ranking, &s.candidates, &s.found, &s.rebuilt, &s.candidate_scores,
-                           &s.candidate_ranking, &s.picked, &s.assigned, &s.source, &s.out, &s.lse}) {
+  for (TensorView* view : {&s.scores, &s.spans, &s.candidates, &s.found, &s.rebuilt, &s.candidate_scores,
+                           &s.picked, &s.assigned, &s.source, &s.out, &s.lse}) {
     if (!view->empty()) *view = view->rows(first, count);
   }
   s.candidate_limits += first;
@@ -343,9 +342,11 @@ ShadowAttention::Selection ShadowAttention::Selection::rows(int64_t first, int64
 // Index scores of every open chunk.
 void ShadowAttention::score(int64_t layer, const Part& part, const Selection& s) {
   Queue& queue = part.lane.compute;
-  index_->score(queue, layer, queries_of(part), batch_of(part), s.scores);
+  index_->score(queue, layer, queries_of(part), batch_of(part), s.scores, s.spans);
   if (!index_->wants_outliers()) return;
-  mask_outliers(queue, {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores});
+  mask_outliers(
+      queue,
+      {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores, .spans = s.spans});
 }
 
 // The best candidates of each KV head -> rebuilt keys -> (with rerank) the best of them by exact score -> a
@@ -353,9 +354,11 @@ void ShadowAttention::score(int64_t layer, const Part& part, const Selection& s)
 void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s) {
   Queue& queue = part.lane.compute;
   const DecodeBatch batch = batch_of(part);
-  choose_groups(
-      queue,
-      {.scores = s.scores, .limits = s.candidate_limits, .ranking = s.ranking, .chosen = s.candidates});
+  choose_groups(queue, {.scores = s.scores,
+                        .spans = s.spans,
+                        .limits = s.candidate_limits,
+                        .lse = s.lse,
+                        .chosen = s.candidates});
   if (forced_hit_share_ >= 0) force(part, s);
   find_slots(queue, {.batch = batch, .chunks = s.candidates, .slots = slot_view(layer), .found = s.found});
   keys_.rebuild(queue, layer, batch, rope(), {.ids = s.candidates, .slots = s.found}, s.rebuilt);
@@ -383,10 +386,9 @@ void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s
                            .slots = slot_view(layer),
                            .scale = shape_.scale(),
                            .scores = s.candidate_scores});
-  choose_groups(queue, {.scores = s.candidate_scores,
-                        .limits = s.pick_limits,
-                        .ranking = s.candidate_ranking,
-                        .chosen = s.picked});
+  choose_groups(
+      queue,
+      {.scores = s.candidate_scores, .spans = {}, .limits = s.pick_limits, .lse = s.lse, .chosen = s.picked});
 }
 
 void ShadowAttention::force(const Part& part, const Selection& s) {

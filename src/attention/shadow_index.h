@@ -30,10 +30,10 @@ class ShadowIndex {
   // ring.
   virtual void append(Queue& queue, int64_t layer, const TensorView& k, const DecodeBatch& batch,
                       const TokenBatch& tokens, const ResidentView& resident) = 0;
-  // scores [B, heads, C] of every chunk open to selection, -infinity elsewhere; as sketch_scores in
-  // kernels.h.
+  // scores [B, heads, C] of every chunk open to selection, -infinity elsewhere, and spans of them; as
+  // sketch_scores in kernels.h.
   virtual void score(Queue& queue, int64_t layer, const TensorView& q, const DecodeBatch& batch,
-                     TensorView scores) = 0;
+                     TensorView scores, TensorView spans) = 0;
   // Whether chunks that it describes badly are to be kept whole.
   [[nodiscard]] virtual bool wants_outliers() const = 0;
   virtual void upload_tables(Queue& queue) = 0;

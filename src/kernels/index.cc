@@ -14,14 +14,15 @@ void check_sketch(std::string_view op, const SketchView& sketch) {
           name_of(sketch.centre.dtype));
 }
 
-// Shapes of q and scores; returns nothing, throws InvalidInput.
+// Shapes of q, scores and spans; returns nothing, throws InvalidInput.
 void check_scores(std::string_view op, const TensorView& q, const DecodeBatch& batch, int64_t kv_heads,
-                  const TensorView& scores, const Queue& queue) {
+                  const TensorView& scores, const TensorView& spans, const Queue& queue) {
   check_shape(op, "q", q, {{"sequences", batch.size}, {"heads"}, {"head_dim"}});
   check_activation(op, "q", q, queue);
   check_groups(op, q.shape[1], kv_heads);
   check_shape(op, "scores", scores, {{"sequences", batch.size}, {"heads", q.shape[1]}, {"chunks"}});
   check_dtype(op, "scores", scores, DType::f32);
+  check_spans(op, scores, spans);
 }
 
 }  // namespace
@@ -35,7 +36,7 @@ void sketch_encode(Queue& queue, const SketchEncodeParams& params) {
 }
 
 void sketch_scores(Queue& queue, const SketchScoresParams& params) {
-  check_scores("sketch_scores", params.q, params.batch, params.kv_heads, params.scores, queue);
+  check_scores("sketch_scores", params.q, params.batch, params.kv_heads, params.scores, params.spans, queue);
   check_sketch("sketch_scores", params.sketch);
   check_whole_chunks("sketch_scores", "the sketch", params.sketch.words, params.chunk);
   check_whole_chunks("sketch_scores", "the sketch's scales", params.sketch.scales, params.chunk);
@@ -66,7 +67,8 @@ void update_means(Queue& queue, const UpdateMeansParams& params) {
 }
 
 void landmark_scores(Queue& queue, const LandmarkScoresParams& params) {
-  check_scores("landmark_scores", params.q, params.batch, params.kv_heads, params.scores, queue);
+  check_scores("landmark_scores", params.q, params.batch, params.kv_heads, params.scores, params.spans,
+               queue);
   check_quantized("landmark_scores", "means", params.means);
   require(params.chunk > 0, "landmark_scores: chunks of {} tokens were asked for", params.chunk);
   if (params.batch.size == 0) return;
@@ -77,6 +79,7 @@ void mask_outliers(Queue& queue, const MaskOutliersParams& params) {
   check_shape("mask_outliers", "scores", params.scores,
               {{"sequences", params.batch.size}, {"heads"}, {"chunks"}});
   check_dtype("mask_outliers", "scores", params.scores, DType::f32);
+  check_spans("mask_outliers", params.scores, params.spans);
   check_groups("mask_outliers", params.scores.shape[1], params.resident.kv_heads);
   if (params.batch.size == 0) return;
   SHADOWKV_DISPATCH(mask_outliers, queue, params);

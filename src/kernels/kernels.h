@@ -182,6 +182,11 @@ struct SketchEncodeParams {
 };
 void sketch_encode(Queue& queue, const SketchEncodeParams& params);
 
+// A span is 16 scores that lie together, the last of a row what is left. Tensors of spans [B, H, ceil(C /
+// 16), 2] float32 hold the largest score of each and the sum of exp(score - largest); -infinity and 0 where
+// every score is -infinity. They are an index of the scores: who looks for the best need not read the rest.
+inline constexpr int64_t kSpanScores = 16;
+
 // scores[b, h, c] = log-sum-exp over the tokens of chunk c of scale * (estimate of q . k), for chunks open to
 // selection ([1, sealed_chunks)); -infinity for all others up to C. Bound: bytes of words and scales.
 struct SketchScoresParams {
@@ -193,6 +198,7 @@ struct SketchScoresParams {
   int64_t local_window;
   float scale;
   TensorView scores;  // [B, H, C] float32
+  TensorView spans;   // of the scores, or empty
 };
 void sketch_scores(Queue& queue, const SketchScoresParams& params);
 
@@ -228,6 +234,7 @@ struct LandmarkScoresParams {
   int64_t local_window;
   float scale;
   TensorView scores;  // [B, H, C] float32
+  TensorView spans;   // of the scores, or empty
 };
 void landmark_scores(Queue& queue, const LandmarkScoresParams& params);
 
@@ -236,6 +243,7 @@ struct MaskOutliersParams {
   DecodeBatch batch;
   ResidentView resident;
   TensorView scores;  // [B, H, C] float32
+  TensorView spans;   // of the scores, kept true; or empty
 };
 void mask_outliers(Queue& queue, const MaskOutliersParams& params);
 
@@ -258,12 +266,14 @@ struct TopKParams {
 };
 void top_k(Queue& queue, const TopKParams& params);
 
-// rank_groups, then top_k: in one launch where a device has one for the shape.
+// What rank_groups and then top_k choose, without a ranking of everything: entries are looked for in the
+// spans that hold the best.
 struct ChooseGroupsParams {
   TensorView scores;      // [B, H, C] float32
+  TensorView spans;       // of the scores, or empty
   const int32_t* limits;  // [B] at most K
-  TensorView ranking;     // [B, G, C] float32
-  TensorView chosen;      // [B, G, K] int32
+  TensorView lse;     // [B, H] float32 out: log-sum-exp of each head's scores, which the ranking subtracts
+  TensorView chosen;  // [B, G, K] int32
 };
 void choose_groups(Queue& queue, const ChooseGroupsParams& params);
 

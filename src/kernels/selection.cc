@@ -42,8 +42,17 @@ void top_k(Queue& queue, const TopKParams& params) {
 }
 
 void choose_groups(Queue& queue, const ChooseGroupsParams& params) {
-  check_ranking("choose_groups", params.scores, params.ranking);
-  check_chosen("choose_groups", params.ranking, params.chosen);
+  const TensorView& scores = params.scores;
+  check_shape("choose_groups", "scores", scores, {{"sequences"}, {"heads"}, {"entries"}});
+  check_dtype("choose_groups", "scores", scores, DType::f32);
+  check_spans("choose_groups", scores, params.spans);
+  check_shape("choose_groups", "lse", params.lse,
+              {{"sequences", scores.shape[0]}, {"heads", scores.shape[1]}});
+  check_dtype("choose_groups", "lse", params.lse, DType::f32);
+  check_shape("choose_groups", "chosen", params.chosen,
+              {{"sequences", scores.shape[0]}, {"kv_heads"}, {"chosen"}});
+  check_dtype("choose_groups", "chosen", params.chosen, DType::i32);
+  if (scores.elements() > 0) check_groups("choose_groups", scores.shape[1], params.chosen.shape[1]);
   if (params.chosen.elements() == 0) return;
   SHADOWKV_DISPATCH(choose_groups, queue, params);
 }

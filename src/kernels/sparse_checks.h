@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/device.h"
 #include "base/tensor.h"
-#include "kernels/views.h"
+#include "kernels/kernels.h"
 
 namespace shadowkv {
 
@@ -46,6 +46,17 @@ inline void check_whole_chunks(std::string_view op, std::string_view name, const
 inline void check_groups(std::string_view op, int64_t query_heads, int64_t kv_heads) {
   require(kv_heads > 0 && query_heads > 0 && query_heads % kv_heads == 0,
           "{}: {} query heads do not divide among {} KV heads", op, query_heads, kv_heads);
+}
+
+// spans: of scores [B, H, C], or empty.
+inline void check_spans(std::string_view op, const TensorView& scores, const TensorView& spans) {
+  if (spans.empty()) return;
+  check_shape(op, "spans", spans,
+              {{"sequences", scores.shape[0]},
+               {"heads", scores.shape[1]},
+               {"spans", (scores.shape[2] + kSpanScores - 1) / kSpanScores},
+               {"numbers", 2}});
+  check_dtype(op, "spans", spans, DType::f32);
 }
 
 }  // namespace shadowkv

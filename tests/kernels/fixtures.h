@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "kernels/devices.h"
+#include "kernels/kernels.h"
 #include "kernels/views.h"
 
 namespace shadowkv::testing {
@@ -300,6 +301,21 @@ inline double reference_log_sum_exp(const std::vector<double>& x) {
 template <typename T>
 std::vector<T> slice(const std::vector<T>& x, int64_t first, int64_t count) {
   return std::vector<T>(x.begin() + first, x.begin() + first + count);
+}
+
+// Spans (kernels.h) of rows of n scores, in float64.
+inline std::vector<double> reference_spans(const std::vector<float>& scores, int64_t n) {
+  std::vector<double> spans;
+  for (int64_t row = 0; row < static_cast<int64_t>(scores.size()) / n; ++row) {
+    for (int64_t first = 0; first < n; first += kSpanScores) {
+      const std::vector<float> span = slice(scores, row * n + first, std::min(kSpanScores, n - first));
+      const std::vector<double> x(span.begin(), span.end());
+      const double largest = *std::max_element(x.begin(), x.end());
+      spans.push_back(largest);
+      spans.push_back(std::isinf(largest) ? 0.0 : std::exp(reference_log_sum_exp(x) - largest));
+    }
+  }
+  return spans;
 }
 
 inline const auto kDevices = ::testing::ValuesIn(test_devices());

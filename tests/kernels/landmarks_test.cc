@@ -115,10 +115,14 @@ std::vector<float> scores_of(Device& device, const Shape& s, const Quantized& me
   const auto count = static_cast<int64_t>(rows.size());
   const Array query = upload_activation(device, q, {count, s.kv_heads * s.group, s.head_dim});
   const Array scores = allocate(device, DType::f32, {count, s.kv_heads * s.group, all});
+  const Array spans =
+      allocate(device, DType::f32, {count, s.kv_heads * s.group, ceil_div(all, kSpanScores), 2});
   const Sequences sequences(device, rows, tokens);
   landmark_scores(device.compute(), {query.view, sequences.batch(), means.view, s.kv_heads, s.chunk, s.chunk,
-                                     0.25f, scores.view});
-  return download<float>(device, scores.view);
+                                     0.25f, scores.view, spans.view});
+  std::vector<float> found = download<float>(device, scores.view);
+  expect_near(download<float>(device, spans.view), reference_spans(found, all), kSpans);
+  return found;
 }
 
 TEST_P(Landmarks, ScoresAreQueriesAgainstTheMeansOfOpenChunksInAnyBatch) {
@@ -157,13 +161,17 @@ TEST_P(Landmarks, OutliersOfAHeadAreMaskedForItsQueryHeadsAlone) {
   copy(*device_, resident.host.outlier_chunks(0, 1), second.data(), 12);
   const Array scores = upload(*device_, std::vector<float>(2 * 4 * 8, 1.0f), {2, 4, 8});
   const Sequences sequences(*device_, {0, 1}, {40, 40});
-  mask_outliers(queue_, {sequences.batch(), resident.view, scores.view});
+  const Array spans = allocate(*device_, DType::f32, {2, 4, 1, 2});
+  mask_outliers(queue_, {sequences.batch(), resident.view, scores.view, spans.view});
   const std::vector<float> found = download<float>(*device_, scores.view);
   for (int64_t i = 0; i < 64; ++i) {
     const int64_t h = i / 8, c = i % 8;
     const bool masked = h < 2 ? c == 2 || c == 5 : h < 4 && c == 6;
     EXPECT_EQ(found[at(i)], masked ? kNone : 1.0f) << i;
   }
+  // The other sequence has none: its spans stay as they were.
+  expect_near(slice(download<float>(*device_, spans.view), 0, 8), slice(reference_spans(found, 8), 0, 8),
+              kSpans);
 }
 
 TEST_P(Landmarks, WrongShapesAreRefused) {
@@ -180,7 +188,7 @@ TEST_P(Landmarks, WrongShapesAreRefused) {
               scores = allocate(*device_, DType::f32, {1, 9, 20});
   const Sequences sequence(*device_, {0}, {80});
   EXPECT_THROW(
-      landmark_scores(queue_, {query.view, sequence.batch(), means.view, 2, 4, 4, 1.0f, scores.view}),
+      landmark_scores(queue_, {query.view, sequence.batch(), means.view, 2, 4, 4, 1.0f, scores.view, {}}),
       InvalidInput);
 }
 

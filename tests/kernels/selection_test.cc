@@ -130,10 +130,46 @@ std::vector<float> scores_for_choice(int64_t count, int64_t kind, int64_t n) {
   return scores;
 }
 
-// One sequence takes other kernels on a GPU than many.
+struct Chosen {
+  std::vector<float> lse;
+  std::vector<int32_t> entries;
+};
+
+Chosen choose_from(Device& device, const std::vector<float>& scores, const std::vector<int32_t>& limits,
+                   const std::array<int64_t, 3>& heads_kv_heads_n, int64_t room, bool with_spans) {
+  const auto [heads, kv_heads, n] = heads_kv_heads_n;
+  const auto sequences = static_cast<int64_t>(limits.size());
+  const Array from = upload(device, scores, {sequences, heads, n}),
+              most = upload(device, limits, {sequences});
+  const std::vector<double> exact = reference_spans(scores, n);
+  const Array spans = upload(device, std::vector<float>(exact.begin(), exact.end()),
+                             {sequences, heads, ceil_div(n, kSpanScores), 2});
+  const Array lse = allocate(device, DType::f32, {sequences, heads});
+  const Array chosen = allocate(device, DType::i32, {sequences, kv_heads, room});
+  choose_groups(device.compute(), {from.view, with_spans ? spans.view : TensorView(), most.view.as<int32_t>(),
+                                   lse.view, chosen.view});
+  return {download<float>(device, lse.view), download<int32_t>(device, chosen.view)};
+}
+
+// What a group's heads rank its entries by, in float32, as the ops do.
+std::vector<float> ranking_under(const std::vector<float>& scores, const std::vector<float>& lse,
+                                 int64_t group, int64_t n) {
+  std::vector<float> ranking(lse.size() / at(group) * at(n), kNone);
+  for (std::size_t h = 0; h < lse.size(); ++h) {
+    for (int64_t i = 0; i < n && lse[h] > kNone; ++i) {
+      float& best = ranking[h / at(group) * at(n) + at(i)];
+      best = std::max(best, scores[h * at(n) + at(i)] - lse[h]);
+    }
+  }
+  return ranking;
+}
+
+// Rows of up to 512 entries take other kernels on a GPU than longer ones, and so do many alike or many
+// wanted.
 TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
   for (const auto& [sequences, heads, kv_heads, n] : {std::array<int64_t, 4>{1, 8, 2, 6000},
                                                       {34, 8, 2, 6000},
+                                                      {2, 7, 1, 40'000},
                                                       {70, 5, 1, 2304},
                                                       {33, 8, 2, 515},
                                                       {3, 8, 2, 300},
@@ -141,23 +177,26 @@ TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
                                                       {2, 66, 2, 128}}) {
     for (const int64_t kind : {0, 1, 2, 3}) {
       const std::vector<float> scores = scores_for_choice(sequences * heads * n, kind, n);
+      std::vector<double> lses;
+      for (int64_t h = 0; h < sequences * heads; ++h) {
+        const std::vector<float> head = slice(scores, h * n, n);
+        lses.push_back(reference_log_sum_exp(std::vector<double>(head.begin(), head.end())));
+      }
       for (const int64_t room : {n / 50 + 1, n / 4, int64_t{64}}) {
         std::vector<int32_t> limits;
         for (int64_t b = 0; b < sequences; ++b)
           limits.push_back(static_cast<int32_t>(b == 2 ? 0 : room - b % 3));
-        const Array from = upload(*device_, scores, {sequences, heads, n}),
-                    most = upload(*device_, limits, {sequences});
-        const Array ranking = allocate(*device_, DType::f32, {sequences, kv_heads, n});
-        const Array chosen = allocate(*device_, DType::i32, {sequences, kv_heads, room});
-        choose_groups(queue_, {from.view, most.view.as<int32_t>(), ranking.view, chosen.view});
-        const std::vector<float> ranked = download<float>(*device_, ranking.view);
-        const std::vector<float> expected = ranking_of(*device_, scores, sequences, heads, kv_heads);
-        expect_near(ranked, std::vector<double>(expected.begin(), expected.end()), kLogSumExp.f32);
-        const std::vector<int32_t> found = download<int32_t>(*device_, chosen.view);
-        for (int64_t row = 0; row < sequences * kv_heads; ++row) {
-          const int64_t limit = std::max<int32_t>(0, limits[at(row / kv_heads)]);
-          ASSERT_EQ(slice(found, row * room, room), expected_choice(slice(ranked, row * n, n), limit, room))
-              << sequences << " sequences, " << n << " entries, kind " << kind << ", row " << row;
+        for (const bool with_spans : {false, true}) {
+          const Chosen found = choose_from(*device_, scores, limits, {heads, kv_heads, n}, room, with_spans);
+          expect_near(found.lse, lses, kLogSumExp.f32);
+          const std::vector<float> ranking = ranking_under(scores, found.lse, heads / kv_heads, n);
+          for (int64_t row = 0; row < sequences * kv_heads; ++row) {
+            const int64_t limit = std::max<int32_t>(0, limits[at(row / kv_heads)]);
+            ASSERT_EQ(slice(found.entries, row * room, room),
+                      expected_choice(slice(ranking, row * n, n), limit, room))
+                << sequences << " sequences, " << n << " entries, kind " << kind << ", row " << row
+                << (with_spans ? ", spans" : "");
+          }
         }
       }
     }
@@ -263,6 +302,9 @@ TEST_P(Selection, WrongShapesAreRefused) {
   EXPECT_THROW(rank_groups(queue_, {scores.view, wide.view}), InvalidInput);
   EXPECT_THROW(top_k(queue_, {ranking.view, nullptr, ids.view}), InvalidInput);
   EXPECT_THROW(top_k(queue_, {scores.view, nullptr, scores.view}), InvalidInput);
+  const Array lse = allocate(*device_, DType::f32, {1, 6}), few = allocate(*device_, DType::f32, {1, 6, 1});
+  EXPECT_THROW(choose_groups(queue_, {scores.view, {}, nullptr, few.view, ids.view}), InvalidInput);
+  EXPECT_THROW(choose_groups(queue_, {scores.view, few.view, nullptr, lse.view, ids.view}), InvalidInput);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, Selection, kDevices, name_of_device);

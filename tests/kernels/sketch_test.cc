@@ -191,10 +191,14 @@ std::vector<float> scores_of(Device& device, const Stored& stored, const std::ve
   const auto count = static_cast<int64_t>(rows.size());
   const Array query = upload_activation(device, q, {count, s.kv_heads * s.group, s.head_dim});
   const Array scores = allocate(device, DType::f32, {count, s.kv_heads * s.group, all});
+  const Array spans =
+      allocate(device, DType::f32, {count, s.kv_heads * s.group, ceil_div(all, kSpanScores), 2});
   const Sequences sequences(device, rows, tokens);
   sketch_scores(device.compute(), {query.view, sequences.batch(), stored.view, s.kv_heads, s.chunk, window,
-                                   0.125f, scores.view});
-  return download<float>(device, scores.view);
+                                   0.125f, scores.view, spans.view});
+  std::vector<float> found = download<float>(device, scores.view);
+  expect_near(download<float>(device, spans.view), reference_spans(found, all), kSpans);
+  return found;
 }
 
 void fill(Stored& stored, int64_t tokens) {

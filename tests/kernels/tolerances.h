@@ -34,6 +34,7 @@ inline constexpr OpTolerance kLogSumExp{{2e-5, 1e-6}, {2e-3, 1e-3}};  // always 
 inline constexpr OpTolerance kScores{{1e-5, 1e-5}, {5e-5, 2e-5}};     // float32 sums of products of up to 256
 inline constexpr OpTolerance kEstimates{{2e-5, 1e-5}, {5e-5, 2e-5}};  // integer sums times float32
 inline constexpr OpTolerance kMerge{{2e-5, 2e-5}, {2e-2, 1.6e-2}};    // two rounded parts
+inline constexpr Tolerance kSpans{1e-6, 2e-6};  // sums of up to 16 exponentials of a few ulp
 // On a GPU keys read from int8 are rounded to bfloat16: 256 products off by up to 2^-9 each.
 inline constexpr OpTolerance kLogSumExpInt8{{2e-5, 1e-6}, {8e-3, 2e-3}};
 // On a GPU bases, and factors that are not int8, are rounded to bfloat16: 128 products of about 3 by 0.2,

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/spans.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/twins.h"
 
@@ -97,6 +98,7 @@ void landmark_scores(Queue& queue, const LandmarkScoresParams& p) {
       }
     });
   });
+  sum_all_spans(queue, p.scores, p.spans);
 }
 
 void mask_outliers(Queue& queue, const MaskOutliersParams& p) {
@@ -108,7 +110,12 @@ void mask_outliers(Queue& queue, const MaskOutliersParams& p) {
     for (int64_t o = 0; o < p.resident.outliers[row]; ++o) {
       if (outliers[o] < 0 || outliers[o] >= all) continue;
       for (int64_t h = 0; h < group; ++h) {
-        p.scores.as<float>()[(b * heads + g * group + h) * all + outliers[o]] = kNone;
+        float* scores = p.scores.as<float>() + (b * heads + g * group + h) * all;
+        scores[outliers[o]] = kNone;
+        if (p.spans.empty()) continue;
+        const int64_t span = outliers[o] / kSpanScores, first = span * kSpanScores;
+        sum_span(scores + first, std::min(kSpanScores, all - first),
+                 p.spans.as<float>() + ((b * heads + g * group + h) * p.spans.shape[2] + span) * 2);
       }
     }
   });

@@ -1,10 +1,12 @@
-// Log-sum-exp of scores, chunk by chunk.
+// Log-sum-exp of scores, chunk by chunk, and spans of them.
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <utility>
 
 #include "kernels/cpu/lanes.h"
+#include "kernels/kernels.h"
 
 namespace shadowkv::cpu {
 
@@ -97,6 +99,24 @@ SHADOWKV_INLINE void chunk_log_sum_exp(float* scores, int64_t chunks, int64_t ch
   }
   log_each(sums, chunks);
   for (int64_t c = 0; c < chunks; ++c) out[c] += sums[c];
+}
+
+// One span as kernels.h says, of `count` <= kSpanScores scores.
+SHADOWKV_INLINE void sum_span(const float* scores, int64_t count, float* span) {
+  float shares[kSpanScores];
+  span[0] = max_of(scores, count);
+  span[1] = 0.0f;
+  if (span[0] == -std::numeric_limits<float>::infinity()) return;
+  for (int64_t i = 0; i < count; ++i) shares[i] = scores[i] - span[0];
+  span[1] = exp_sum(shares, count);
+}
+
+// All spans of a row of n scores.
+SHADOWKV_INLINE void sum_spans(const float* scores, int64_t n, float* spans) {
+  for (int64_t first = 0; first < n; first += kSpanScores) {
+    const int64_t count = n - first < kSpanScores ? n - first : kSpanScores;
+    sum_span(scores + first, count, spans + first / kSpanScores * 2);
+  }
 }
 
 }  // namespace shadowkv::cpu

@@ -21,15 +21,26 @@ SHADOWKV_INLINE float log_sum_exp(const float* scores, int64_t n, float* scratch
   return largest + std::log(exp_sum(scratch, n));
 }
 
-SHADOWKV_INLINE void rank_group(const float* scores, int64_t group, int64_t n, float* scratch,
+// The same from the scores' spans.
+float log_sum_exp_of_spans(const float* spans, int64_t count) {
+  float largest = kNone, sum = 0.0f;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, spans[2 * i]);
+  if (largest == kNone) return kNone;
+  for (int64_t i = 0; i < count; ++i) {
+    if (spans[2 * i] > kNone) sum += spans[2 * i + 1] * std::exp(spans[2 * i] - largest);
+  }
+  return largest + std::log(sum);
+}
+
+// lses: of the group's heads.
+SHADOWKV_INLINE void rank_group(const float* scores, const float* lses, int64_t group, int64_t n,
                                 float* ranking) {
   for (int64_t i = 0; i < n; ++i) ranking[i] = kNone;
   for (int64_t h = 0; h < group; ++h) {
     const float* head = scores + h * n;
-    const float lse = log_sum_exp(head, n, scratch);
-    if (lse == kNone) continue;
+    if (lses[h] == kNone) continue;
     for (int64_t i = 0; i < n; ++i) {
-      const float share = head[i] - lse;
+      const float share = head[i] - lses[h];
       ranking[i] = share > ranking[i] ? share : ranking[i];
     }
   }
@@ -136,10 +147,12 @@ SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b,
 void rank_groups(Queue& queue, const RankGroupsParams& p) {
   const int64_t kv_heads = p.ranking.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2];
   for_pieces(queue, p.scores.shape[0] * kv_heads, group * n, [&](int64_t i) {
-    std::vector<float> scratch(static_cast<std::size_t>(n));
+    std::vector<float> scratch(static_cast<std::size_t>(n + group));
     run_best([&]() SHADOWKV_LAMBDA_INLINE {
-      rank_group(p.scores.as<float>() + i * group * n, group, n, scratch.data(),
-                 p.ranking.as<float>() + i * n);
+      const float* scores = p.scores.as<float>() + i * group * n;
+      float* lses = scratch.data() + n;
+      for (int64_t h = 0; h < group; ++h) lses[h] = log_sum_exp(scores + h * n, n, scratch.data());
+      rank_group(scores, lses, group, n, p.ranking.as<float>() + i * n);
     });
   });
 }
@@ -152,8 +165,23 @@ void top_k(Queue& queue, const TopKParams& p) {
 }
 
 void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
-  cpu::rank_groups(queue, {.scores = p.scores, .ranking = p.ranking});
-  cpu::top_k(queue, {.ranking = p.ranking, .limits = p.limits, .chosen = p.chosen});
+  const int64_t kv_heads = p.chosen.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2],
+                room = p.chosen.shape[2];
+  for_pieces(queue, p.scores.shape[0] * kv_heads, (group + 3) * n + 2000, [&](int64_t i) {
+    std::vector<float> ranking(static_cast<std::size_t>(n));
+    const float* scores = p.scores.as<float>() + i * group * n;
+    float* lses = p.lse.as<float>() + i * group;
+    run_best([&]() SHADOWKV_LAMBDA_INLINE {
+      for (int64_t h = 0; h < group; ++h) {
+        lses[h] = p.spans.empty()
+                      ? log_sum_exp(scores + h * n, n, ranking.data())
+                      : log_sum_exp_of_spans(p.spans.as<float>() + (i * group + h) * p.spans.shape[2] * 2,
+                                             p.spans.shape[2]);
+      }
+      rank_group(scores, lses, group, n, ranking.data());
+    });
+    choose(ranking.data(), n, p.limits[i / kv_heads], p.chosen.as<int32_t>() + i * room, room);
+  });
 }
 
 void candidate_scores(Queue& queue, const CandidateScoresParams& p) {

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/scores.h"
+#include "kernels/cpu/spans.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/sketch_math.h"
 #include "kernels/twins.h"
@@ -376,6 +377,7 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
     const int64_t last = std::min(sealed, (i % pieces + 1) * piece_chunks);
     if (first < last) score_chunks(p, queries.data(), b, g, first, last);
   });
+  sum_all_spans(queue, p.scores, p.spans);
 }
 
 }  // namespace shadowkv::cpu

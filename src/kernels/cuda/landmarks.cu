@@ -3,6 +3,7 @@
 #include <cfloat>
 
 #include "kernels/cuda/query_tile.cuh"
+#include "kernels/cuda/selection.cuh"
 #include "kernels/cuda/tile_stream.cuh"
 #include "kernels/quantize_math.h"
 
@@ -138,6 +139,7 @@ struct ScoreParams {
   float scale;
   float* scores;  // [B, H, C]
   int64_t chunks;
+  float2* spans;        // [B, H, spans_of(C)], or null
   uint32_t grid_tiles;  // of a block of threads, where scored by tiles
 
   __device__ int64_t sealed(int64_t b) const {
@@ -300,6 +302,19 @@ SHADOWKV_HD inline uint32_t tiles_of(uint32_t chunks, uint32_t block_chunks) {
          ceil_div<uint32_t>(rest, kTileChunks);
 }
 
+// Writes span i of the query heads [head, head + heads) from the scores of a tile, which is one.
+__device__ void write_spans(const ScoreParams& p, int64_t head, int heads, const float (&scores)[4],
+                            uint32_t i) {
+  static_assert(kTileChunks == kSpan);
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    const float2 span = span_of_lanes<4, kWarp>(scores[j], scores[2 + j]);
+    const int h = 2 * (lane % 4) + j;
+    if (lane < 4 && h < heads) p.spans[(head + h) * ceil_div<int64_t>(p.chunks, kSpan) + i] = span;
+  }
+}
+
 // Grid: stretches of grid_tiles tiles, groups of 8 query heads of every KV head, sequences; the warps of a
 // block take turns.
 template <typename Stored, int kDim, bool kCut>
@@ -350,9 +365,13 @@ __global__ void __launch_bounds__(kTileWarps* kWarp) score_tiles_kernel(ScorePar
       const bool closed = chunk == 0 || chunk >= sealed;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        if (2 * t + j < heads && chunk < beyond)
-          scores[j * p.chunks + chunk] = closed ? kMinusInfinity : products[2 * half + j];
+        float& score = products[2 * half + j];
+        if (closed) score = kMinusInfinity;
+        if (2 * t + j < heads && chunk < beyond) scores[j * p.chunks + chunk] = score;
       }
+    }
+    if constexpr (!kCut) {
+      if (p.spans != nullptr) write_spans(p, head, heads, products, i);
     }
   }
 }
@@ -378,15 +397,32 @@ __global__ void __launch_bounds__(kWarps* kWarp) score_plainly_kernel(ScoreParam
   }
 }
 
-// One block a sequence and KV head.
+// The span that holds entry i of a row.
+__device__ float2 span_around(const float* scores, int64_t chunks, int64_t i) {
+  const int64_t first = i / kSpan * kSpan;
+  RunningSum span;
+  for (int64_t j = first; j < first + kSpan && j < chunks; ++j) span.add(scores[j]);
+  return make_float2(span.largest, span.sum);
+}
+
+// One block a sequence and KV head. Outliers of one span write the same span, once all are masked. spans: may
+// be null.
 __global__ void mask_outliers_kernel(DecodeBatch batch, ResidentView resident, float* scores, int64_t group,
-                                     int64_t chunks) {
+                                     int64_t chunks, float2* spans) {
   const int64_t b = blockIdx.x / resident.kv_heads, g = blockIdx.x % resident.kv_heads, row = batch.rows[b];
   const int32_t* outliers = resident.outlier_chunks(row, g);
   const int64_t count = resident.outliers[row];
   for (int64_t i = threadIdx.x; i < count * group; i += blockDim.x) {
     const int64_t chunk = outliers[i / group], head = blockIdx.x * group + i % group;
     if (chunk >= 0 && chunk < chunks) scores[head * chunks + chunk] = kMinusInfinity;
+  }
+  if (spans == nullptr) return;
+  __syncthreads();
+  const int64_t each = ceil_div<int64_t>(chunks, kSpan);
+  for (int64_t i = threadIdx.x; i < count * group; i += blockDim.x) {
+    const int64_t chunk = outliers[i / group], head = blockIdx.x * group + i % group;
+    if (chunk >= 0 && chunk < chunks)
+      spans[head * each + chunk / kSpan] = span_around(scores + head * chunks, chunks, chunk);
   }
 }
 
@@ -409,6 +445,11 @@ bool is_aligned(const PagedView& view, int64_t row_bytes) {
   return view.offset % 16 == 0 && view.head_offset % 16 == 0 && view.token_bytes == row_bytes;
 }
 
+// Whether tiles are spans, which score_tiles_kernel then writes.
+bool tiles_are_spans(const ScoreParams& p) {
+  return p.means.data.block_tokens % kTileChunks == 0;
+}
+
 // False where rows do not lie as tiles need them: together, in 16-byte units, and codes in blocks of whole
 // tiles.
 bool score_tiles(Queue& queue, const ScoreParams& p, const char* op) {
@@ -424,7 +465,7 @@ bool score_tiles(Queue& queue, const ScoreParams& p, const char* op) {
     constexpr int kDim = decltype(dim)::value;
     if (codes) {
       launch_tiles<int8_t, kDim, false>(queue, p, op);
-    } else if (data.block_tokens % kTileChunks == 0) {
+    } else if (tiles_are_spans(p)) {
       launch_tiles<Bf16, kDim, false>(queue, p, op);
     } else {
       launch_tiles<Bf16, kDim, true>(queue, p, op);
@@ -478,20 +519,25 @@ void landmark_scores(Queue& queue, const LandmarkScoresParams& p) {
                            p.local_window,
                            p.scale,
                            device_ptr<float>(p.scores),
-                           chunks};
-  if (!score_tiles(queue, params, kOp)) {
+                           chunks,
+                           p.spans.empty() ? nullptr : device_ptr<float2>(p.spans)};
+  const bool by_tiles = score_tiles(queue, params, kOp);
+  if (!by_tiles) {
     const dim3 grid(grid_x(ceil_div<int64_t>(chunks, kWarps), kOp), grid_yz(p.kv_heads, kOp),
                     grid_yz(p.batch.size, kOp));
     score_plainly_kernel<<<grid, kWarps * kWarp, 0, stream_of(queue)>>>(params);
   }
   check_launch(kOp);
+  if (params.spans != nullptr && !(by_tiles && tiles_are_spans(params)))
+    sum_spans(queue, p.scores, params.spans, kOp);
 }
 
 void mask_outliers(Queue& queue, const MaskOutliersParams& p) {
   constexpr const char* kOp = "mask_outliers";
   const int64_t kv_heads = p.resident.kv_heads;
   mask_outliers_kernel<<<grid_x(p.batch.size * kv_heads, kOp), 256, 0, stream_of(queue)>>>(
-      p.batch, p.resident, device_ptr<float>(p.scores), p.scores.shape[1] / kv_heads, p.scores.shape[2]);
+      p.batch, p.resident, device_ptr<float>(p.scores), p.scores.shape[1] / kv_heads, p.scores.shape[2],
+      p.spans.empty() ? nullptr : device_ptr<float2>(p.spans));
   check_launch(kOp);
 }
 

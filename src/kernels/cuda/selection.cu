@@ -123,6 +123,35 @@ __global__ void __launch_bounds__(kRankThreads) rank_parts_kernel(RankParams p) 
   rank_entries(p, lses, row, first, end);
 }
 
+// ---- spans ------------------------------------------------------------------------------------------------
+
+constexpr int kSpanThreads = 256;
+constexpr int kSpanLanes = 4;  // of a span, kSpan / kSpanLanes scores each
+
+// kSpanLanes lanes a span, spans of a row one after the other.
+__global__ void __launch_bounds__(kSpanThreads)
+    sum_spans_kernel(const float* scores, int64_t n, int64_t spans, int64_t all, float2* out) {
+  static_assert(kSpan == 4 * kSpanLanes);
+  const int64_t span = (blockIdx.x * int64_t{kSpanThreads} + threadIdx.x) / kSpanLanes;
+  const int64_t row = span / spans, first = span % spans * kSpan + threadIdx.x % kSpanLanes * 4;
+  float4 x = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+  const float* from = scores + row * n + first;
+  if (span < all && n % 4 == 0) {
+    if (first < n) x = *reinterpret_cast<const float4*>(from);
+  } else if (span < all) {
+    if (first < n) x.x = from[0];
+    if (first + 1 < n) x.y = from[1];
+    if (first + 2 < n) x.z = from[2];
+    if (first + 3 < n) x.w = from[3];
+  }
+  RunningSum own;
+  own.add(x);
+  const float largest = warp_reduce<kSpanLanes>(own.largest, Max());
+  const float share = own.largest == kMinusInfinity ? 0.0f : own.sum * expf(own.largest - largest);
+  const float sum = warp_reduce<kSpanLanes>(share, Sum());
+  if (span < all && threadIdx.x % kSpanLanes == 0) out[span] = make_float2(largest, sum);
+}
+
 // ---- top-k ------------------------------------------------------------------------------------------------
 
 // Rows of up to kFewEntries: every thread counts how many entries come before its own.
@@ -408,6 +437,15 @@ void score_candidates(Queue& queue, CandidateParams p, int64_t kv_heads, const c
 }
 
 }  // namespace
+
+void sum_spans(Queue& queue, const TensorView& scores, float2* spans, const char* op) {
+  const int64_t n = scores.shape[2], each = spans_of(n), all = scores.shape[0] * scores.shape[1] * each;
+  if (all == 0) return;
+  const unsigned blocks = grid_x(ceil_div<int64_t>(all * kSpanLanes, kSpanThreads), op);
+  sum_spans_kernel<<<blocks, kSpanThreads, 0, stream_of(queue)>>>(device_ptr<float>(scores), n, each, all,
+                                                                  spans);
+  check_launch(op);
+}
 
 void rank_groups(Queue& queue, const RankGroupsParams& p) {
   constexpr const char* kOp = "rank_groups";

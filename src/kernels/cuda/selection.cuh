@@ -1,5 +1,5 @@
-// Pieces of selection that several kernels share: running log-sum-exps, the order of floats, and an exact
-// radix selection by one block.
+// Pieces of selection that several kernels share: running log-sum-exps, spans of scores, the order of floats,
+// and an exact radix selection by one block.
 #pragma once
 
 #include "kernels/cuda/common.cuh"
@@ -46,6 +46,31 @@ __device__ inline float log_sum_exp(const RunningSum& all) {
 __device__ inline void raise(float& best, float score, float lse) {
   const float share = score - lse;
   best = share > best ? share : best;
+}
+
+// ---- spans ------------------------------------------------------------------------------------------------
+
+inline constexpr int kSpan = static_cast<int>(kSpanScores);
+
+inline int64_t spans_of(int64_t scores) {
+  return ceil_div<int64_t>(scores, kSpanScores);
+}
+
+// Fills `spans` [B, H, spans_of(n), 2] from scores [B, H, n]. Bound: bytes of the scores.
+void sum_spans(Queue& queue, const TensorView& scores, float2* spans, const char* op);
+
+// One span (largest, sum) of the scores that the lanes kStep, 2 kStep, .. below kEnd apart hold, two each;
+// all of them get it.
+template <int kStep, int kEnd>
+__device__ inline float2 span_of_lanes(float a, float b) {
+  float most = fmaxf(a, b);
+#pragma unroll
+  for (int step = kStep; step < kEnd; step *= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, step));
+  const float base = most == kMinusInfinity ? 0.0f : -most * kLog2e;
+  float sum = fast_exp2(fmaf(a, kLog2e, base)) + fast_exp2(fmaf(b, kLog2e, base));
+#pragma unroll
+  for (int step = kStep; step < kEnd; step *= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+  return make_float2(most, sum);
 }
 
 // ---- order ------------------------------------------------------------------------------------------------

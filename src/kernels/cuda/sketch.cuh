@@ -73,7 +73,7 @@ __device__ inline void turn_sketch(float (&x)[kNumbers], int head_dim) {
 #pragma unroll
     for (int j = 0; j < kNumbers; ++j) {
       const float other = __shfl_xor_sync(kAllLanes, x[j], half);
-      if (half < size[j]) x[j] = (lane & half) == 0 ? x[j] + other : other - x[j];
+      if (half < size[j]) x[j] = fmaf(x[j], (lane & half) == 0 ? 1.0f : -1.0f, other);  // exactly
     }
   }
 #pragma unroll

@@ -2,6 +2,7 @@
 // takes token m of all 16 rows against the bit planes of four query heads, six columns a head, so ordered
 // that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows for one head,
 // and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and scales.
+#include "kernels/cuda/selection.cuh"
 #include "kernels/cuda/sketch.cuh"
 #include "kernels/cuda/tile_stream.cuh"
 
@@ -29,6 +30,7 @@ struct ScoreParams {
   float scale;
   float* scores;  // [B, H, C]
   int64_t chunks;
+  float2* spans;           // [B, H, spans_of(C)], or null
   uint32_t block_tiles;    // of a block of words, and of scales
   uint32_t segment_tiles;  // of a segment
   uint32_t grid_tiles;     // of a block of threads
@@ -111,7 +113,7 @@ __device__ float multiply_centre(const ScoreParams& p, const float (&y)[kNumbers
 constexpr int kTileWarps = 4;
 // Blocks of a multiprocessor, as many as the registers and the shared memory of kPlanes steps allow.
 template <int kPlanes>
-constexpr int kTileBlocks = kPlanes == 1   ? 6
+constexpr int kTileBlocks = kPlanes == 1   ? 7
                             : kPlanes == 2 ? 4
                                            : 2;
 
@@ -222,23 +224,48 @@ __device__ void reduce_row(const float (&products)[kRowTokens], const HeadFactor
   }
 }
 
-// Scores of the chunks of rows g and g + 8 of a tile; closed ones become -infinity.
+// Whether a tile is a whole number of spans, which score_tiles_kernel then writes.
+template <int kChunk>
+constexpr bool kWritesSpans = kTileTokens % (kChunk * kSpan) == 0;
+
+// Writes the spans of a tile from the scores of a lane's two rows. token: the tile's first; spans: of chunk
+// 0.
+template <int kChunk, int kEach>
+__device__ void write_spans(const float (&rows)[2][kEach], uint32_t token, uint32_t chunks, float2* spans) {
+  constexpr int kCount = kTileTokens / (kChunk * kSpan);
+  static_assert(kCount == kEach);  // a span is both rows of all lanes, or one row
+  const uint32_t first = token / (kChunk * kSpan);
+#pragma unroll
+  for (uint32_t i = 0; i < kCount; ++i) {
+    const float2 span = kCount == 1 ? span_of_lanes<4, kWarp>(rows[0][0], rows[1][0])
+                                    : span_of_lanes<4, kWarp>(rows[i][0], rows[i][kEach - 1]);
+    if (threadIdx.x % kWarp < 4 && (first + i) * kSpan < chunks) spans[first + i] = span;
+  }
+}
+
+// Scores of the chunks of rows g and g + 8 of a tile, and spans of them unless `spans`, of chunk 0, is null;
+// closed ones become -infinity.
 template <int kChunk>
 __device__ void write_tile(const float (&products)[2][kRowTokens], const HeadFactors& head, uint32_t token,
-                           uint32_t sealed, uint32_t chunks, float* scores) {
+                           uint32_t sealed, uint32_t chunks, float* scores, float2* spans) {
   constexpr int kEach = kChunk < kRowTokens ? kRowTokens / kChunk : 1;  // chunks of a row
   const uint32_t g = threadIdx.x % kWarp / 4;
+  float rows[2][kEach];
 #pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
-    float row[kEach];
+    float(&row)[kEach] = rows[half];
     reduce_row<kChunk>(products[half], head, row);
     if (kChunk > kRowTokens && g % 2 != 0) continue;
     const uint32_t first = (token + (g + 8 * half) * kRowTokens) / kChunk;
 #pragma unroll
     for (uint32_t c = 0; c < kEach; ++c) {
       const uint32_t chunk = first + c;
-      if (chunk < chunks) scores[chunk] = chunk >= 1 && chunk < sealed ? row[c] : kMinusInfinity;
+      if (chunk < 1 || chunk >= sealed) row[c] = kMinusInfinity;
+      if (chunk < chunks) scores[chunk] = row[c];
     }
+  }
+  if constexpr (kWritesSpans<kChunk>) {
+    if (spans != nullptr) write_spans<kChunk>(rows, token, chunks, spans);
   }
 }
 
@@ -250,6 +277,12 @@ __device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t tok
       const int64_t chunk = token / kChunk + i;
       if (chunk < p.chunks) p.scores[(first_head + h) * p.chunks + chunk] = kMinusInfinity;
     }
+    if constexpr (kWritesSpans<kChunk>) {
+      const int64_t spans = ceil_div<int64_t>(p.chunks, kSpan),
+                    span = token / (kChunk * kSpan) + threadIdx.x % kWarp;
+      const bool own = p.spans != nullptr && threadIdx.x % kWarp < kTileTokens / (kChunk * kSpan);
+      if (own && span < spans) p.spans[(first_head + h) * spans + span] = make_float2(kMinusInfinity, 0.0f);
+    }
   }
 }
 
@@ -259,14 +292,14 @@ template <int kSteps>
 struct BlockQueries {
   uint32_t* operands;  // [quads][kSteps][kQuadColumns][lanes] words of bit planes as the products take them
   HeadFactors* heads;  // [quads * kQuadHeads], `base` not set
-  float* bases;        // [kTileWarps][quads * kQuadHeads] of the segment that each warp is in
+  float* bases;  // [segments][quads * kQuadHeads] q . centre of each segment that the block walks through
   int quads;
 
   static constexpr int kNumbers = 4 * kSteps;  // of a lane
 
-  __host__ __device__ static int64_t bytes(int quads) {
+  __host__ __device__ static int64_t bytes(int quads, int64_t segments) {
     return quads *
-           (kSteps * kQuadColumns * kWarp * 4 + kQuadHeads * (int64_t{sizeof(HeadFactors)} + kTileWarps * 4));
+           (kSteps * kQuadColumns * kWarp * 4 + kQuadHeads * (int64_t{sizeof(HeadFactors)} + segments * 4));
   }
   __device__ BlockQueries(std::byte* shared, int quad_count)
       : operands(reinterpret_cast<uint32_t*>(shared)),
@@ -274,15 +307,25 @@ struct BlockQueries {
         bases(reinterpret_cast<float*>(heads + quad_count * kQuadHeads)),
         quads(quad_count) {}
 
-  // Turns and rounds all heads; the block must meet before it reads them.
-  __device__ void round(const ScoreParams& p, int64_t first_head) const {
-    static_assert(kTileWarps == kQuadHeads);
-    for (int quad = 0; quad < quads; ++quad) {
-      const int h = quad * kQuadHeads + static_cast<int>(threadIdx.x / kWarp);
+  // Turns and rounds all heads and multiplies them with the centres of segments [first, last]; the block must
+  // meet before it reads them. One warp a head.
+  __device__ void prepare(const ScoreParams& p, int64_t first_head, int64_t row, uint32_t first,
+                          uint32_t last) const {
+    static_assert(kTileWarps % kQuadHeads == 0);
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+#pragma unroll 1
+    for (int quad = warp / kQuadHeads; quad < quads; quad += kTileWarps / kQuadHeads) {
+      const int h = quad * kQuadHeads + warp % kQuadHeads;
       float y[kNumbers];
       read_query(p, first_head + h, h < p.group, y);
+#pragma unroll 1
+      for (uint32_t segment = first; segment <= last; ++segment) {
+        float centre[kNumbers];
+        read_centre(p, row, blockIdx.y, segment, centre);
+        bases[(segment - first) * quads * kQuadHeads + h] = multiply_centre(p, y, centre);
+      }
       uint32_t* own = operands + quad * kSteps * kQuadColumns * kWarp;
-      const int column = h % kQuadHeads * 2, lane = threadIdx.x % kWarp;
+      const int column = h % kQuadHeads * 2;
       const RoundedQuery rounded =
           round_query(p, kWarp * kNumbers, y, [&](int bit, int word, uint32_t plane) {
             own[(word / 4 * kQuadColumns + bit / 2) * kWarp + (column + bit % 2) * 4 + word % 4] = plane;
@@ -294,19 +337,6 @@ struct BlockQueries {
       }
     }
   }
-  // Multiplies all heads with the centre of the segment that this warp is in.
-  __device__ void multiply(const ScoreParams& p, int64_t first_head, const float (&centre)[kNumbers]) const {
-    float* own = bases + threadIdx.x / kWarp * quads * kQuadHeads;
-    for (int first = 0; first < quads * kQuadHeads; first += kQuadHeads) {
-#pragma unroll
-      for (int h = first; h < first + kQuadHeads; ++h) {
-        float y[kNumbers];
-        read_query(p, first_head + h, h < p.group, y);
-        own[h] = multiply_centre(p, y, centre);
-      }
-    }
-    __syncwarp();
-  }
 };
 
 // What scoring needs of head t of four, as a lane holds it.
@@ -315,16 +345,20 @@ struct QuadQuery {
   uint32_t planes[kSteps][kQuadColumns];
   HeadFactors factors;
   float* scores;    // of chunk 0
+  float2* spans;    // likewise, or null
   uint32_t chunks;  // that have a score: none where there is no such head
 
-  __device__ void load(const ScoreParams& p, const BlockQueries<kSteps>& block, int quad,
+  // segment: counted from the block's first.
+  __device__ void load(const ScoreParams& p, const BlockQueries<kSteps>& block, int quad, uint32_t segment,
                        int64_t first_head) {
     const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
     const bool held = h < p.group;
     chunks = held ? static_cast<uint32_t>(p.chunks) : 0;
-    scores = p.scores + (first_head + (held ? h : 0)) * p.chunks;
+    const int64_t head = first_head + (held ? h : 0);
+    scores = p.scores + head * p.chunks;
+    spans = p.spans == nullptr ? nullptr : p.spans + head * ceil_div<int64_t>(p.chunks, kSpan);
     factors = block.heads[h];
-    factors.base = block.bases[threadIdx.x / kWarp * block.quads * kQuadHeads + h];
+    factors.base = block.bases[segment * block.quads * kQuadHeads + h];
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
@@ -345,39 +379,35 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>
   const uint32_t warp = threadIdx.x / kWarp;
   const uint32_t sealed = static_cast<uint32_t>(p.sealed(b, kChunk)), all = static_cast<uint32_t>(p.chunks);
   const uint32_t open = sealed > 1 ? ceil_div<uint32_t>(sealed * kChunk, kTileTokens) : 0;  // tiles
-  const uint32_t first = blockIdx.x * p.grid_tiles + warp;
-  const uint32_t end = min((blockIdx.x + 1) * p.grid_tiles, ceil_div<uint32_t>(all * kChunk, kTileTokens));
+  const uint32_t start = blockIdx.x * p.grid_tiles, first = start + warp;
+  const uint32_t end = min(start + p.grid_tiles, ceil_div<uint32_t>(all * kChunk, kTileTokens));
   const TileWalk walk{row, blockIdx.y, first, min(end, open), kTileWarps, p.block_tiles};
   Stream stream;
   const std::byte* ring = shared + warp * Stream::kRingBytes;
   stream.start(p.sketch.words, p.sketch.scales, walk, shared + warp * Stream::kRingBytes);
-  float centre[4 * kSteps];
-  if (first < walk.end) read_centre(p, row, blockIdx.y, first / p.segment_tiles, centre);
   const BlockQueries<kSteps> queries(shared + kTileWarps * Stream::kRingBytes,
                                      (p.group + kQuadHeads - 1) / kQuadHeads);
-  queries.round(p, first_head);
-  if (first < walk.end) queries.multiply(p, first_head, centre);
+  const uint32_t first_segment = start / p.segment_tiles;
+  if (start < walk.end) queries.prepare(p, first_head, row, first_segment, (walk.end - 1) / p.segment_tiles);
   __syncthreads();
   QuadQuery<kSteps> query;
 #pragma unroll 1
   for (uint32_t i = first; i < walk.end;) {
-    const uint32_t turn = min(walk.end, (i / p.segment_tiles + 1) * p.segment_tiles);
-    query.load(p, queries, 0, first_head);
+    const uint32_t segment = i / p.segment_tiles, turn = min(walk.end, (segment + 1) * p.segment_tiles);
+    query.load(p, queries, 0, segment - first_segment, first_head);
 #pragma unroll 1
     for (; i < turn; i += kTileWarps) {
       const std::byte* tile = ring + stream.take();
 #pragma unroll 1
       for (int quad = 0; quad < queries.quads; ++quad) {
-        if (queries.quads > 1) query.load(p, queries, quad, first_head);
+        if (queries.quads > 1) query.load(p, queries, quad, segment - first_segment, first_head);
         float products[2][kRowTokens];
         multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
-        write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores);
+        write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores,
+                           query.spans);
       }
       stream.release(p.sketch.words, p.sketch.scales, walk);
     }
-    if (i >= walk.end) break;
-    read_centre(p, row, blockIdx.y, i / p.segment_tiles, centre);
-    queries.multiply(p, first_head, centre);
   }
 #pragma unroll 1
   for (uint32_t i = first; i < end; i += kTileWarps) {
@@ -496,12 +526,16 @@ template <int kSteps, int kBits>
 void score_tiles(Queue& queue, ScoreParams p, const char* op) {
   constexpr int kPlanes = kSteps * kBits;
   const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
-  const WalkPlan plan = plan_walks(tiles, p.kv_heads * p.batch.size,
-                                   kTileBlocks<kPlanes> * device_of(queue).multiprocessors(), kTileWarps);
+  constexpr int64_t kSegments = 64;  // whose bases a block has room for
+  const int64_t most = round_up<int64_t>((kSegments - 2) * p.segment_tiles, kTileWarps);
+  const WalkPlan plan =
+      plan_walks(tiles, p.kv_heads * p.batch.size, kTileBlocks<kPlanes> * device_of(queue).multiprocessors(),
+                 kTileWarps, most);
   p.grid_tiles = static_cast<uint32_t>(plan.tiles);
   const dim3 grid(grid_x(plan.blocks, op), grid_yz(p.kv_heads, op), grid_yz(p.batch.size, op));
+  const int64_t segments = ceil_div<int64_t>(plan.tiles - 1, p.segment_tiles) + 1;
   const int64_t shared = kTileWarps * SketchStream<kPlanes>::kRingBytes +
-                         BlockQueries<kSteps>::bytes((p.group + kQuadHeads - 1) / kQuadHeads);
+                         BlockQueries<kSteps>::bytes((p.group + kQuadHeads - 1) / kQuadHeads, segments);
   const auto launch = [&](auto* kernel) {
     allow_shared(kernel, shared, op);
     kernel<<<grid, kTileWarps * kWarp, shared, stream_of(queue)>>>(p);
@@ -557,10 +591,12 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                            p.scale,
                            device_ptr<float>(p.scores),
                            p.scores.shape[2],
+                           p.spans.empty() ? nullptr : device_ptr<float2>(p.spans),
                            tiles_of(p.sketch.words),
                            tiles_of(p.sketch.centre),
                            0};
-  if (!scores_by_tiles(params)) {
+  const bool by_tiles = scores_by_tiles(params);
+  if (!by_tiles) {
     score_any(queue, params, kOp);
   } else if (head_dim == 128) {
     p.sketch.bits == 1 ? score_tiles<1, 1>(queue, params, kOp) : score_tiles<1, 2>(queue, params, kOp);
@@ -568,6 +604,8 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
     p.sketch.bits == 1 ? score_tiles<2, 1>(queue, params, kOp) : score_tiles<2, 2>(queue, params, kOp);
   }
   check_launch(kOp);
+  const bool has_spans = by_tiles && kTileTokens % (p.chunk * kSpanScores) == 0;
+  if (params.spans != nullptr && !has_spans) sum_spans(queue, p.scores, params.spans, kOp);
 }
 
 }  // namespace shadowkv::cuda

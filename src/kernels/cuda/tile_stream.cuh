@@ -124,17 +124,20 @@ class TileStream {
 
 // A launch whose blocks of threads walk over `tiles` tiles each, `blocks` of them for every one of `walks`
 // rows of all tiles. A few for every block that the device holds at once: those that end early leave nothing
-// idle, and what comes before a block's first tile still happens seldom.
+// idle, and what comes before a block's first tile still happens seldom. most: tiles that a block may walk
+// over, a multiple of `warps`.
 struct WalkPlan {
   int64_t tiles;
   int64_t blocks;
 };
-inline WalkPlan plan_walks(int64_t tiles, int64_t walks, int64_t at_once, int64_t warps) {
+inline WalkPlan plan_walks(int64_t tiles, int64_t walks, int64_t at_once, int64_t warps,
+                           int64_t most = int64_t{1} << 31) {
   constexpr int64_t kWaves = 5;  // blocks for every one at once
   constexpr int64_t kLeast = 3;  // tiles of a warp
   const int64_t parts = ceil_div(kWaves * at_once, walks), part = ceil_div(tiles, parts);
   const int64_t each = round_up(part > kLeast * warps ? part : kLeast * warps, warps);
-  return {each, ceil_div(tiles, each)};
+  const int64_t taken = each < most ? each : most;
+  return {taken, ceil_div(tiles, taken)};
 }
 
 }  // namespace shadowkv::cuda
