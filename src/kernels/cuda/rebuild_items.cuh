@@ -19,8 +19,9 @@ template <int kDim>
 struct Shape {
   static constexpr int kTiles = kDim / 8;  // of 8 columns
   static constexpr int kHalf = kDim / 2;
-  static constexpr int kStride = round_up(kDim, 64);  // numbers between rows of the basis
-  static constexpr int kKeyStride = kDim + 8;         // float32 numbers between keys that turn in memory
+  static constexpr int kStride = kDim + 8;                    // numbers between rows of the basis
+  static constexpr int kRowThreads = round_up(kDim, 64) / 8;  // that load one, a power of two
+  static constexpr int kKeyStride = kDim + 8;  // float32 numbers between keys that turn in memory
 };
 
 // How a key's pairs are turned.
@@ -47,7 +48,7 @@ struct Divider {
 // Where things lie in shared memory, in bytes.
 struct SharedPlan {
   int queries;      // uint2 [head_dim / 16, lanes]: up to 8 query heads as an operand
-  int basis;        // bfloat16 [panel, stride], eights of a row swapped about (swizzle())
+  int basis;        // bfloat16 [panel, stride], rows in the order of place_of()
   int factors;      // int8 or bfloat16 [warps, 16, factor_stride bytes]
   int keys;         // float32 [warps, 16, head_dim + 8], for turning in memory
   int mean;         // float32 [head_dim]
@@ -66,6 +67,14 @@ struct TileScores {
   int group = 0;            // query heads of a KV head, at most kTileQueries
   int blocks = 0;           // of a KV head, for candidates that are not missing
   SlotView slots;           // that hold those
+};
+
+struct Candidate {
+  int chunk;  // -1: none
+  int slot;   // -1: none
+
+  // The chunk if it is to be rebuilt, else -1.
+  __device__ int missing() const { return slot < 0 ? chunk : -1; }
 };
 
 struct RebuildParams {
@@ -102,11 +111,11 @@ struct RebuildParams {
     const int segment = by_segment(position);
     return segment < segments ? segment : segments - 1;
   }
-  // The chunk of candidate i if it is to be rebuilt, else -1.
-  __device__ int missing_chunk(int64_t bg, int i) const {
-    const int chunk = chunks[bg * candidates + i];
-    const int slot = slots == nullptr ? -1 : slots[bg * candidates + i];
-    return slot < 0 ? chunk : -1;
+  // Candidate i, on its way when this returns; none past the last.
+  __device__ Candidate candidate(int64_t bg, int i) const {
+    const int64_t at = bg * candidates + i;
+    if (i >= candidates) return {-1, -1};
+    return {chunks[at], slots == nullptr ? -1 : slots[at]};
   }
   // What all tokens of a row's segment share.
   __device__ const std::byte* of_segment(const PagedView& view, int64_t row, int segment) const {
@@ -132,12 +141,12 @@ struct Item {
   int count;
 };
 
-// counts[s] = missing candidates that have a token in segment s.
-__device__ inline void count_missing(const RebuildParams& p, int64_t bg, int* counts) {
+// counts[s] = missing candidates that have a token in segment s. own: this thread's first candidate.
+__device__ inline void count_missing(const RebuildParams& p, int64_t bg, const Candidate& own, int* counts) {
   for (int s = threadIdx.x; s < p.segments; s += kThreads) counts[s] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < p.candidates; i += kThreads) {
-    const int chunk = p.missing_chunk(bg, i);
+    const int chunk = i < kThreads ? own.missing() : p.candidate(bg, i).missing();
     if (chunk < 0) continue;
     const int last = p.segment_of(chunk * p.chunk + p.chunk - 1);
     for (int s = p.segment_of(chunk * p.chunk); s <= last; ++s) atomicAdd(&counts[s], 1);
@@ -170,14 +179,15 @@ __device__ inline Item find_item(const RebuildParams& p, const int* counts, int 
 }
 
 // The item's candidates and chunks, in order.
-__device__ inline void list_item(const RebuildParams& p, int64_t bg, const Item& item, std::byte* memory) {
+__device__ inline void list_item(const RebuildParams& p, int64_t bg, const Item& item, const Candidate& own,
+                                 std::byte* memory) {
   auto* list = p.shared<int2>(memory, &SharedPlan::list);
   auto* counts = p.shared<int>(memory, &SharedPlan::listed);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   int seen = 0;
   for (int first = 0; first < p.candidates && seen < item.first + item.count; first += kThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
-    const int chunk = i < p.candidates ? p.missing_chunk(bg, i) : -1;
+    const int chunk = first == 0 ? own.missing() : p.candidate(bg, i).missing();
     const bool here = chunk >= 0 && p.segment_of(chunk * p.chunk) <= item.segment &&
                       item.segment <= p.segment_of(chunk * p.chunk + p.chunk - 1);
     const unsigned lanes = __ballot_sync(kAllLanes, here);
@@ -196,10 +206,10 @@ __device__ inline void list_item(const RebuildParams& p, int64_t bg, const Item&
 
 // ---- loading ----------------------------------------------------------------------------------------------
 
-// Where eight `eight` of basis row r lies in shared memory. Rows 0, 1, 4, 5, 8, 9, 12, 13 of 16 are read
-// together, likewise the others; they meet all banks.
-__device__ inline int swizzle(int r, int eight) {
-  return eight ^ (r % 2 + r / 4 % 4 * 2);
+// Where row r of the basis lies in shared memory: rows 0, 1, 4, 5, 8, 9, 12, 13 of 16 are read together and
+// so come first, then the others. Rows are 16 bytes longer than they need be, so that eight meet all banks.
+__device__ inline int place_of(int r) {
+  return r / 16 * 16 + r / 2 % 2 * 8 + r / 4 % 4 * 2 + r % 2;
 }
 
 // Rows [first, first + panel) of the basis, columns of one KV head; zeros beyond the rank.
@@ -208,21 +218,21 @@ __device__ void load_basis(const RebuildParams& p, const std::byte* basis, int f
   constexpr int kEights = kDim / 8, kStride = Shape<kDim>::kStride;
   const int64_t width = p.kv_heads * kDim;
   if (p.basis_vectors) {
-    constexpr int kLanes = kStride / 8;  // threads a row, a power of two
+    constexpr int kLanes = Shape<kDim>::kRowThreads;
     constexpr int kStep = kThreads / kLanes;
     const int eight = threadIdx.x % kLanes, own = threadIdx.x / kLanes;
     if (eight >= kEights) return;
     const std::byte* from = basis + ((first + own) * width + eight * 8) * 2;
 #pragma unroll 4
     for (int r = own; r < p.panel; r += kStep, from += kStep * width * 2) {
-      copy_async_16(to + r * kStride + swizzle(r, eight) * 8, from, first + r < p.rank);
+      copy_async_16(to + place_of(r) * kStride + eight * 8, from, first + r < p.rank);
     }
     return;
   }
   for (int i = threadIdx.x; i < p.panel * kDim; i += kThreads) {
     const int r = i / kDim, d = i % kDim;
     const float x = first + r < p.rank ? read_number(basis, p.basis.dtype, (first + r) * width + d) : 0.0f;
-    to[r * kStride + swizzle(r, d / 8) * 8 + d % 8] = __float2bfloat16_rn(x);
+    to[place_of(r) * kStride + d] = __float2bfloat16_rn(x);
   }
 }
 

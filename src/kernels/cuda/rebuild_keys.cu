@@ -3,9 +3,11 @@
 // segment's basis for that head comes to shared memory once, then each warp rebuilds tiles of 16 tokens by
 // itself: their factors come by asynchronous copies, int8 codes as they are, and are multiplied as bfloat16
 // (codes exactly, their scale afterwards), summed in float32, turned in float32 and rounded once. A warp
-// holds whole keys, so that whole heads are turned in registers. Bound: bytes of the bases, of the factors
-// and of the keys written, which it reaches to 40 % on an H200: what counts is waiting for loads and about
-// 2,200 instructions a tile at a head_dim of 128 and rank 160, a third of them for finding and loading.
+// holds whole keys, so that whole heads are turned in registers; there they can be scored as well, against up
+// to 8 query heads, and blocks of their own score what lies in slots. Bound: bytes of the bases, of the
+// factors and of the keys written, which it reaches to 50 % on an H200; scoring adds a fifth. What counts is
+// the instructions of a tile and waiting for loads; asking the L2 cache for the next segments' bases early
+// makes it slower (126 -> 136 us for 344 heads of 106 missing chunks).
 #include "kernels/cuda/rebuild_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -14,7 +16,7 @@ namespace {
 // ---- kernels ----------------------------------------------------------------------------------------------
 template <int kDim, bool kCodes, Turning kTurning>
 __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t b, int64_t g,
-                             const Item& item) {
+                             const Item& item, const Candidate& candidate) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t bg = b * p.kv_heads + g, row = p.batch.rows[b];
   const std::byte* all_basis = p.of_segment(p.basis, row, item.segment) + g * kDim * size_of(p.basis.dtype);
@@ -24,7 +26,7 @@ __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t 
   auto* list = p.shared<int2>(memory, &SharedPlan::list);
   std::byte* tile = p.shared<std::byte>(memory, &SharedPlan::factors) + warp * kTile * p.factor_stride;
   load_basis<kDim>(p, all_basis, 0, basis);  // first: it does not wait for the list
-  list_item(p, bg, item, memory);
+  list_item(p, bg, item, candidate, memory);
   const int end = item.count * p.chunk, own = warp * kTile + lane / kSharers;
   Row loaded = find_row(p, row, item, list, own);
   load_row<kCodes>(p, loaded.factors, 0, tile);
@@ -59,6 +61,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_ke
   extern __shared__ __align__(16) std::byte memory[];
   const int64_t g = blockIdx.x, b = blockIdx.y;
   int* counts = p.shared<int>(memory, &SharedPlan::counts);
+  const Candidate own = p.candidate(b * p.kv_heads + g, static_cast<int>(threadIdx.x));
   if constexpr (kTurning != Turning::in_memory) {
     auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
     for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
@@ -76,11 +79,11 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_ke
       return;
     }
   }
-  count_missing(p, b * p.kv_heads + g, counts);
+  count_missing(p, b * p.kv_heads + g, own, counts);
   for (int nth = block;; nth += items) {
     const Item item = find_item(p, counts, nth);
     if (item.segment < 0) return;
-    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, g, item);
+    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, g, item, own);
     __syncthreads();
   }
 }
@@ -179,7 +182,10 @@ void plan_shared(RebuildParams& params, bool codes, int tokens, int panel) {
   params.share = tokens > params.chunk ? tokens / params.chunk : 1;
   params.by_share = Divider(params.share);
   params.panel = panel;
-  params.factor_stride = (panel / 16 | 1) * (codes ? 16 : 32);  // so that the rows of a tile meet all banks
+  // Rows of a tile meet all banks where an odd number of pieces fills them; codes may meet half of them
+  // twice.
+  const int pieces = panel / 16;
+  params.factor_stride = codes ? (pieces % 4 == 2 ? pieces : pieces | 1) * 16 : (pieces | 1) * 32;
   int end = 0;
   const auto place = [&end](int bytes) {
     const int at = end;

@@ -45,20 +45,21 @@ __device__ void multiply(const RebuildParams& p, const std::byte* tile, const Bf
   constexpr int kStride = Shape<kDim>::kStride;
   const int lane = threadIdx.x % kWarp;
   const std::byte* row = tile + lane / 4 * p.factor_stride + lane % 4 * (kCodes ? 4 : 8);
-  // The row of the basis that this lane addresses, in the order of read_factors(); the second eight of each
-  // pair in the upper lanes.
-  const int r = lane % 8 / 2 * 4 + lane % 2 + lane / 8 % 2 * 2;
-  const Bf16* own = basis + r * kStride;
-  const int swaps = swizzle(r, lane / 16);
+  // The row of the basis that this lane addresses, in the order of place_of(); the second eight of each pair
+  // in the upper lanes.
+  const Bf16* own = basis + lane % 16 * kStride + lane / 16 * 8;
 #pragma unroll 2
   for (int k = 0; k < p.panel; k += 16) {
-    uint32_t a[4];
+    uint32_t a[4], b[2][4];
+    load_matrices_transposed(b[0], own + k * kStride);
     read_factors<kCodes>(row + k * (kCodes ? 1 : 2), p.factor_stride, a);
 #pragma unroll
     for (int i = 0; i < Shape<kDim>::kTiles; i += 2) {
-      uint32_t b[4];
-      load_matrices_transposed(b, own + k * kStride + (i ^ swaps) * 8);
-      const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+      const uint32_t(&now)[4] = b[i / 2 % 2];
+      if (i + 2 < Shape<kDim>::kTiles) {  // one pair ahead
+        load_matrices_transposed(b[(i / 2 + 1) % 2], own + k * kStride + (i + 2) * 8);
+      }
+      const uint32_t first[2] = {now[0], now[1]}, second[2] = {now[2], now[3]};
       mma_16x8x16(sums[i], a, first);
       mma_16x8x16(sums[i + 1], a, second);
     }
@@ -173,19 +174,21 @@ __device__ void score_tile(const RebuildParams& p, std::byte* memory, int64_t bg
                            const Words<kDim>& words) {
   const auto* queries = p.shared<const uint2>(memory, &SharedPlan::queries);
   const int lane = threadIdx.x % kWarp;
-  float products[4] = {};
+  float parts[2][4] = {};  // so that one product need not wait for the last
 #pragma unroll
   for (int i = 0; i < kDim / 16; ++i) {
     const uint2 both = queries[i * kWarp + lane];
     const uint32_t keys[4] = {words[0][2 * i], words[1][2 * i], words[0][2 * i + 1], words[1][2 * i + 1]};
     const uint32_t query[2] = {both.x, both.y};
-    mma_16x8x16(products, keys, query);
+    mma_16x8x16(parts[i % 2], keys, query);
   }
   const int lanes = 4 * (p.chunk < 8 ? p.chunk : 8);
   const bool whole = p.chunk == kTile;  // then both halves of a tile are one chunk
-  float largest[4], sums[4];
+  float products[4], largest[4], sums[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) largest[i] = products[i] = products[i] * p.scores.scale;
+  for (int i = 0; i < 4; ++i) {
+    largest[i] = products[i] = (parts[0][i] + parts[1][i]) * p.scores.scale;
+  }
   if (whole) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) largest[i] = largest[i + 2] = fmaxf(largest[i], largest[i + 2]);
@@ -204,7 +207,7 @@ __device__ void score_tile(const RebuildParams& p, std::byte* memory, int64_t bg
 #pragma unroll
     for (float& x : sums) x += __shfl_xor_sync(kAllLanes, x, step);
   }
-  if (lane % lanes / 4 != 0) return;
+  if ((lane & (lanes - 4)) != 0) return;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (rows.out_row[half] < 0 || (whole && half > 0)) continue;
