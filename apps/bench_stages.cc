@@ -37,6 +37,7 @@ constexpr Place kPlaces[] = {
     {"candidate_scores", "select"},
     {"assign_slots", "select"},
     {"rebuild_keys", "rebuild"},
+    {"rebuild_and_score", "rebuild"},
     {"fill_keys", "rebuild"},
     {"gather_values", "gather"},
     {"prefill_attention", "attend"},

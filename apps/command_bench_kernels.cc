@@ -59,7 +59,8 @@ double bytes_of(const Run& run, const Part& part, const OpTime& op) {
   if (!part.decode) return 0;
   if (op.op == "paged_attention" || op.op == "resident_attention") return batch * one.resident;
   if (op.op == "sketch_scores" || op.op == "landmark_scores") return batch * one.index;
-  if (op.op == "rebuild_keys") return batch * (one.factors * misses + one.bases);
+  if (op.op == "rebuild_keys" || op.op == "rebuild_and_score")
+    return batch * (one.factors * misses + one.bases);
   if (op.op == "slot_attention") return batch * one.chosen;
   if (op.op == "gather_values") return batch * one.values * misses;
   return 0;

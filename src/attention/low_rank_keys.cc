@@ -56,19 +56,33 @@ void LowRankKeys::append(Queue& queue, int64_t layer, const TensorView& k_raw, c
                        .factors = factors(layer)});
 }
 
-void LowRankKeys::rebuild(Queue& queue, int64_t layer, const DecodeBatch& batch, const RopeView& rope,
-                          const Chunks& chunks, TensorView out) {
-  rebuild_keys(queue, {.batch = batch,
-                       .chunks = chunks.ids,
-                       .slots = chunks.slots,
-                       .factors = factors(layer),
-                       .mean = segments_.mean(queue, layer),
-                       .basis = segments_.basis(queue, layer),
-                       .rank = rank_,
-                       .rope = rope,
-                       .out = out,
-                       .chunk = chunk_,
-                       .head_dim = shape_.head_dim});
+RebuildKeysParams LowRankKeys::rebuilding(Queue& queue, int64_t layer, const Chunks& chunks,
+                                          const RopeView& rope, TensorView out) {
+  return {.batch = chunks.batch,
+          .chunks = chunks.ids,
+          .slots = chunks.slots,
+          .factors = factors(layer),
+          .mean = segments_.mean(queue, layer),
+          .basis = segments_.basis(queue, layer),
+          .rank = rank_,
+          .rope = rope,
+          .out = out,
+          .chunk = chunk_,
+          .head_dim = shape_.head_dim};
+}
+
+void LowRankKeys::rebuild(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
+                          TensorView out) {
+  rebuild_keys(queue, rebuilding(queue, layer, chunks, rope, out));
+}
+
+void LowRankKeys::rebuild_and_score(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
+                                    TensorView out, const Scoring& scoring) {
+  shadowkv::rebuild_and_score(queue, {.rebuild = rebuilding(queue, layer, chunks, rope, out),
+                                      .q = scoring.q,
+                                      .held = scoring.held,
+                                      .scale = shape_.scale(),
+                                      .scores = scoring.scores});
 }
 
 }  // namespace shadowkv

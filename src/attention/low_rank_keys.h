@@ -24,14 +24,24 @@ class LowRankKeys {
   void append(Queue& queue, int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);
   // Rotated keys of chunks that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
   struct Chunks {
+    DecodeBatch batch;
     TensorView ids;    // [B, kv_heads, M]
     TensorView slots;  // [B, kv_heads, M]
   };
-  void rebuild(Queue& queue, int64_t layer, const DecodeBatch& batch, const RopeView& rope,
-               const Chunks& chunks, TensorView out);
+  void rebuild(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope, TensorView out);
+  // The same, and exact scores of all chunks, those in slots included.
+  struct Scoring {
+    TensorView q;  // [B, heads, head_dim] rotated
+    SlotView held;
+    TensorView scores;  // [B, heads, M]
+  };
+  void rebuild_and_score(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
+                         TensorView out, const Scoring& scoring);
 
  private:
   [[nodiscard]] QuantizedView factors(int64_t layer);
+  [[nodiscard]] RebuildKeysParams rebuilding(Queue& queue, int64_t layer, const Chunks& chunks,
+                                             const RopeView& rope, TensorView out);
 
   AttentionShape shape_;
   Segments& segments_;

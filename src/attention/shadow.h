@@ -108,7 +108,7 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] Selection selection();
   void score(int64_t layer, const Part& part, const Selection& s);
   void select(int64_t layer, const Part& part, const Selection& s);
-  void rerank(int64_t layer, const Part& part, const Selection& s);
+  void rerank(int64_t layer, const Part& part, const Selection& s, const LowRankKeys::Chunks& chunks);
   void force(const Part& part, const Selection& s);
   void fetch(int64_t layer, const Part& part, const Selection& s);
   void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, TensorView out);

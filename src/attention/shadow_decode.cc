@@ -361,8 +361,12 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
                         .chosen = s.candidates});
   if (forced_hit_share_ >= 0) force(part, s);
   find_slots(queue, {.batch = batch, .chunks = s.candidates, .slots = slot_view(layer), .found = s.found});
-  keys_.rebuild(queue, layer, batch, rope(), {.ids = s.candidates, .slots = s.found}, s.rebuilt);
-  if (reranks_) rerank(layer, part, s);
+  const LowRankKeys::Chunks chunks{.batch = batch, .ids = s.candidates, .slots = s.found};
+  if (reranks_) {
+    rerank(layer, part, s, chunks);
+  } else {
+    keys_.rebuild(queue, layer, chunks, rope(), s.rebuilt);
+  }
   if (reranks_ && forced_hit_share_ >= 0) force(part, s);  // the same candidates again
   assign_slots(queue, {.batch = batch,
                        .chunks = s.candidates,
@@ -375,17 +379,12 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
   fetch(layer, part, s);
 }
 
-// Exact scores of the candidates' keys -> the best of them.
-void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s) {
+// Rebuilt keys and exact scores of the candidates -> the best of them.
+void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s,
+                             const LowRankKeys::Chunks& chunks) {
   Queue& queue = part.lane.compute;
-  candidate_scores(queue, {.q = queries_of(part),
-                           .batch = batch_of(part),
-                           .chunks = s.candidates,
-                           .found = s.found,
-                           .rebuilt = s.rebuilt,
-                           .slots = slot_view(layer),
-                           .scale = shape_.scale(),
-                           .scores = s.candidate_scores});
+  keys_.rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
+                          {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});
   choose_groups(
       queue,
       {.scores = s.candidate_scores, .spans = {}, .limits = s.pick_limits, .lse = s.lse, .chosen = s.picked});

@@ -300,6 +300,20 @@ struct CandidateScoresParams {
 };
 void candidate_scores(Queue& queue, const CandidateScoresParams& params);
 
+// rebuild_keys, then candidate_scores: in one launch where a device has one for the shape.
+struct RebuildAndScoreParams {
+  RebuildKeysParams rebuild;  // with slots; out in the type of `held`
+  TensorView q;               // [B, H, D] rotated
+  SlotView held;
+  float scale;
+  TensorView scores;  // [B, H, M] float32
+
+  [[nodiscard]] CandidateScoresParams score() const {
+    return {q, rebuild.batch, rebuild.chunks, rebuild.slots, rebuild.out, held, scale, scores};
+  }
+};
+void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& params);
+
 // Gives every picked chunk a slot: the one that holds it, else the least recently used slot that this step
 // has not picked (lowest stamp, then lowest slot; empty slots first). Updates ids and stamps.
 struct AssignSlotsParams {

@@ -2,6 +2,37 @@
 #include "kernels/twins.h"
 
 namespace shadowkv {
+namespace {
+
+void check_rebuild(const RebuildKeysParams& params) {
+  check_shape("rebuild_keys", "chunks", params.chunks,
+              {{"sequences", params.batch.size}, {"kv_heads"}, {"candidates"}});
+  check_dtype("rebuild_keys", "chunks", params.chunks, DType::i32);
+  const int64_t heads = params.chunks.shape[1], candidates = params.chunks.shape[2];
+  if (!params.slots.empty()) {
+    check_shape("rebuild_keys", "slots", params.slots,
+                {{"sequences", params.batch.size}, {"kv_heads", heads}, {"candidates", candidates}});
+    check_dtype("rebuild_keys", "slots", params.slots, DType::i32);
+  }
+  check_shape("rebuild_keys", "out", params.out,
+              {{"sequences", params.batch.size},
+               {"kv_heads", heads},
+               {"candidates", candidates},
+               {"chunk * head_dim", params.chunk * params.head_dim}});
+  check_number_dtype("rebuild_keys", "out", params.out.dtype);
+  check_number_dtype("rebuild_keys", "basis", params.basis.dtype);
+  check_quantized("rebuild_keys", "factors", params.factors);
+  const int64_t turned = params.rope.rotary_dim;
+  require(params.chunk > 0 && params.rank > 0 && params.rank <= heads * params.head_dim,
+          "rebuild_keys: chunks of {} tokens at rank {} were asked for, expected at least 1 and at most the "
+          "width",
+          params.chunk, params.rank);
+  require(turned >= 0 && turned % 2 == 0 && turned <= params.head_dim,
+          "rebuild_keys: {} of {} numbers turn, expected an even number of at most all", turned,
+          params.head_dim);
+}
+
+}  // namespace
 
 void column_mean(Queue& queue, const ColumnMeanParams& params) {
   check_shape("column_mean", "x", params.x, {{"tokens"}, {"width"}});
@@ -38,33 +69,20 @@ void project_keys(Queue& queue, const ProjectKeysParams& params) {
 }
 
 void rebuild_keys(Queue& queue, const RebuildKeysParams& params) {
-  check_shape("rebuild_keys", "chunks", params.chunks,
-              {{"sequences", params.batch.size}, {"kv_heads"}, {"candidates"}});
-  check_dtype("rebuild_keys", "chunks", params.chunks, DType::i32);
-  const int64_t heads = params.chunks.shape[1], candidates = params.chunks.shape[2];
-  if (!params.slots.empty()) {
-    check_shape("rebuild_keys", "slots", params.slots,
-                {{"sequences", params.batch.size}, {"kv_heads", heads}, {"candidates", candidates}});
-    check_dtype("rebuild_keys", "slots", params.slots, DType::i32);
-  }
-  check_shape("rebuild_keys", "out", params.out,
-              {{"sequences", params.batch.size},
-               {"kv_heads", heads},
-               {"candidates", candidates},
-               {"chunk * head_dim", params.chunk * params.head_dim}});
-  check_number_dtype("rebuild_keys", "out", params.out.dtype);
-  check_number_dtype("rebuild_keys", "basis", params.basis.dtype);
-  check_quantized("rebuild_keys", "factors", params.factors);
-  const int64_t turned = params.rope.rotary_dim;
-  require(params.chunk > 0 && params.rank > 0 && params.rank <= heads * params.head_dim,
-          "rebuild_keys: chunks of {} tokens at rank {} were asked for, expected at least 1 and at most the "
-          "width",
-          params.chunk, params.rank);
-  require(turned >= 0 && turned % 2 == 0 && turned <= params.head_dim,
-          "rebuild_keys: {} of {} numbers turn, expected an even number of at most all", turned,
-          params.head_dim);
+  check_rebuild(params);
   if (params.batch.size == 0) return;
   SHADOWKV_DISPATCH(rebuild_keys, queue, params);
+}
+
+void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& params) {
+  check_rebuild(params.rebuild);
+  check_candidate_scores("rebuild_and_score", params.score(), queue);
+  require(params.rebuild.out.dtype == params.held.dtype && params.rebuild.chunk == params.held.chunk,
+          "rebuild_and_score: chunks of {} tokens are rebuilt as {}, expected the slots' {} as {}",
+          params.rebuild.chunk, name_of(params.rebuild.out.dtype), params.held.chunk,
+          name_of(params.held.dtype));
+  if (params.scores.elements() == 0) return;
+  SHADOWKV_DISPATCH(rebuild_and_score, queue, params);
 }
 
 }  // namespace shadowkv

@@ -4,12 +4,6 @@
 namespace shadowkv {
 namespace {
 
-void check_ids(std::string_view op, std::string_view name, const TensorView& ids, int64_t sequences,
-               int64_t heads, int64_t count) {
-  check_shape(op, name, ids, {{"sequences", sequences}, {"kv_heads", heads}, {"entries", count}});
-  check_dtype(op, name, ids, DType::i32);
-}
-
 void check_ranking(std::string_view op, const TensorView& scores, const TensorView& ranking) {
   check_shape(op, "scores", scores, {{"sequences"}, {"heads"}, {"entries"}});
   check_dtype(op, "scores", scores, DType::f32);
@@ -66,24 +60,7 @@ void find_slots(Queue& queue, const FindSlotsParams& params) {
 }
 
 void candidate_scores(Queue& queue, const CandidateScoresParams& params) {
-  const SlotView& slots = params.slots;
-  check_shape("candidate_scores", "q", params.q,
-              {{"sequences", params.batch.size}, {"heads"}, {"head_dim", slots.head_dim}});
-  check_activation("candidate_scores", "q", params.q, queue);
-  check_groups("candidate_scores", params.q.shape[1], slots.kv_heads);
-  check_ids("candidate_scores", "chunks", params.chunks, params.batch.size, slots.kv_heads, -1);
-  const int64_t candidates = params.chunks.shape[2];
-  check_ids("candidate_scores", "found", params.found, params.batch.size, slots.kv_heads, candidates);
-  check_shape("candidate_scores", "rebuilt", params.rebuilt,
-              {{"sequences", params.batch.size},
-               {"kv_heads", slots.kv_heads},
-               {"candidates", candidates},
-               {"chunk * head_dim", slots.chunk * slots.head_dim}});
-  check_number_dtype("candidate_scores", "rebuilt", params.rebuilt.dtype);
-  check_shape("candidate_scores", "scores", params.scores,
-              {{"sequences", params.batch.size}, {"heads", params.q.shape[1]}, {"candidates", candidates}});
-  check_dtype("candidate_scores", "scores", params.scores, DType::f32);
-  check_number_dtype("candidate_scores", "slots", slots.dtype);
+  check_candidate_scores("candidate_scores", params, queue);
   if (params.scores.elements() == 0) return;
   SHADOWKV_DISPATCH(candidate_scores, queue, params);
 }

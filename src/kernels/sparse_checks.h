@@ -59,4 +59,31 @@ inline void check_spans(std::string_view op, const TensorView& scores, const Ten
   check_dtype(op, "spans", spans, DType::f32);
 }
 
+inline void check_ids(std::string_view op, std::string_view name, const TensorView& ids, int64_t sequences,
+                      int64_t heads, int64_t count) {
+  check_shape(op, name, ids, {{"sequences", sequences}, {"kv_heads", heads}, {"entries", count}});
+  check_dtype(op, name, ids, DType::i32);
+}
+
+inline void check_candidate_scores(std::string_view op, const CandidateScoresParams& params,
+                                   const Queue& queue) {
+  const SlotView& slots = params.slots;
+  check_shape(op, "q", params.q, {{"sequences", params.batch.size}, {"heads"}, {"head_dim", slots.head_dim}});
+  check_activation(op, "q", params.q, queue);
+  check_groups(op, params.q.shape[1], slots.kv_heads);
+  check_ids(op, "chunks", params.chunks, params.batch.size, slots.kv_heads, -1);
+  const int64_t candidates = params.chunks.shape[2];
+  check_ids(op, "found", params.found, params.batch.size, slots.kv_heads, candidates);
+  check_shape(op, "rebuilt", params.rebuilt,
+              {{"sequences", params.batch.size},
+               {"kv_heads", slots.kv_heads},
+               {"candidates", candidates},
+               {"chunk * head_dim", slots.chunk * slots.head_dim}});
+  check_number_dtype(op, "rebuilt", params.rebuilt.dtype);
+  check_shape(op, "scores", params.scores,
+              {{"sequences", params.batch.size}, {"heads", params.q.shape[1]}, {"candidates", candidates}});
+  check_dtype(op, "scores", params.scores, DType::f32);
+  check_number_dtype(op, "slots", slots.dtype);
+}
+
 }  // namespace shadowkv

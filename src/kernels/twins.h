@@ -30,6 +30,7 @@
   X(choose_groups, ChooseGroupsParams)           \
   X(find_slots, FindSlotsParams)                 \
   X(candidate_scores, CandidateScoresParams)     \
+  X(rebuild_and_score, RebuildAndScoreParams)    \
   X(assign_slots, AssignSlotsParams)             \
   X(fill_keys, FillKeysParams)                   \
   X(gather_values, GatherValuesParams)           \

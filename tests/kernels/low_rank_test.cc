@@ -352,6 +352,102 @@ TEST_P(LowRank, ManyChunksOfFewSegmentsAreEachTheSameAlone) {
   }
 }
 
+// Candidates of two sequences of which some are absent, some lie in slots, and the rest are to be rebuilt.
+struct Reranked {
+  static constexpr int64_t kCount = 45, kSlots = 7;  // the last slot is nobody's
+
+  Reranked(Device& d, const Shape& s, int64_t group_)
+      : device(d),
+        factored(d, s, 3 * s.segment),
+        heads(s.kv_heads),
+        group(group_),
+        numbers(s.chunk * s.head_dim),
+        held(d, {.kv_heads = heads, .chunk = s.chunk, .head_dim = s.head_dim, .dtype = s.out},
+             {kSlots, kSlots}),
+        sequences(d, {1, 0}, std::vector<int32_t>(2, static_cast<int32_t>(3 * s.segment))),
+        query(upload_activation(d, random_numbers(2 * heads * group * s.head_dim, 8),
+                                {2, heads * group, s.head_dim})),
+        out(allocate(d, s.out, {2, heads, kCount, numbers})),
+        scores(allocate(d, DType::f32, {2, heads * group, kCount})) {
+    fill(d, factored, 3 * s.segment);
+    for (int64_t i = 0; i < 2 * heads * kCount; ++i) {
+      ids.push_back(i % 7 == 3 ? -1 : static_cast<int32_t>((i * 5 + 1) % (3 * s.segment / s.chunk)));
+      slots.push_back(i % 4 == 1 ? static_cast<int32_t>(i % (kSlots - 1)) : -1);
+    }
+    for (int64_t i = 0; i < 2 * heads * kSlots; ++i) {
+      write_numbers(d, held.host.keys(i / kSlots / heads, i / kSlots % heads, i % kSlots), s.out,
+                    random_numbers(numbers, static_cast<uint32_t>(i + 30), s.out));
+    }
+  }
+
+  // Runs `body` with the op's parameters, and returns the scores.
+  template <typename Body>
+  std::vector<float> run(const Body& body) {
+    const std::vector<int64_t> shape{2, heads, kCount};
+    const Array chunks = upload(device, ids, shape), found = upload(device, slots, shape);
+    RebuildKeysParams keys = rebuild(factored, sequences, chunks, out);
+    keys.slots = found.view;
+    body(RebuildAndScoreParams{keys, query.view, held.view, 0.2f, scores.view});
+    return download<float>(device, scores.view);
+  }
+
+  Device& device;
+  Factored factored;
+  int64_t heads, group, numbers;
+  Slots held;
+  Sequences sequences;
+  Array query, out, scores;
+  std::vector<int32_t> ids, slots;
+};
+
+TEST_P(LowRank, RebuildingAndScoringInOneIsRebuildingThenScoring) {
+  for (const Shape& s : kShapes) {
+    for (const int64_t group : {1, 4, 7, 9}) {
+      Reranked r(*device_, s, group);
+      const std::vector<float> parted = r.run([&](const RebuildAndScoreParams& p) {
+        rebuild_keys(queue_, p.rebuild);
+        candidate_scores(queue_, p.score());
+      });
+      const std::vector<float> keys = download_floats(*device_, r.out.view);
+      r.out = upload_as(*device_, s.out, std::vector<float>(keys.size(), 42.0f), {2, r.heads, 45, r.numbers});
+      const std::vector<float> scores =
+          r.run([&](const RebuildAndScoreParams& p) { rebuild_and_score(queue_, p); });
+      expect_near(scores, std::vector<double>(parted.begin(), parted.end()),
+                  kScores.of(GetParam().activations));
+      const std::vector<float> found = download_floats(*device_, r.out.view);
+      for (std::size_t i = 0; i < r.ids.size(); ++i) {
+        const auto first = static_cast<int64_t>(i) * r.numbers;
+        if (r.ids[i] < 0 || r.slots[i] >= 0) {
+          EXPECT_EQ(slice(found, first, r.numbers), std::vector<float>(at(r.numbers), 42.0f));
+        } else {
+          EXPECT_EQ(slice(found, first, r.numbers), slice(keys, first, r.numbers));
+        }
+      }
+    }
+  }
+}
+
+// To the bit, or what slots hold would change what is chosen.
+TEST_P(LowRank, ScoresAreTheSameWhetherAKeyIsRebuiltOrLiesInASlot) {
+  for (const Shape& s : kShapes) {
+    Reranked r(*device_, s, 4);
+    const auto run = [&] {
+      return r.run([&](const RebuildAndScoreParams& p) { rebuild_and_score(queue_, p); });
+    };
+    const std::vector<float> rebuilt = run();
+    const std::vector<float> keys = download_floats(*device_, r.out.view);
+    for (int64_t i = 0; i < 2 * r.heads; ++i) {  // one candidate of every head moves to a slot
+      const int64_t moved = i * Reranked::kCount + 2 + i % 2;
+      const auto nth = static_cast<std::size_t>(moved);
+      if (r.ids[nth] < 0 || r.slots[nth] >= 0) continue;
+      r.slots[nth] = Reranked::kSlots - 1;
+      write_numbers(*device_, r.held.host.keys(1 - i / r.heads, i % r.heads, Reranked::kSlots - 1), s.out,
+                    slice(keys, moved * r.numbers, r.numbers));
+    }
+    EXPECT_EQ(run(), rebuilt);
+  }
+}
+
 TEST_P(LowRank, AtFullRankKeysComeBackWhateverTheirPosition) {
   constexpr int64_t kTokens = 300, kWidth = 48;
   const Shape s{2, 24, kWidth, 4, 400, DType::f32, DType::f32, 0, false};

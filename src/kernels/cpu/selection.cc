@@ -198,4 +198,9 @@ void candidate_scores(Queue& queue, const CandidateScoresParams& p) {
   });
 }
 
+void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& p) {
+  cpu::rebuild_keys(queue, p.rebuild);
+  cpu::candidate_scores(queue, p.score());
+}
+
 }  // namespace shadowkv::cpu
