@@ -121,7 +121,8 @@ bool FewTokens::takes(const Call& call) const {
   const auto fits = [](const TensorView& view) {
     return view.dtype == DType::bf16 && view.shape[1] % 8 == 0 && is_aligned_16(view.data);
   };
-  if (sizes_.empty() || call.x.shape[0] > kMostTokens || call.x.shape[1] < 8 || !fits(call.x)) return false;
+  if (sizes_.empty() || call.x.shape[0] > kMostTokens || call.x.shape[1] < kTileColumns || !fits(call.x))
+    return false;
   return !call.products.empty() && call.products.size() <= kMostProducts &&
          std::all_of(call.products.begin(), call.products.end(), [&](const auto& product) {
            return product.weight.shape[0] > 0 && product.weight.shape[0] < (1 << 30) &&

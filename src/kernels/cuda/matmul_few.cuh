@@ -236,7 +236,8 @@ __device__ inline void add_over_cluster(const Params& p, const Share& share, boo
   const int slice = round_up(ceil_div(share.rows, blocks), 8);
   const int pitch = slice + 4;  // two tokens on is eight banks on
   const uint32_t parts = shared_address(memory);
-  cluster_sync();  // all rings are free
+  wait_for_earlier_kernel();  // the warp that sends weights has not yet
+  cluster_sync();             // all rings are free
   if (multiplies) {
     multiplier.take_sums([&](int row, int token, float sum) {
       if (row < share.rows && token < p.tokens)
@@ -275,7 +276,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   Ring<kTokens> ring{shared_address(memory), static_cast<uint32_t>(p.pass_units * kUnitBytes), full, empty,
                      p.stages};
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0);
-  const bool multiplies = warp<kMultipliers / kWarp, splits_inputs = cluster_size()> 1;
+  const bool splits_inputs = cluster_size() > 1;
+  const bool multiplies = warp < kMultipliers / kWarp;
   Multiplier<kTokens> multiplier(warp);
   if (warp == kMultipliers / kWarp) {
     if (is_elected()) send_weights(p, share, ring);
