@@ -70,6 +70,10 @@ SHADOWKV_INLINE float dot(const float* a, const float* b, int64_t n) {
 // x = exp(x) for x <= 0, relative error below 2e-7; exactly 1 at 0 and exactly 0 below -87.
 SHADOWKV_INLINE void exp_lanes(Lanes& x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  constexpr float kLeast = -87.0f;
+  const IntLanes kept = x >= kLeast;
+  const Lanes least = Lanes{} + kLeast;
+  x = kept ? x : least;  // exponents far below would overflow
   const Lanes shifted = x * 1.44269504088896341f + kRound;
   const Lanes n = shifted - kRound;
   const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -83,7 +87,6 @@ SHADOWKV_INLINE void exp_lanes(Lanes& x) {
   std::memcpy(&power, &shifted, sizeof(power));
   std::memcpy(&bits, &p, sizeof(bits));
   bits += (power - std::bit_cast<int32_t>(kRound)) << 23;
-  const IntLanes kept = x >= -87.0f;
   bits &= kept;
   std::memcpy(&x, &bits, sizeof(x));
 }
