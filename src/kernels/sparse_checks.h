@@ -54,7 +54,7 @@ inline void check_spans(std::string_view op, const TensorView& scores, const Ten
   check_shape(op, "spans", spans,
               {{"sequences", scores.shape[0]},
                {"heads", scores.shape[1]},
-               {"spans", (scores.shape[2] + kSpanScores - 1) / kSpanScores},
+               {"spans", ceil_div(scores.shape[2], kSpanScores)},
                {"numbers", 2}});
   check_dtype(op, "spans", spans, DType::f32);
 }

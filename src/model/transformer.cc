@@ -71,12 +71,10 @@ TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
   return on_device;
 }
 
-// Products of the same x.
-void Transformer::project(const TensorView& x, std::initializer_list<Projection> projections) {
-  const int64_t rows = x.shape[0];
-  MatmulGroupParams group{.x = x, .products = {}};
-  for (const auto& [weight, out] : projections)
-    group.products.push_back({weight, out.reshaped({rows, weight.shape[0]})});
+// Products of the same x, each out with a row a token.
+void Transformer::project(const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products) {
+  MatmulGroupParams group{.x = x, .products = products};
+  for (auto& [weight, out] : group.products) out = out.reshaped({x.shape[0], weight.shape[0]});
   matmul_group(device_.compute(), group);
 }
 

@@ -10,6 +10,7 @@
 #include "attention/attention.h"
 #include "base/device.h"
 #include "base/scratch.h"
+#include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -48,13 +49,8 @@ class Transformer {
     bool operator==(const StepShape&) const = default;
   };
 
-  struct Projection {
-    TensorView weight;
-    TensorView out;
-  };
-
   [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
-  void project(const TensorView& x, std::initializer_list<Projection> projections);
+  void project(const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
   void attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids);
