@@ -132,12 +132,17 @@ TEST_F(Paged, AReleasedRowGivesEverythingBackAndTheOthersStay) {
   expect_kept(store, 1, 50);
 }
 
+PagedStoreConfig spilling(int64_t lists) {
+  return {.block_tokens = 4,
+          .token_bytes = kTokenBytes,
+          .lists = lists,
+          .purpose = Purpose::values,
+          .prefer_device = true,
+          .spill_to_host = true};
+}
+
 TEST_F(Paged, RunsSpillToTheHostWhenTheDeviceIsFull) {
-  PagedStore store(*device_, {.block_tokens = 4,
-                              .token_bytes = kTokenBytes,
-                              .purpose = Purpose::values,
-                              .prefer_device = true,
-                              .spill_to_host = true});
+  PagedStore store(*device_, spilling(1));
   (void)view(store);
   device_->set_budget(Tier::device, device_->memory().held(Tier::device) + 10 * kTokenBytes);
   store.reserve(0, 20);
@@ -149,12 +154,7 @@ TEST_F(Paged, RunsSpillToTheHostWhenTheDeviceIsFull) {
 }
 
 TEST_F(Paged, RunsGiveWayToOthersOnTheDeviceAndKeepTheirContents) {
-  PagedStore store(*device_, {.block_tokens = 4,
-                              .token_bytes = kTokenBytes,
-                              .lists = 2,
-                              .purpose = Purpose::values,
-                              .prefer_device = true,
-                              .spill_to_host = true});
+  PagedStore store(*device_, spilling(2));
   for (const int64_t row : {0, 1}) {
     store.reserve(row, 20);
     fill(store, row, 0, 20);
@@ -172,18 +172,13 @@ TEST_F(Paged, RunsGiveWayToOthersOnTheDeviceAndKeepTheirContents) {
 
 // One that gives way does so whole before the next one does: never are two in both memories.
 TEST_F(Paged, RunsOfOneRowGiveWayBeforeAnothers) {
-  PagedStore store(*device_, {.block_tokens = 4,
-                              .token_bytes = kTokenBytes,
-                              .lists = 2,
-                              .purpose = Purpose::values,
-                              .prefer_device = true,
-                              .spill_to_host = true,
-                              .least_spill_bytes = 1});
+  PagedStoreConfig config = spilling(2);
+  config.least_spill_bytes = 1;
+  PagedStore store(*device_, config);
   for (const int64_t row : {0, 1, 2}) store.reserve(row, row == 1 ? 24 : 20);
-  const int64_t all = device_->memory().held(Tier::device);
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device));
   std::vector<Buffer> others;
   for (int64_t bytes = 0; bytes < 3 * 40 * kTokenBytes; bytes += 64) {
-    device_->set_budget(Tier::device, all + 64 * static_cast<int64_t>(others.size()));
     others.push_back(device_->allocate(Tier::device, Purpose::index, 64));
     int64_t in_both = 0;
     for (const int64_t row : {0, 1, 2}) {

@@ -24,16 +24,7 @@ AttentionConfig full_attention() {
 }
 
 AttentionConfig everything(IndexKind index) {
-  AttentionConfig config;
-  config.exact_below = 0;
-  config.index = index;
-  config.outlier_chunks = index == IndexKind::landmarks ? 2 : 0;
-  config.sparse_budget = 4096;
-  config.local_window = 8;
-  config.rank = 4096;
-  config.factors = StorageType::float32;
-  config.values = StorageType::float32;
-  return config;
+  return sparse_from_the_start(index, 4096, StorageType::float32);
 }
 
 class GoldenModel {

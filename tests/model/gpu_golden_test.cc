@@ -63,17 +63,10 @@ AttentionConfig full(StorageType values) {
   return config;
 }
 
-// Chooses 24 of the 88 to 120 tokens that are open.
+// Chooses 24 of the 52 to 84 tokens that are open.
 AttentionConfig sparse(IndexKind index, StorageType storage) {
-  AttentionConfig config;
-  config.exact_below = 0;
-  config.index = index;
-  config.outlier_chunks = index == IndexKind::landmarks ? 1 : 0;
-  config.sparse_budget = 24;
-  config.local_window = 8;
-  config.rank = 4096;
-  config.factors = storage;
-  config.values = storage;
+  AttentionConfig config = sparse_from_the_start(index, 24, storage);
+  config.outlier_chunks = std::min<int64_t>(config.outlier_chunks, 1);
   return config;
 }
 

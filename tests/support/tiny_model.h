@@ -60,6 +60,20 @@ inline std::vector<int32_t> tiny_ids(int64_t count, uint32_t seed = 1) {
   return ids;
 }
 
+// Shadow for short prompts, at full rank: values and factors stored as `storage`.
+inline AttentionConfig sparse_from_the_start(IndexKind index, int64_t sparse_budget, StorageType storage) {
+  AttentionConfig config;
+  config.exact_below = 0;
+  config.index = index;
+  config.outlier_chunks = index == IndexKind::landmarks ? 2 : 0;
+  config.sparse_budget = sparse_budget;
+  config.local_window = 8;
+  config.rank = 4096;
+  config.factors = storage;
+  config.values = storage;
+  return config;
+}
+
 class TinyModel {
  public:
   explicit TinyModel(const TinyShape& shape = {}, const CpuDeviceOptions& options = {.threads = 2})
