@@ -1,7 +1,6 @@
 # What every target of the project shares: include paths, warnings, sanitizers.
 add_library(shadowkv_options INTERFACE)
 target_include_directories(shadowkv_options INTERFACE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
-target_compile_definitions(shadowkv_options INTERFACE FMT_HEADER_ONLY)
 target_compile_options(shadowkv_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror>)
 target_link_libraries(shadowkv_options INTERFACE Threads::Threads)
