@@ -36,14 +36,14 @@ void matmul(Queue& queue, const MatmulParams& params) {
   if (!params.bias.empty()) launch_add_bias(queue, params);
 }
 
-// Products that are not taken together go side by side on the device's lanes: small ones alone do not keep a
-// GPU busy.
+// Products that are not taken together go side by side on the device's lanes, as small ones alone do not keep
+// a GPU busy: those of lane 0. Work on other lanes is beside something already, which it would wait for.
 void matmul_group(Queue& queue, const MatmulGroupParams& params) {
   if (run_few(queue, {params.x, params.products, false})) return;
   CudaDevice& device = device_of(queue);
   std::vector<Queue*> queues;
   for (std::size_t i = 0; i < params.products.size(); ++i) {
-    const int lane = static_cast<int>(i) % device.lanes();
+    const int lane = &queue == &device.compute() ? static_cast<int>(i) % device.lanes() : 0;
     queues.push_back(lane == 0 ? &queue : &device.lane(lane).compute);
     if (queues.back() != &queue) queues.back()->wait_for(queue);
   }

@@ -81,9 +81,9 @@ constexpr int kTallUnits = 8;
 
 // Measured on an H200 with 4096 inputs (14336 for down) beside cuBLASLt: 14336 and more rows gain up to 64
 // tokens (gate and up 61 -> 53 us at 1, 64 -> 58 at 43), 4096 rows up to 15 (13 -> 11.7; 15 against 12 at
-// 43).
+// 43), several weights of few rows up to 64 (q, k and v 26 -> 14 at 1, 25 -> 22 at 43).
 constexpr int64_t kMostTokens = 64;
-constexpr int64_t kMostTokensOfClusters = 16;
+constexpr int64_t kMostTokensOfClusters = 16;  // of one weight
 
 int64_t units_of(const TensorView& weight) {
   return ceil_div<int64_t>(weight.shape[0], few_tokens::kUnitRows);
@@ -183,7 +183,8 @@ bool FewTokens::run(Queue& queue, const Call& call) const {
   const Plan plan = plan_of(call);
   // Clusters add their sums after one pass; a share beyond it takes a device of few multiprocessors.
   const bool one_pass = plan.units <= few_tokens::kMostUnits;
-  if (plan.cluster > 1 && (!one_pass || call.x.shape[0] > kMostTokensOfClusters)) return false;
+  const int64_t most = call.products.size() > 1 ? kMostTokens : kMostTokensOfClusters;
+  if (plan.cluster > 1 && (!one_pass || call.x.shape[0] > most)) return false;
   const Size& size =
       *std::find_if(sizes_.begin(), sizes_.end(), [&](const Size& s) { return call.x.shape[0] <= s.tokens; });
   const Params params = params_of(call, plan, size.tokens);
