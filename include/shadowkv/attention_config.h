@@ -65,6 +65,11 @@ struct AttentionConfig {
   // many as suit the batch and the device. Changes time, never a result.
   int64_t step_parts = 0;
 
+  // Parts of a step's batch that go through all layers by themselves, so that one computes while the values
+  // of another travel, at the price of reading the weights once each: 1, 2, or 0: as suits. Changes time;
+  // results at most as another batch does.
+  int64_t micro_batches = 0;
+
   // Where values lie: on the device while there is room (spill), or in host memory always (host).
   Placement placement = Placement::spill;
 };

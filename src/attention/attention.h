@@ -60,6 +60,15 @@ struct LayerInput {
   TensorView v;                // [T, kv_heads, head_dim]
   SeqId sequence = 0;          // prefill: whose tokens these are
   int64_t first_position = 0;  // prefill: position of the first of them
+  int64_t micro_batch = 0;     // decode: which of the step's micro_batches() these rows are
+};
+
+// Rows [first, first + count) of a decode step that go through all layers by themselves, on a queue of their
+// own that waits for the step's start and is waited for at its end.
+struct MicroBatch {
+  int64_t first = 0;
+  int64_t count = 0;
+  Queue* queue = nullptr;
 };
 
 struct AttentionStatistics {
@@ -94,9 +103,16 @@ class Attention {
   virtual void prefill(const LayerInput& input, TensorView out) = 0;
   virtual void close_prefill(SeqId sequence, int64_t layer) = 0;
 
+  // Places that suit a decode step of these sequences: place i for sequence arranged[i]; empty: as they come.
+  // A caller may take others.
+  [[nodiscard]] virtual std::vector<int64_t> arrange(std::span<const SeqId> /*sequences*/) const {
+    return {};
+  }
   // Decode: begin_step makes room for one more token of each sequence (all host work of a step), then decode
-  // runs once a layer, row i of the input being sequences[i]'s new token.
+  // runs once a layer and micro-batch, row i of the input being the new token of the micro-batch's i-th.
   virtual void begin_step(std::span<const SeqId> sequences) = 0;
+  // How the step begun is to be cut, in order; empty: not at all, on the device's compute queue.
+  [[nodiscard]] virtual std::vector<MicroBatch> micro_batches() { return {}; }
   virtual void decode(const LayerInput& input, TensorView out) = 0;
   // Counts the step's tokens as held. Without it, as after an exception, the step can be taken again.
   virtual void end_step() = 0;

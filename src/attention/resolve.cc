@@ -12,7 +12,7 @@ constexpr int64_t kSegmentUnit = 512;
 constexpr int64_t kMaxTokens = int64_t{1} << 31;  // positions are int32
 constexpr double kMaxRerank = 16;
 constexpr double kMaxSlotSelections = 1024;
-constexpr int64_t kMaxStepParts = 64;
+constexpr int64_t kMaxMicroBatches = 2, kMaxStepParts = 64;
 
 void check_range(std::string_view name, int64_t value, int64_t least, int64_t most) {
   require(value >= least && value <= most, "{} = {} is out of range; it must lie in [{}, {}]", name, value,
@@ -37,6 +37,7 @@ void check_ranges(const AttentionConfig& config) {
   check_range("local-window", config.local_window, 1, kMaxTokens);
   check_range("slot-selections", config.slot_selections, 1.0, kMaxSlotSelections);
   check_range("step-parts", config.step_parts, 0, kMaxStepParts);
+  check_range("micro-batches", config.micro_batches, 0, kMaxMicroBatches);
   check_range("segment-tokens", config.segment_tokens, 0, kMaxTokens);
   check_range("segment-min-tokens", config.segment_min_tokens, 1, kMaxTokens);
   require(config.segment_tokens % kSegmentUnit == 0, "segment-tokens = {} is not a multiple of {}",

@@ -1,7 +1,7 @@
 // ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
 // chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
-// shadow_decode.cc one decode step; every piece of arithmetic is an op of kernels.h, so CPU and GPU share
-// both.
+// shadow_cut.cc how a step is cut, shadow_decode.cc one decode step; every piece of arithmetic is an op of
+// kernels.h, so CPU and GPU share both.
 #pragma once
 
 #include <map>
@@ -15,6 +15,7 @@
 #include "attention/segments.h"
 #include "attention/shadow_index.h"
 #include "attention/step.h"
+#include "attention/step_cut.h"
 #include "attention/value_store.h"
 #include "base/scratch.h"
 #include "cache/device_array.h"
@@ -34,6 +35,8 @@ class ShadowAttention final : public Attention {
   void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
   void close_prefill(SeqId id, int64_t layer) override;
   void begin_step(std::span<const SeqId> ids) override;
+  [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> ids) const override;
+  [[nodiscard]] std::vector<MicroBatch> micro_batches() override;
   void decode(const LayerInput& input, TensorView out) override;
   void end_step() override;
   void end(SeqId id) override;
@@ -67,12 +70,26 @@ class ShadowAttention final : public Attention {
 
     [[nodiscard]] Selection rows(int64_t first, int64_t count) const;  // of some sequences
   };
+  // Attention so far, of some sequences.
+  struct Attended {
+    TensorView out;  // [B, H, D]
+    TensorView lse;  // [B, H]
+  };
   // Sequences [first, first + count) of a step's sparse ones, and where they run.
   struct Part {
     int64_t first;
     int64_t count;
     bool over_link;  // some of their values lie in host memory
     Lane lane;
+  };
+
+  // Sequences [first, first + count) of them that go through all layers by themselves: a micro-batch, or all.
+  struct OwnBatch {
+    int64_t first;
+    int64_t count;
+    Queue* main;    // of its layers
+    Queue* keeper;  // of what new tokens leave, and of attention over what is resident
+    std::vector<Part> parts;
   };
 
   // ---- sequences
@@ -96,14 +113,21 @@ class ShadowAttention final : public Attention {
 
   // ---- one step
   void make_room(Sequence& sequence);
+  [[nodiscard]] bool reranks(const Sequence& sequence) const;
   void count_step(const Sequence& sequence);
   void upload_tables();
   void decode_exact(const LayerInput& input, TensorView out);
   void decode_sparse(const LayerInput& input, TensorView out);
-  void keep(Queue& queue, const LayerInput& input);
-  [[nodiscard]] std::vector<int64_t> host_bytes() const;
-  void cut_batch();
-  [[nodiscard]] DecodeBatch batch_of(const Part& part) const;
+  void keep(const OwnBatch& own, const LayerInput& input);
+  [[nodiscard]] std::vector<int64_t> host_bytes(std::span<const int64_t> rows) const;
+  [[nodiscard]] StepToCut to_cut(std::span<const SeqId> ids, std::span<const int64_t> bytes) const;
+  void cut_batch(std::span<const SeqId> ids);
+  [[nodiscard]] Lane lane(int64_t index);
+  [[nodiscard]] OwnBatch whole_batch(const StepCut& cut);
+  [[nodiscard]] OwnBatch micro_batch(const StepCut& cut, int64_t index);
+  void take_link(Queue& queue);
+  [[nodiscard]] DecodeBatch batch_of(int64_t first, int64_t count) const;
+  [[nodiscard]] DecodeBatch batch_of(const Part& part) const { return batch_of(part.first, part.count); }
   [[nodiscard]] TensorView queries_of(const Part& part) const;
   [[nodiscard]] Selection selection();
   void score(int64_t layer, const Part& part, const Selection& s);
@@ -111,7 +135,8 @@ class ShadowAttention final : public Attention {
   void rerank(int64_t layer, const Part& part, const Selection& s, const LowRankKeys::Chunks& chunks);
   void force(const Part& part, const Selection& s);
   void fetch(int64_t layer, const Part& part, const Selection& s);
-  void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, TensorView out);
+  void attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out);
+  void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, const Attended& kept);
   void decode_mixed(const LayerInput& input, TensorView out);
 
   [[nodiscard]] ResidentView resident_view(int64_t layer);
@@ -141,7 +166,8 @@ class ShadowAttention final : public Attention {
   Step sparse_step_, exact_step_;
   std::vector<int64_t> sparse_at_, exact_at_;  // places of each kind in the step's batch
   std::vector<int64_t> sparse_rows_;           // rows of the sparse ones
-  std::vector<Part> parts_;                    // of the sparse ones
+  std::vector<OwnBatch> batches_;              // of the sparse ones, one or two
+  Queue* link_ = nullptr;                      // that fetched last, where there are two
   DeviceArray<int32_t> candidate_limits_, pick_limits_;
   int64_t open_chunks_ = 0;  // most sealed chunks of a sequence of the step
   int64_t most_candidates_ = 0;

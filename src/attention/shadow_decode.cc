@@ -1,7 +1,5 @@
 // One decode step: decide -> rebuild and fetch -> attend.
 #include <algorithm>
-#include <array>
-#include <numeric>
 
 #include "attention/shadow.h"
 #include "base/check.h"
@@ -11,28 +9,6 @@ namespace {
 
 // Steps whose longest sequences have as many open chunks to within this have the same shapes.
 constexpr int64_t kChunkBucket = 128;
-// Parts that a batch with values on the host is cut into unless the configuration says otherwise, and
-// sequences of a part: fewer do not fill a GPU.
-constexpr int64_t kStepParts = 3;
-constexpr int64_t kLeastSequences = 8;
-// A sequence travels if that part of its values lies on the host, 1 / kTravels: while the device is full the
-// tails of all sequences grow there, which is nothing to wait for.
-constexpr int64_t kTravels = 8;
-
-// Where sequences that travel border on those that do not: the place nearest to `place` that is less
-// than `reach` away, else `place` itself.
-int64_t nearest_border(std::span<const int64_t> host_bytes, int64_t place, int64_t reach) {
-  const auto is_border = [&](int64_t at) {
-    if (at <= 0 || at >= static_cast<int64_t>(host_bytes.size())) return false;
-    const auto i = static_cast<std::size_t>(at);
-    return (host_bytes[i - 1] > 0) != (host_bytes[i] > 0);
-  };
-  for (int64_t away = 0; away < reach; ++away) {
-    if (is_border(place - away)) return place - away;
-    if (is_border(place + away)) return place + away;
-  }
-  return place;
-}
 
 }  // namespace
 
@@ -91,6 +67,7 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   std::vector<int64_t> lengths[2];
   std::vector<int32_t> candidates;
   std::vector<int32_t> picks;
+  std::vector<SeqId> sparse_ids;
   sparse_at_.clear();
   exact_at_.clear();
   open_chunks_ = most_candidates_ = most_picks_ = 0;
@@ -104,11 +81,11 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
     lengths[sparse].push_back(tokens);
     (sparse ? sparse_at_ : exact_at_).push_back(static_cast<int64_t>(i));
     if (!sparse) continue;
+    sparse_ids.push_back(ids[i]);
     candidates.push_back(static_cast<int32_t>(sequence.candidates));
     picks.push_back(static_cast<int32_t>(sequence.budget));
-    const int64_t sealed = sealed_chunks(tokens, config_.chunk_size, config_.local_window);
-    open_chunks_ = std::max(open_chunks_, sealed);
-    reranks_ = reranks_ || std::min(sequence.candidates, sealed - 1) > sequence.budget;
+    open_chunks_ = std::max(open_chunks_, sealed_chunks(tokens, config_.chunk_size, config_.local_window));
+    reranks_ = reranks_ || reranks(sequence);
     most_candidates_ = std::max(most_candidates_, sequence.candidates);
     most_picks_ = std::max(most_picks_, sequence.budget);
   }
@@ -116,7 +93,7 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   exact_step_.begin(rows[0], lengths[0]);
   sparse_step_.begin(rows[1], lengths[1]);
   sparse_rows_ = rows[1];
-  cut_batch();
+  cut_batch(sparse_ids);
   candidate_limits_.assign(std::move(candidates));
   pick_limits_.assign(std::move(picks));
   upload_tables();
@@ -152,7 +129,10 @@ std::vector<int64_t> ShadowAttention::step_shape() const {
                                 reranks_ ? 1 : 0,
                                 // Only with rows of both kinds do places in the batch matter.
                                 exact_at_.empty() || sparse_at_.empty() ? 0 : -1};
-  for (const Part& part : parts_) shape.push_back(2 * part.first + (part.over_link ? 1 : 0));
+  for (const OwnBatch& own : batches_) {
+    shape.push_back(own.first);
+    for (const Part& part : own.parts) shape.push_back(2 * part.first + (part.over_link ? 1 : 0));
+  }
   return shape;
 }
 
@@ -210,96 +190,58 @@ void ShadowAttention::decode_exact(const LayerInput& input, TensorView out) {
 // fetching: a chunk opens to selection only when it has left the local window, so nobody reads what is
 // written.
 void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
-  Queue& main = device_.compute();
-  Queue& keeper = device_.lane(device_.lanes() - 1).compute;
+  const OwnBatch& own = batches_.at(static_cast<std::size_t>(input.micro_batch));
+  Queue& main = *own.main;
+  Queue& keeper = *own.keeper;
   keeper.wait_for(main);
-  sparse_step_.rotate_keys(keeper, input);
-  keep(keeper, input);
-  sparse_step_.rotate_queries(main, input);
+  sparse_step_.rotate_keys(keeper, input, own.first);
+  keep(own, input);
+  sparse_step_.rotate_queries(main, input, own.first);
   keeper.wait_for(main);
   const TensorView lse = lse_resident_.get(DType::f32, {sparse_step_.size(), shape_.heads});
-  resident_attention(keeper, {.q = sparse_step_.q(),
-                              .batch = sparse_step_.batch(),
+  resident_attention(keeper, {.q = sparse_step_.q().rows(own.first, own.count),
+                              .batch = batch_of(own.first, own.count),
                               .resident = resident_view(input.layer),
                               .scale = shape_.scale(),
                               .out = out,
-                              .lse = lse});
-  if (open_chunks_ > 1) {  // else everything is resident
-    const Selection whole = selection();
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      const Selection part = whole.rows(parts_[i].first, parts_[i].count);
-      score(input.layer, parts_[i], part);
-      // One part after the other, or all would be ready to fetch at once, at the end.
-      if (i + 1 < parts_.size()) parts_[i + 1].lane.compute.wait_for(parts_[i].lane.compute);
-      select(input.layer, parts_[i], part);
-    }
-    for (const Part& part : parts_) {
-      attend(input.layer, part, whole.rows(part.first, part.count), keeper, out);
-    }
-    for (const Part& part : parts_) main.wait_for(part.lane.compute);
-  }
+                              .lse = lse.rows(own.first, own.count)});
+  if (open_chunks_ > 1) attend_chosen(input.layer, own, lse, out);  // else everything is resident
   main.wait_for(keeper);
 }
 
+// lse: of the whole step, as is left by the attention over what is resident.
+void ShadowAttention::attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out) {
+  const Selection whole = selection();
+  const std::vector<Part>& parts = own.parts;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Selection part = whole.rows(parts[i].first, parts[i].count);
+    score(layer, parts[i], part);
+    // One part after the other, or all would be ready to fetch at once, at the end.
+    if (i + 1 < parts.size()) parts[i + 1].lane.compute.wait_for(parts[i].lane.compute);
+    select(layer, parts[i], part);
+  }
+  // Backwards: in a micro-batch what needs no link is there first.
+  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+    attend(
+        layer, *part, whole.rows(part->first, part->count), *own.keeper,
+        {.out = out.rows(part->first - own.first, part->count), .lse = lse.rows(part->first, part->count)});
+  }
+  for (const Part& part : parts) own.main->wait_for(part.lane.compute);
+}
+
 // The new tokens become part of everything that is kept.
-void ShadowAttention::keep(Queue& queue, const LayerInput& input) {
-  const TokenBatch& tokens = sparse_step_.tokens();
+void ShadowAttention::keep(const OwnBatch& own, const LayerInput& input) {
+  Queue& queue = *own.keeper;
+  TokenBatch tokens = sparse_step_.tokens();
+  tokens.count = own.count;
+  tokens.rows += own.first;
+  tokens.positions += own.first;
+  const TensorView k = sparse_step_.k().rows(own.first, own.count);
   const ResidentView resident = resident_view(input.layer);
-  store_resident(queue, {.k = sparse_step_.k(), .v = input.v, .tokens = tokens, .resident = resident});
+  store_resident(queue, {.k = k, .v = input.v, .tokens = tokens, .resident = resident});
   keys_.append(queue, input.layer, input.k, tokens);
   values_.append(queue, input.layer, input.v, tokens);
-  index_->append(queue, input.layer, sparse_step_.k(), sparse_step_.batch(), tokens, resident);
-}
-
-// ---- parts ------------------------------------------------------------------------------------------------
-
-// Bytes of values that each sparse sequence of the step has on the host; 0 for those that do not travel.
-std::vector<int64_t> ShadowAttention::host_bytes() const {
-  std::vector<int64_t> bytes;
-  bytes.reserve(sparse_rows_.size());
-  for (const int64_t row : sparse_rows_) {
-    const int64_t on_host = values_.held_bytes(row, Tier::pinned_host);
-    const int64_t all = on_host + values_.held_bytes(row, Tier::device);
-    bytes.push_back(on_host * kTravels < all ? 0 : on_host);
-  }
-  return bytes;
-}
-
-// Cuts the step's batch so that one part computes while the values of another travel. The part that fetches
-// most from the host goes first: only what travels last is waited for.
-void ShadowAttention::cut_batch() {
-  const std::vector<int64_t> bytes = host_bytes();
-  const int64_t size = sparse_step_.size(), lanes = std::max<int64_t>(1, device_.lanes() - 1);
-  const bool travels = std::any_of(bytes.begin(), bytes.end(), [](int64_t b) { return b > 0; });
-  const int64_t suited = travels ? std::min({size / kLeastSequences, lanes, kStepParts}) : 1;
-  const int64_t wanted = config_.step_parts > 0 ? config_.step_parts : suited;
-  const int64_t count = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, size));
-  std::vector<std::array<int64_t, 3>> cuts;  // bytes on the host, first, end
-  for (int64_t i = 0, first = 0; i < count; ++i) {
-    const int64_t end =
-        i + 1 == count ? size : nearest_border(bytes, size * (i + 1) / count, size / count / 2);
-    cuts.push_back({std::accumulate(bytes.begin() + first, bytes.begin() + end, int64_t{0}), first, end});
-    first = end;
-  }
-  std::stable_sort(cuts.begin(), cuts.end(), [](const auto& a, const auto& b) { return a[0] > b[0]; });
-  parts_.clear();
-  for (const auto& [on_host, first, end] : cuts) {
-    if (first == end) continue;
-    const auto lane = static_cast<int64_t>(parts_.size()) % lanes;
-    parts_.push_back({first, end - first, on_host > 0, device_.lane(static_cast<int>(lane))});
-  }
-}
-
-DecodeBatch ShadowAttention::batch_of(const Part& part) const {
-  DecodeBatch batch = sparse_step_.batch();
-  batch.size = part.count;
-  batch.rows += part.first;
-  batch.tokens += part.first;
-  return batch;
-}
-
-TensorView ShadowAttention::queries_of(const Part& part) const {
-  return sparse_step_.q().rows(part.first, part.count);
+  index_->append(queue, input.layer, k, batch_of(own.first, own.count), tokens, resident);
 }
 
 // What the whole step's choice is held in.
@@ -402,6 +344,7 @@ void ShadowAttention::force(const Part& part, const Selection& s) {
 // Values of misses travel on the part's copy queue; their keys follow on its compute queue.
 void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s) {
   part.lane.copy.wait_for(part.lane.compute);
+  if (part.over_link) take_link(part.lane.copy);
   gather_values(part.lane.copy, {.batch = batch_of(part),
                                  .chunks = s.candidates,
                                  .assigned = s.assigned,
@@ -416,9 +359,16 @@ void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s)
                                 .slots = slot_view(layer)});
 }
 
-// Attention over the part's slots, merged into what `resident` left in out.
+// One micro-batch fetches after the other, or they would compute at the same time and fetch at the same time.
+void ShadowAttention::take_link(Queue& queue) {
+  if (batches_.size() < 2) return;
+  if (link_ != nullptr) queue.wait_for(*link_);
+  link_ = &queue;
+}
+
+// Attention over the part's slots, merged into what `resident` leaves in kept.
 void ShadowAttention::attend(int64_t layer, const Part& part, const Selection& s, Queue& resident,
-                             TensorView out) {
+                             const Attended& kept) {
   Queue& queue = part.lane.compute;
   queue.wait_for(part.lane.copy);
   slot_attention(queue, {.q = queries_of(part),
@@ -429,10 +379,7 @@ void ShadowAttention::attend(int64_t layer, const Part& part, const Selection& s
                          .out = s.out,
                          .lse = s.lse});
   queue.wait_for(resident);
-  const TensorView kept = out.rows(part.first, part.count);
-  const TensorView lse = lse_resident_.get(DType::f32, {sparse_step_.size(), shape_.heads});
-  merge_attention(
-      queue, {.a = kept, .b = s.out, .lse_a = lse.rows(part.first, part.count), .lse_b = s.lse, .out = kept});
+  merge_attention(queue, {.a = kept.out, .b = s.out, .lse_a = kept.lse, .lse_b = s.lse, .out = kept.out});
 }
 
 }  // namespace shadowkv

@@ -26,6 +26,12 @@ class SharedPrefill final : public Attention {
   void prefill(const LayerInput& input, TensorView out) override;
   void close_prefill(SeqId sequence, int64_t layer) override;
   void begin_step(std::span<const SeqId> sequences) override;
+  [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> sequences) const override {
+    return methods_[selected_]->arrange(sequences);
+  }
+  [[nodiscard]] std::vector<MicroBatch> micro_batches() override {
+    return methods_[selected_]->micro_batches();
+  }
   void decode(const LayerInput& input, TensorView out) override;
   void end_step() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;  // of the selected method

@@ -63,20 +63,21 @@ void Step::begin(std::span<const int64_t> rows, std::span<const int64_t> tokens)
   tokens_ = {.count = size, .rows = row_table, .positions = positions_.upload(queue)};
 }
 
-void Step::rotate(Queue& queue, const TensorView& x, const TensorView& out) const {
+void Step::rotate(Queue& queue, const TensorView& x, const TensorView& out, int64_t first) const {
   const RopeView rope{inv_freq_, shape_.rope.rotary_dim, shape_.rope.interleaved};
-  const TensorView positions(const_cast<int32_t*>(tokens_.positions), DType::i32, {size()});
-  shadowkv::rotate(queue, {.x = x, .positions = positions, .rope = rope, .out = out});
+  const int64_t count = x.shape[0];
+  const TensorView positions(const_cast<int32_t*>(tokens_.positions) + first, DType::i32, {count});
+  shadowkv::rotate(queue, {.x = x, .positions = positions, .rope = rope, .out = out.rows(first, count)});
 }
 
-void Step::rotate_queries(Queue& queue, const LayerInput& input) {
+void Step::rotate_queries(Queue& queue, const LayerInput& input, int64_t first) {
   q_ = q_scratch_.get(input.q.dtype, {size(), shape_.heads, shape_.head_dim});
-  rotate(queue, input.q, q_);
+  rotate(queue, input.q, q_, first);
 }
 
-void Step::rotate_keys(Queue& queue, const LayerInput& input) {
+void Step::rotate_keys(Queue& queue, const LayerInput& input, int64_t first) {
   k_ = k_scratch_.get(input.k.dtype, {size(), shape_.kv_heads, shape_.head_dim});
-  rotate(queue, input.k, k_);
+  rotate(queue, input.k, k_, first);
 }
 
 }  // namespace shadowkv

@@ -33,9 +33,10 @@ class Step {
 
   // rows[i] will hold tokens[i] tokens when this step's is in.
   void begin(std::span<const int64_t> rows, std::span<const int64_t> tokens);
-  // Rotates one layer's queries and keys into scratch, each on a queue.
-  void rotate_queries(Queue& queue, const LayerInput& input);
-  void rotate_keys(Queue& queue, const LayerInput& input);
+  // Rotates one layer's queries and keys into scratch, each on a queue: those of the step's sequences from
+  // `first` on.
+  void rotate_queries(Queue& queue, const LayerInput& input, int64_t first = 0);
+  void rotate_keys(Queue& queue, const LayerInput& input, int64_t first = 0);
 
   [[nodiscard]] int64_t size() const { return batch_.size; }
   [[nodiscard]] const DecodeBatch& batch() const { return batch_; }
@@ -44,7 +45,7 @@ class Step {
   [[nodiscard]] const TensorView& k() const { return k_; }            // [B, kv_heads, head_dim] rotated
 
  private:
-  void rotate(Queue& queue, const TensorView& x, const TensorView& out) const;
+  void rotate(Queue& queue, const TensorView& x, const TensorView& out, int64_t first) const;
 
   AttentionShape shape_;
   Device& device_;

@@ -24,6 +24,10 @@ class ValueStore {
   [[nodiscard]] int64_t scale_bytes_for(int64_t tokens) const {
     return scales_ ? scales_->bytes_for(tokens) : 0;
   }
+  // Of one layer's values of that many tokens, without scales.
+  [[nodiscard]] int64_t layer_bytes(int64_t tokens) const {
+    return tokens * shape_.kv_heads * shape_.head_dim * size_of(type_);
+  }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up values; room must be there

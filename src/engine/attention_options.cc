@@ -154,6 +154,9 @@ std::vector<Knob> storage_knobs() {
                  &C::segment_min_tokens, 1, kMostTokens),
       whole_knob({"step-parts", "PARTS", "Parts of a batch that run side by side on a GPU; 0: as suits it"},
                  &C::step_parts, 0, 64),
+      whole_knob({"micro-batches", "COUNT",
+                  "Parts of a batch that go through all layers by themselves, 1 or 2; 0: as suits it"},
+                 &C::micro_batches, 0, 2),
       word_knob<Placement>(
           {"placement", "NAME", "Values on the device while there is room (spill) or in host memory (host)"},
           &C::placement, {"spill", "host"}),

@@ -7,6 +7,18 @@
 
 namespace shadowkv {
 
+namespace {
+
+template <typename T>
+std::vector<T> arranged(std::span<const T> from, std::span<const int64_t> places) {
+  if (places.empty()) return {from.begin(), from.end()};
+  std::vector<T> out;
+  for (const int64_t place : places) out.push_back(from[static_cast<std::size_t>(place)]);
+  return out;
+}
+
+}  // namespace
+
 // Views over one buffer, in the activations' type.
 struct Transformer::Slice {
   TensorView normed;  // [rows, hidden]
@@ -72,27 +84,29 @@ TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
 }
 
 // Products of the same x, each out with a row a token.
-void Transformer::project(const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products) {
+void Transformer::project(Queue& queue, const TensorView& x,
+                          std::initializer_list<MatmulGroupParams::Product> products) {
   MatmulGroupParams group{.x = x, .products = products};
   for (auto& [weight, out] : group.products) out = out.reshaped({x.shape[0], weight.shape[0]});
-  matmul_group(device_.compute(), group);
+  matmul_group(queue, group);
 }
 
 // hidden -> normed -> q, k, v, none of them rotated.
-void Transformer::attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
-  rms_norm(device_.compute(),
+void Transformer::attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
+                                  const Slice& slice) {
+  rms_norm(queue,
            {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
-  project(slice.normed, {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}});
+  project(queue, slice.normed, {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}});
 }
 
 // What follows attention: output projection and gated MLP, each added to the residual stream.
-void Transformer::finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice) {
-  Queue& queue = device_.compute();
+void Transformer::finish_layer(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
+                               const Slice& slice) {
   const int64_t rows = hidden.shape[0];
   const TensorView mixed = slice.mixed.reshaped({rows, config_.heads * config_.head_dim});
   matmul(queue, {.x = mixed, .weight = weights.wo, .bias = {}, .out = hidden, .accumulate = true});
   rms_norm(queue, {.x = hidden, .weight = weights.mlp_norm, .eps = config_.rms_eps, .out = slice.normed});
-  project(slice.normed, {{weights.gate, slice.gate}, {weights.up, slice.up}});
+  project(queue, slice.normed, {{weights.gate, slice.gate}, {weights.up, slice.up}});
   silu_mul(queue, {.gate = slice.gate, .up = slice.up, .out = slice.gate});
   matmul(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden, .accumulate = true});
 }
@@ -116,6 +130,19 @@ std::vector<T> Transformer::download(const TensorView& from) {
   return host;
 }
 
+// The rows of the latest step in its caller's order.
+template <typename T>
+std::vector<T> Transformer::download_step(const TensorView& from) {
+  std::vector<T> rows = download<T>(from);
+  if (arranged_.empty()) return rows;
+  std::vector<T> out(rows.size());
+  const int64_t each = from.elements() / from.shape[0];
+  for (std::size_t i = 0; i < arranged_.size(); ++i) {
+    std::copy_n(rows.begin() + static_cast<int64_t>(i) * each, each, out.begin() + arranged_[i] * each);
+  }
+  return out;
+}
+
 std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, std::span<const int32_t> ids,
                                         int64_t slice_tokens, const StepProgress& progress) {
   const auto count = static_cast<int64_t>(ids.size());
@@ -133,7 +160,7 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
       const int64_t rows = std::min(slice_tokens, count - first);
       const Slice slice = slice_of(scratch.data(), rows);
       const TensorView part = hidden.rows(first, rows);
-      attention_input(weights, part, slice);
+      attention_input(device_.compute(), weights, part, slice);
       attention.prefill({.layer = layer,
                          .hidden = slice.normed,
                          .q = slice.q,
@@ -142,7 +169,7 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
                          .sequence = sequence,
                          .first_position = first},
                         slice.mixed);
-      finish_layer(weights, part, slice);
+      finish_layer(device_.compute(), weights, part, slice);
       if (progress) {
         const double layers_done =
             static_cast<double>(layer) + static_cast<double>(first + rows) / static_cast<double>(count);
@@ -157,13 +184,13 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
   step(attention, sequences, ids);
-  return download<float>(step_logits_);
+  return download_step<float>(step_logits_);
 }
 
 std::vector<int32_t> Transformer::decode_greedy(Attention& attention, std::span<const SeqId> sequences,
                                                 std::span<const int32_t> ids) {
   step(attention, sequences, ids);
-  return download<int32_t>(step_picked_);
+  return download_step<int32_t>(step_picked_);
 }
 
 // Runs a step, from its recording where one of its shape exists. A shape is recorded the second time it
@@ -171,8 +198,9 @@ std::vector<int32_t> Transformer::decode_greedy(Attention& attention, std::span<
 void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids) {
   require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
           sequences.size(), ids.size());
-  const TensorView on_device = upload_ids(ids);
-  attention.begin_step(sequences);
+  arranged_ = attention.arrange(sequences);
+  const TensorView on_device = upload_ids(arranged(ids, arranged_));
+  attention.begin_step(arranged(sequences, arranged_));
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
   if (!graph_ || graph_shape_ != shape) {
     graph_.reset();
@@ -190,19 +218,39 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
   attention.end_step();
 }
 
+void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
+                            const TensorView& hidden, const Slice& slice) {
+  const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
+  attention_input(queue, weights, hidden, slice);
+  attention.decode({.layer = layer,
+                    .hidden = slice.normed,
+                    .q = slice.q,
+                    .k = slice.k,
+                    .v = slice.v,
+                    .micro_batch = micro_batch},
+                   slice.mixed);
+  finish_layer(queue, weights, hidden, slice);
+}
+
 // All device work of a decode step: embed, layers, logits, the likeliest tokens.
 void Transformer::run_step(Attention& attention, const TensorView& ids) {
   const int64_t count = ids.shape[0];
   const TensorView hidden = hidden_.get(device_.activation_dtype(), {count, config_.hidden});
-  const Slice slice = slice_of(slice_.get(DType::u8, {slice_bytes(count)}).data, count);
-  embed(device_.compute(), {.table = weights_.embedding, .ids = ids, .out = hidden});
+  std::byte* memory = slice_.get(DType::u8, {slice_bytes(count)}).data;
+  Queue& main = device_.compute();
+  embed(main, {.table = weights_.embedding, .ids = ids, .out = hidden});
+  std::vector<MicroBatch> batches = attention.micro_batches();
+  if (batches.empty()) batches.push_back({0, count, &main});
+  for (const MicroBatch& batch : batches) batch.queue->wait_for(main);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
-    attention_input(weights, hidden, slice);
-    attention.decode({.layer = layer, .hidden = slice.normed, .q = slice.q, .k = slice.k, .v = slice.v},
-                     slice.mixed);
-    finish_layer(weights, hidden, slice);
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const MicroBatch& batch = batches[i];
+      const Slice slice = slice_of(memory + slice_bytes(batch.first), batch.count);
+      const TensorView rows = hidden.rows(batch.first, batch.count);
+      run_layer(attention, layer, static_cast<int64_t>(i), *batch.queue, rows, slice);
+    }
   }
+  for (const MicroBatch& batch : batches) main.wait_for(*batch.queue);
   step_logits_ = logits(hidden);
   step_picked_ = picked_.get(DType::i32, {count});
   pick_likeliest(device_.compute(), {.logits = step_logits_, .ids = step_picked_});

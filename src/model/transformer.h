@@ -50,14 +50,19 @@ class Transformer {
   };
 
   [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
-  void project(const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
-  void attention_input(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
-  void finish_layer(const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
+  void project(Queue& queue, const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
+  void attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
+                       const Slice& slice);
+  void finish_layer(Queue& queue, const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
   void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids);
   void run_step(Attention& attention, const TensorView& ids);
+  void run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
+                 const TensorView& hidden, const Slice& slice);
   [[nodiscard]] TensorView logits(const TensorView& hidden);
   template <typename T>
   [[nodiscard]] std::vector<T> download(const TensorView& from);
+  template <typename T>
+  [[nodiscard]] std::vector<T> download_step(const TensorView& from);
   [[nodiscard]] int64_t slice_bytes(int64_t rows) const;
   [[nodiscard]] Slice slice_of(std::byte* memory, int64_t rows) const;
 
@@ -67,8 +72,9 @@ class Transformer {
   Scratch ids_, hidden_, slice_, normed_, logits_, picked_;  // of decode steps
   std::unique_ptr<Graph> graph_;  // the latest recorded step; null where nothing is recorded
   StepShape graph_shape_, warm_shape_;
-  TensorView step_logits_;  // [sequences, vocab] of the latest step
-  TensorView step_picked_;  // [sequences] int32, its likeliest tokens
+  std::vector<int64_t> arranged_;  // places of the latest step, as Attention::arrange says
+  TensorView step_logits_;         // [places, vocab] of the latest step
+  TensorView step_picked_;         // [places] int32, its likeliest tokens
 };
 
 }  // namespace shadowkv

@@ -81,9 +81,13 @@ TEST_P(Invariance, OthersInTheBatchAndItsPartsChangeNothing) {
     const auto seed = static_cast<uint32_t>(10 + i);
     alone.push_back(methods.run(0, tiny_ids(lengths[i], seed), tiny_ids(kSteps, seed + 10)));
   }
-  for (const int64_t parts : {1, 2, 3}) {
+  struct Cut {
+    int64_t parts, micro_batches;
+  };
+  for (const Cut& cut : {Cut{1, 1}, {2, 1}, {3, 1}, {0, 2}}) {
     AttentionConfig config = GetParam().config;
-    config.step_parts = parts;
+    config.step_parts = cut.parts;
+    config.micro_batches = cut.micro_batches;
     TinyModel model(GetParam().shape);
     Methods methods(model, {config});
     const std::vector<SeqId> ids = {5, 9, 2};
@@ -99,7 +103,8 @@ TEST_P(Invariance, OthersInTheBatchAndItsPartsChangeNothing) {
       for (std::size_t i = 0; i < ids.size(); ++i) {
         const auto first = all.begin() + static_cast<std::ptrdiff_t>(i * vocab);
         const std::vector<float> row(first, first + static_cast<std::ptrdiff_t>(vocab));
-        ASSERT_EQ(row, alone[i][step + 1]) << parts << " parts, sequence " << i << ", step " << step;
+        ASSERT_EQ(row, alone[i][step + 1]) << cut.parts << " parts, " << cut.micro_batches
+                                           << " micro-batches, sequence " << i << ", step " << step;
       }
     }
   }
@@ -140,6 +145,34 @@ TEST(Batches, WhereOneSequenceMayPickEverythingLeaveTheOthersChoiceAlone) {
     const auto half = static_cast<std::ptrdiff_t>(rows.size() / 2);
     ASSERT_EQ(std::vector<float>(rows.begin(), rows.begin() + half), alone[i + 1]) << "step " << i;
   }
+}
+
+// Sequences whose values moved to the host change places with those whose did not, and logits come back in
+// the caller's order.
+TEST(Batches, MicroBatchesTakeSequencesFromAnyPlace) {
+  AttentionConfig config = sparse_from_the_start(IndexKind::sketch, 64, StorageType::float32);
+  const std::vector<SeqId> ids = {0, 1, 2, 3, 4};
+  std::vector<std::vector<float>> rows[2];
+  for (const int64_t count : {1, 2}) {
+    config.micro_batches = count;
+    TinyModel model;
+    Methods methods(model, {config});
+    Device& device = model.device();
+    for (const SeqId id : ids)
+      (void)methods.prefill(id, tiny_ids(900 + 10 * id, static_cast<uint32_t>(id)), 6);
+    const int64_t budget = device.memory().budget[0];
+    device.set_budget(Tier::device, device.memory().held(Tier::device));
+    const int64_t values = device.memory().of(Tier::device, Purpose::values);
+    const Buffer other = device.allocate(Tier::device, Purpose::index, values / 2);
+    device.set_budget(Tier::device, budget);
+    EXPECT_GT(device.memory().of(Tier::pinned_host, Purpose::values), values / 4);
+    EXPECT_GT(device.memory().of(Tier::device, Purpose::values), values / 4);
+    for (int32_t step = 0; step < 6; ++step) {
+      const std::vector<int32_t> tokens = {step, step + 1, step + 2, step + 3, step + 4};
+      rows[count - 1].push_back(methods.decode(ids, tokens));
+    }
+  }
+  EXPECT_EQ(rows[0], rows[1]);
 }
 
 TEST(Sequences, ARowUsedAgainStartsClean) {

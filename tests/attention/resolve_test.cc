@@ -67,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"window", [](C& c) { c.local_window = 0; }, {"local-window = 0", "[1, "}},
         Refusal{"slots", [](C& c) { c.slot_selections = 0; }, {"slot-selections = 0", "[1, 1024]"}},
         Refusal{"parts", [](C& c) { c.step_parts = 65; }, {"step-parts = 65", "[0, 64]"}},
+        Refusal{"micro_batches", [](C& c) { c.micro_batches = 3; }, {"micro-batches = 3", "[0, 2]"}},
         Refusal{"segment", [](C& c) { c.segment_tokens = 1000; }, {"segment-tokens = 1000", "512"}},
         Refusal{"segment_negative", [](C& c) { c.segment_tokens = -512; }, {"segment-tokens = -512", "[0, "}},
         Refusal{"segment_min", [](C& c) { c.segment_min_tokens = 0; }, {"segment-min-tokens = 0", "[1, "}}),

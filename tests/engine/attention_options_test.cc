@@ -79,10 +79,11 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.segment_tokens = 512;
   other.segment_min_tokens = 13;
   other.step_parts = 3;
+  other.micro_batches = 2;
   other.placement = Placement::host;
   const auto changed = list_options(other);
   const auto defaults = list_options(AttentionConfig{});
-  ASSERT_EQ(changed.size(), 20u);
+  ASSERT_EQ(changed.size(), 21u);
   for (std::size_t i = 0; i < changed.size(); ++i)
     EXPECT_NE(changed[i].value, defaults[i].value) << changed[i].name;
   AttentionConfig copy;
