@@ -13,7 +13,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-ROWS, COLUMNS = 5, 96
+ROWS, COLUMNS, WIDE_COLUMNS = 5, 96, 512  # rows of blocks of 256 are wide
 TARGET = Path("tests/testdata/formats/dequantize.gguf")
 
 
@@ -24,12 +24,16 @@ def random_halves(rng: np.random.Generator, count: int) -> np.ndarray:
     return bits
 
 
-def random_blocks(rng: np.random.Generator, kind: gguf.GGMLQuantizationType, scales: int) -> np.ndarray:
-    """[ROWS, bytes of a row]: each block begins with `scales` halves."""
+def random_blocks(
+    rng: np.random.Generator, kind: gguf.GGMLQuantizationType, scales: int, first: int = 0
+) -> np.ndarray:
+    """[ROWS, bytes of a row]: each block holds `scales` halves from byte `first` on."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    count = ROWS * COLUMNS // block
+    count = ROWS * (COLUMNS if block == 32 else WIDE_COLUMNS) // block
     data = rng.integers(0, 256, (count, size), dtype=np.uint8)
-    data[:, : 2 * scales] = random_halves(rng, count * scales).reshape(count, scales).view(np.uint8)
+    data[:, first : first + 2 * scales] = (
+        random_halves(rng, count * scales).reshape(count, scales).view(np.uint8)
+    )
     return data.reshape(ROWS, -1)
 
 
@@ -64,6 +68,12 @@ def main() -> None:
         "Q8_0": (random_blocks(rng, kinds.Q8_0, 1), kinds.Q8_0),
         "Q4_0": (random_blocks(rng, kinds.Q4_0, 1), kinds.Q4_0),
         "Q4_1": (random_blocks(rng, kinds.Q4_1, 2), kinds.Q4_1),
+        "Q5_0": (random_blocks(rng, kinds.Q5_0, 1), kinds.Q5_0),
+        "Q5_1": (random_blocks(rng, kinds.Q5_1, 2), kinds.Q5_1),
+        "Q4_K": (random_blocks(rng, kinds.Q4_K, 2), kinds.Q4_K),
+        "Q5_K": (random_blocks(rng, kinds.Q5_K, 2), kinds.Q5_K),
+        "Q6_K": (random_blocks(rng, kinds.Q6_K, 1, 208), kinds.Q6_K),
+        "IQ4_NL": (random_blocks(rng, kinds.IQ4_NL, 1), kinds.IQ4_NL),
     }
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(TARGET, "test")
@@ -71,7 +81,7 @@ def main() -> None:
     for name, (data, kind) in tensors.items():
         writer.add_tensor(name, data, raw_dtype=kind)
         expected = gguf.quants.dequantize(data, kind).astype(np.float32)
-        assert expected.shape == (ROWS, COLUMNS) and np.isfinite(expected).all(), name
+        assert expected.shape[0] == ROWS and np.isfinite(expected).all(), name
         writer.add_tensor(name + ".expected", expected)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -67,6 +67,96 @@ void expand_q4_1(const std::byte* block, float* out) {
   }
 }
 
+// A block's nibbles, low ones first, with a fifth bit each: bit i of `high` is element i's.
+template <typename Store>
+void for_five_bits(const std::byte* quants, uint32_t high, Store store) {
+  for (int64_t i = 0; i < kBlock / 2; ++i) {
+    const unsigned byte = load<uint8_t>(quants + i);
+    store(i, static_cast<int>((byte & 15) | (high >> i & 1) << 4));
+    store(i + kBlock / 2, static_cast<int>(byte >> 4 | (high >> (i + kBlock / 2) & 1) << 4));
+  }
+}
+
+// Block: scale, fifth bits, nibbles; each number stored plus 16.
+void expand_q5_0(const std::byte* block, float* out) {
+  const float scale = half_to_float(load<uint16_t>(block));
+  for_five_bits(block + 6, load<uint32_t>(block + 2),
+                [&](int64_t i, int x) { out[i] = static_cast<float>(x - 16) * scale; });
+}
+
+// Block: scale, minimum, fifth bits, nibbles.
+void expand_q5_1(const std::byte* block, float* out) {
+  const float scale = half_to_float(load<uint16_t>(block));
+  const float minimum = half_to_float(load<uint16_t>(block + 2));
+  for_five_bits(block + 8, load<uint32_t>(block + 4),
+                [&](int64_t i, int x) { out[i] = static_cast<float>(x) * scale + minimum; });
+}
+
+// Block: scale, nibbles that number the entries of a table which is denser around zero.
+void expand_iq4_nl(const std::byte* block, float* out) {
+  constexpr int8_t kNumbers[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  const float scale = half_to_float(load<uint16_t>(block));
+  for (int64_t i = 0; i < kBlock / 2; ++i) {
+    const unsigned byte = load<uint8_t>(block + 2 + i);
+    out[i] = static_cast<float>(kNumbers[byte & 15]) * scale;
+    out[i + kBlock / 2] = static_cast<float>(kNumbers[byte >> 4]) * scale;
+  }
+}
+
+// ---- blocks of 256 in groups of 32 (Q4_K, Q5_K) or 16 (Q6_K) with a scale of their own ----
+
+constexpr int64_t kGroups = 8;  // of 32
+
+// Scale and minimum of group g, 6 bits each in 12 bytes: the first four lie in a byte each, the others have
+// their low four bits in bytes 8 .. 11 and their high two above those of the first four.
+struct GroupScale {
+  float scale;
+  float minimum;
+};
+GroupScale group_scale(const std::byte* block, int64_t g) {
+  const std::byte* packed = block + 4;
+  const auto at = [&](int64_t i) { return load<uint8_t>(packed + i); };
+  const int scale = g < 4 ? at(g) & 63 : (at(g + 4) & 15) | at(g - 4) >> 6 << 4;
+  const int minimum = g < 4 ? at(g + 4) & 63 : at(g + 4) >> 4 | at(g) >> 6 << 4;
+  return {half_to_float(load<uint16_t>(block)) * static_cast<float>(scale),
+          half_to_float(load<uint16_t>(block + 2)) * static_cast<float>(minimum)};
+}
+
+// Groups 2 j and 2 j + 1 share 32 bytes, low nibbles first. high: of each byte, bit g is the fifth of group
+// g's number; null where there are none.
+void expand_groups(const std::byte* block, const std::byte* high, const std::byte* nibbles, float* out) {
+  for (int64_t g = 0; g < kGroups; ++g) {
+    const GroupScale group = group_scale(block, g);
+    for (int64_t i = 0; i < kBlock; ++i) {
+      const int byte = load<uint8_t>(nibbles + g / 2 * kBlock + i);
+      const int fifth = high == nullptr ? 0 : (load<uint8_t>(high + i) >> g & 1) << 4;
+      const int x = (g % 2 == 0 ? byte & 15 : byte >> 4) | fifth;
+      out[g * kBlock + i] = static_cast<float>(x) * group.scale - group.minimum;
+    }
+  }
+}
+
+void expand_q4_k(const std::byte* block, float* out) {
+  expand_groups(block, nullptr, block + 16, out);
+}
+void expand_q5_k(const std::byte* block, float* out) {
+  expand_groups(block, block + 16, block + 48, out);
+}
+
+// Halves of 128: numbers 32 q .. 32 q + 31 of a half take the low (q below 2) or high nibbles of its 64 bytes
+// and bits 2 q and 2 q + 1 of its 32 bytes of high bits. Stored plus 32; sixteen numbers share a scale.
+void expand_q6_k(const std::byte* block, float* out) {
+  const float all = half_to_float(load<uint16_t>(block + 208));
+  for (int64_t i = 0; i < 256; ++i) {
+    const int64_t half = i / 128, quarter = i / 32 % 4, place = i % 32;
+    const int nibbles = load<uint8_t>(block + half * 64 + quarter % 2 * 32 + place);
+    const int high = load<uint8_t>(block + 128 + half * 32 + place) >> (2 * quarter) & 3;
+    const int x = (quarter < 2 ? nibbles & 15 : nibbles >> 4) | high << 4;
+    const float scale = all * static_cast<float>(load<int8_t>(block + 192 + i / 16));
+    out[i] = static_cast<float>(x - 32) * scale;
+  }
+}
+
 template <typename Expand>
 void expand_blocks(Expand expand, BlockLayout layout, const std::byte* from, float* out, int64_t blocks) {
   for (int64_t i = 0; i < blocks; ++i) expand(from + i * layout.bytes, out + i * layout.elements);
@@ -96,6 +186,18 @@ void dequantize(Encoding encoding, std::span<const std::byte> blocks, std::span<
       return expand_blocks(expand_q4_0, layout, blocks.data(), out.data(), count);
     case Encoding::q4_1:
       return expand_blocks(expand_q4_1, layout, blocks.data(), out.data(), count);
+    case Encoding::q5_0:
+      return expand_blocks(expand_q5_0, layout, blocks.data(), out.data(), count);
+    case Encoding::q5_1:
+      return expand_blocks(expand_q5_1, layout, blocks.data(), out.data(), count);
+    case Encoding::q4_k:
+      return expand_blocks(expand_q4_k, layout, blocks.data(), out.data(), count);
+    case Encoding::q5_k:
+      return expand_blocks(expand_q5_k, layout, blocks.data(), out.data(), count);
+    case Encoding::q6_k:
+      return expand_blocks(expand_q6_k, layout, blocks.data(), out.data(), count);
+    case Encoding::iq4_nl:
+      return expand_blocks(expand_iq4_nl, layout, blocks.data(), out.data(), count);
   }
 }
 

@@ -31,15 +31,26 @@ BlockLayout layout_of(Encoding encoding) {
       return {32, 2 + 16};  // f16 scale, 32 nibbles
     case Encoding::q4_1:
       return {32, 2 + 2 + 16};  // f16 scale, f16 minimum, 32 nibbles
+    case Encoding::q5_0:
+      return {32, 2 + 4 + 16};  // f16 scale, 32 fifth bits, 32 nibbles
+    case Encoding::q5_1:
+      return {32, 2 + 2 + 4 + 16};  // f16 scale, f16 minimum, 32 fifth bits, 32 nibbles
     case Encoding::q8_0:
       return {32, 2 + 32};  // f16 scale, 32 signed bytes
+    case Encoding::q4_k:
+      return {256, 2 + 2 + 12 + 128};  // f16 scale of scales and of minima, 8 of each in 6 bits, nibbles
+    case Encoding::q5_k:
+      return {256, 2 + 2 + 12 + 32 + 128};  // the same, fifth bits before the nibbles
+    case Encoding::q6_k:
+      return {256, 128 + 64 + 16 + 2};  // nibbles, pairs of high bits, 16 signed scales, f16 scale of those
+    case Encoding::iq4_nl:
+      return {32, 2 + 16};  // f16 scale, 32 nibbles that number a table's entries
   }
   return {};
 }
 
 bool is_supported_gguf_type(uint32_t number) {
-  return number <= 3 || number == static_cast<uint32_t>(Encoding::q8_0) ||
-         number == static_cast<uint32_t>(Encoding::bf16);
+  return layout_of(static_cast<Encoding>(number)).bytes > 0;
 }
 
 std::string gguf_type_name(uint32_t number) {
@@ -49,7 +60,7 @@ std::string gguf_type_name(uint32_t number) {
 }
 
 std::string_view supported_gguf_types() {
-  return "F32, F16, BF16, Q8_0, Q4_0, Q4_1";
+  return "F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL";
 }
 
 }  // namespace shadowkv

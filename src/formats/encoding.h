@@ -1,4 +1,4 @@
-// How the numbers of a tensor lie in a file: plain floats, or blocks of 32 that share a scale.
+// How the numbers of a tensor lie in a file: plain floats, or blocks of 32 or 256 that share scales.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,20 @@
 namespace shadowkv {
 
 // Element encodings that the readers understand; the numbers are GGUF's, the names those of the format.
-enum class Encoding : uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q8_0 = 8, bf16 = 30 };
+enum class Encoding : uint32_t {
+  f32 = 0,
+  f16 = 1,
+  q4_0 = 2,
+  q4_1 = 3,
+  q5_0 = 6,
+  q5_1 = 7,
+  q8_0 = 8,
+  q4_k = 12,
+  q5_k = 13,
+  q6_k = 14,
+  iq4_nl = 20,
+  bf16 = 30
+};
 
 [[nodiscard]] std::string_view name_of(Encoding encoding);
 

@@ -23,7 +23,8 @@ std::vector<float> expand(Encoding encoding, std::span<const std::byte> blocks) 
 
 TEST(Dequantize, EveryEncodingExpandsToTheReferencesBits) {
   const GgufFile file(std::filesystem::path(SHADOWKV_TEST_DATA) / "formats" / "dequantize.gguf");
-  for (const char* name : {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}) {
+  for (const char* name :
+       {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"}) {
     const GgufTensor* tensor = file.find_tensor(name);
     const GgufTensor* expected = file.find_tensor(std::string(name) + ".expected");
     ASSERT_TRUE(tensor && expected) << name;

@@ -127,8 +127,8 @@ TEST(GgufDamage, AShapeLargerThanTheDataIsRefused) {
 
 TEST(GgufDamage, UnsupportedAndUnknownTypesAreNamed) {
   GgufWriter writer = valid();
-  writer.tensors[0].type = 12;
-  EXPECT_THAT(refusal_of_file(writer), HasSubstr("tensor \"a\" is of type Q4_K, supported are F32"));
+  writer.tensors[0].type = 11;
+  EXPECT_THAT(refusal_of_file(writer), HasSubstr("tensor \"a\" is of type Q3_K, supported are F32"));
   writer.tensors[0].type = 4711;
   EXPECT_THAT(refusal_of_file(writer), HasSubstr("number 4711"));
 }
