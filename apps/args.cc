@@ -203,7 +203,7 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
   const std::string group = "Model";
   add_path(app,
            {"-m,--model", "PATH",
-            "GGUF file, or Hugging Face folder with one safetensors file [default: none]", group},
+            "GGUF file, or Hugging Face folder with safetensors files [default: none]", group},
            options.model);
   add_text(app,
            {"--shape", "NAME",

@@ -39,7 +39,7 @@ struct LoadedModel {
   ModelWeights weights;
 };
 
-// path: a .gguf file, or a Hugging Face folder with config.json and one .safetensors file.
+// path: a .gguf file, or a Hugging Face folder with config.json and .safetensors files.
 // dtype: float32 or bfloat16. Throws InvalidInput for a tensor that is missing, misshapen, of an unsupported
 // type, or holds a number that is not finite; OutOfMemory before anything is read when it does not fit.
 [[nodiscard]] LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& device,

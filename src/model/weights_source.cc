@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "formats/gguf.h"
 #include "formats/quote.h"
-#include "formats/safetensors.h"
+#include "formats/sharded_safetensors.h"
 
 namespace shadowkv {
 namespace {
@@ -100,32 +100,17 @@ class GgufSource final : public WeightSource {
   ModelConfig config_;
 };
 
-// The folder's only .safetensors file.
-fs::path safetensors_in(const fs::path& folder) {
-  std::vector<fs::path> found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors") found.push_back(entry.path());
-  }
-  require(!found.empty(), "{} holds no .safetensors file; supported are models in one .safetensors file",
-          folder.string());
-  require(found.size() == 1,
-          "{} holds {} .safetensors files; supported are models in one, merge them or use a GGUF file",
-          folder.string(), found.size());
-  return found.front();
-}
-
 class HfSource final : public WeightSource {
  public:
-  explicit HfSource(const fs::path& folder)
-      : config_(config_from_hf_folder(folder)), file_(safetensors_in(folder)) {
-    if (!file_.find_tensor("lm_head.weight")) config_.tied_embeddings = true;
+  explicit HfSource(const fs::path& folder) : config_(config_from_hf_folder(folder)), tensors_(folder) {
+    if (!tensors_.find_tensor("lm_head.weight")) config_.tied_embeddings = true;
   }
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
-  [[nodiscard]] std::string path() const override { return file_.path().string(); }
+  [[nodiscard]] std::string path() const override { return tensors_.path().string(); }
   [[nodiscard]] std::string name_of(const PlannedWeight& weight) const override { return hf_name(weight); }
   [[nodiscard]] std::optional<SourceTensor> find(const std::string& name) const override {
-    const SafetensorsTensor* tensor = file_.find_tensor(name);
+    const SafetensorsTensor* tensor = tensors_.find_tensor(name);
     if (!tensor) return {};
     require(tensor->encoding.has_value(), "{}: tensor {} is of type {}; supported are F32, F16, BF16", path(),
             in_quotes(name), tensor->dtype);
@@ -135,16 +120,18 @@ class HfSource final : public WeightSource {
   // a copy of tied embeddings.
   [[nodiscard]] std::vector<std::string> names() const override {
     std::vector<std::string> names;
-    for (const SafetensorsTensor& tensor : file_.tensors()) {
-      const bool is_copy = config_.tied_embeddings && tensor.name == "lm_head.weight";
-      if (!is_copy && !tensor.name.ends_with(".rotary_emb.inv_freq")) names.push_back(tensor.name);
+    for (const SafetensorsFile& file : tensors_.files()) {
+      for (const SafetensorsTensor& tensor : file.tensors()) {
+        const bool is_copy = config_.tied_embeddings && tensor.name == "lm_head.weight";
+        if (!is_copy && !tensor.name.ends_with(".rotary_emb.inv_freq")) names.push_back(tensor.name);
+      }
     }
     return names;
   }
 
  private:
   ModelConfig config_;
-  SafetensorsFile file_;
+  ShardedSafetensors tensors_;
 };
 
 }  // namespace

@@ -74,6 +74,22 @@ TEST_F(WeightsTest, AFoldersNumbersArriveWhereTheyBelong) {
   expect_small(load(write_hf(small_safetensors())).weights);
 }
 
+TEST_F(WeightsTest, ShardsNumbersArriveWhereTheyBelong) {
+  folder_.write("config.json", small_hf_config());
+  SafetensorsWriter shards[3];
+  std::string places;
+  std::size_t next = 0;
+  for (const SmallTensor& tensor : small_model_tensors()) {
+    if (tensor.hf_name.empty()) continue;
+    const std::size_t shard = next++ % 3;
+    shards[shard].floats(tensor.hf_name, tensor.shape, tensor.values);
+    places += fmt::format("{}\"{}\": \"{}.safetensors\"", places.empty() ? "" : ", ", tensor.hf_name, shard);
+  }
+  for (std::size_t i = 0; i < 3; ++i) folder_.write(fmt::format("{}.safetensors", i), shards[i].bytes());
+  folder_.write("model.safetensors.index.json", "{\"weight_map\": {" + places + "}}");
+  expect_small(load(folder_.path()).weights);
+}
+
 TEST_F(WeightsTest, InBfloat16MatricesAreRoundedAndNormsKept) {
   const LoadedModel model = load(write_hf(small_safetensors()), DType::bf16);
   expect_small(model.weights);
