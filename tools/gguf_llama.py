@@ -60,16 +60,22 @@ def load_model(path: str) -> transformers.LlamaForCausalLM:
     heads = value(reader, "llama.attention.head_count")
     kv_heads = value(reader, "llama.attention.head_count_kv", heads)
     hidden = value(reader, "llama.embedding_length")
-    state = {}
+    state, divisors = {}, None
     for tensor in reader.tensors:
         weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         weight = weight.reshape([int(n) for n in reversed(tensor.shape)])
+        if tensor.name == "rope_freqs.weight":
+            divisors = torch.from_numpy(weight.copy())
+            continue
         if ".attn_q." in tensor.name:
             weight = separate_halves(weight, heads)
         elif ".attn_k." in tensor.name:
             weight = separate_halves(weight, kv_heads)
         state[hf_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(weight))
     tied = "lm_head.weight" not in state
+    scaling = {"rope_type": "default"}
+    if value(reader, "llama.rope.scaling.type") == "linear":
+        scaling = {"rope_type": "linear", "factor": value(reader, "llama.rope.scaling.factor")}
     config = transformers.LlamaConfig(
         vocab_size=state["model.embed_tokens.weight"].shape[0],
         hidden_size=hidden,
@@ -80,7 +86,7 @@ def load_model(path: str) -> transformers.LlamaForCausalLM:
         head_dim=value(reader, "llama.attention.key_length", hidden // heads),
         max_position_embeddings=value(reader, "llama.context_length"),
         rms_norm_eps=value(reader, "llama.attention.layer_norm_rms_epsilon"),
-        rope_parameters={"rope_type": "default", "rope_theta": value(reader, "llama.rope.freq_base", 10000.0)},
+        rope_parameters={**scaling, "rope_theta": value(reader, "llama.rope.freq_base", 10000.0)},
         tie_word_embeddings=tied,
     )
     model = transformers.LlamaForCausalLM(config).to(torch.float32).eval()
@@ -88,6 +94,8 @@ def load_model(path: str) -> transformers.LlamaForCausalLM:
     if unexpected or set(missing) - ({"lm_head.weight"} if tied else set()):
         raise SystemExit(f"{path}: missing {missing}, unexpected {unexpected}")
     model.tie_weights()
+    if divisors is not None:
+        model.model.rotary_emb.inv_freq /= divisors
     return model
 
 

@@ -1,7 +1,8 @@
 """Makes tests/testdata/golden/llama_*: tiny random Llama checkpoints and what `transformers` computes with them.
 
-    python tools/make_golden_llama.py
+    python tools/make_golden_llama.py [NAME ...]
 
+With names, only those checkpoints are made and the others are left as they are.
 Needs: gguf 0.19.0, numpy 2, safetensors 0.8.0, tokenizers 0.23.3, torch 2 (CPU), transformers 5.23.0. The
 weights come from a fixed seed. tests/testdata/golden/README.md describes the files.
 """
@@ -11,6 +12,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import sys
 
 import gguf
 import numpy as np
@@ -44,6 +46,7 @@ class Checkpoint:
     tied: bool
     legacy_config: bool         # config.json as transformers 4 wrote it: rope_theta, torch_dtype
     gguf_types: tuple           # the first holds the same numbers as the safetensors file
+    scaling: dict = dataclasses.field(default_factory=lambda: {"rope_type": "default"})
 
 
 CHECKPOINTS = [
@@ -53,6 +56,13 @@ CHECKPOINTS = [
                legacy_config=True, gguf_types=("F16",)),
     Checkpoint("llama_mqa", torch.bfloat16, heads=8, kv_heads=1, head_dim=32, inner=64, theta=5e5, tied=False,
                legacy_config=False, gguf_types=("BF16",)),
+    # Short original contexts, so that the rules show within the few tokens of a golden file.
+    Checkpoint("llama_rope3", torch.float32, heads=4, kv_heads=2, head_dim=16, inner=64, theta=5e5, tied=True,
+               legacy_config=False, gguf_types=("F32",),
+               scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 64}),
+    Checkpoint("llama_linear", torch.float32, heads=2, kv_heads=1, head_dim=16, inner=64, theta=1e4, tied=True,
+               legacy_config=False, gguf_types=("F32",), scaling={"rope_type": "linear", "factor": 4.0}),
 ]
 
 
@@ -77,7 +87,7 @@ def random_model(checkpoint: Checkpoint, seed: int) -> transformers.LlamaForCaus
         vocab_size=VOCAB, hidden_size=32, intermediate_size=checkpoint.inner, num_hidden_layers=2,
         num_attention_heads=checkpoint.heads, num_key_value_heads=checkpoint.kv_heads,
         head_dim=checkpoint.head_dim, max_position_embeddings=4096, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": checkpoint.theta},
+        rope_parameters={**checkpoint.scaling, "rope_theta": checkpoint.theta},
         tie_word_embeddings=checkpoint.tied, bos_token_id=1, eos_token_id=2, pad_token_id=0,
         attn_implementation="eager")
     model = transformers.LlamaForCausalLM(config).to(torch.float32).eval()
@@ -141,6 +151,9 @@ def write_hf_folder(model, checkpoint: Checkpoint, tokenizer, folder: pathlib.Pa
 
 def gguf_tensors(model, checkpoint: Checkpoint):
     """Pairs (GGUF name, float32 array), wq and wk in GGUF's row order."""
+    if checkpoint.scaling["rope_type"] == "llama3":  # as converters write this rule: divisors of the frequencies
+        plain = checkpoint.theta ** -(np.arange(0, checkpoint.head_dim, 2) / checkpoint.head_dim)
+        yield "rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
     names = {hf: ours for ours, hf in {**gguf_llama.HF_NAMES, **gguf_llama.HF_TOP_NAMES}.items()}
     for name, parameter in model.named_parameters():
         weight = parameter.detach().numpy()
@@ -169,6 +182,9 @@ def add_keys(writer: gguf.GGUFWriter, model, checkpoint: Checkpoint, tokenizer):
     writer.add_value_length(checkpoint.head_dim)
     writer.add_rope_dimension_count(checkpoint.head_dim)
     writer.add_rope_freq_base(checkpoint.theta)
+    if checkpoint.scaling["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(checkpoint.scaling["factor"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(VOCAB)
     model_json = json.loads(tokenizer.to_str())["model"]
@@ -229,10 +245,14 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
 def main():
     torch.set_num_threads(1)
     tokenizer = train_tokenizer()
-    cases = []
+    listed = GOLDEN / "llama.json"
+    cases = json.loads(listed.read_text()) if sys.argv[1:] else []
     for seed, checkpoint in enumerate(CHECKPOINTS, start=1):
+        if sys.argv[1:] and checkpoint.name not in sys.argv[1:]:
+            continue
+        cases = [case for case in cases if not case["model"].startswith(checkpoint.name + "/")]
         cases += make(checkpoint, seed, tokenizer)
-    (GOLDEN / "llama.json").write_text(json.dumps(cases, indent=1) + "\n")
+    listed.write_text(json.dumps(cases, indent=1) + "\n")
 
 
 if __name__ == "__main__":

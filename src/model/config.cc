@@ -36,6 +36,13 @@ void check_rope(const ModelConfig& config) {
   require(rope.rotary_dim >= 2 && rope.rotary_dim <= config.head_dim && rope.rotary_dim % 2 == 0,
           "the model turns {} numbers of each head of {}; an even number up to the head size is supported",
           rope.rotary_dim, config.head_dim);
+  require(rope.divisors.empty() || std::ssize(rope.divisors) == rope.rotary_dim / 2,
+          "the model divides the frequencies of {} pairs of numbers, {} pairs turn", rope.divisors.size(),
+          rope.rotary_dim / 2);
+  for (const float divisor : rope.divisors) {
+    require(std::isfinite(divisor) && divisor > 0,
+            "the model divides a frequency of RoPE by {}; positive numbers are supported", divisor);
+  }
 }
 
 void check_tokens(const ModelConfig& config) {

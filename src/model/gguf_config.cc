@@ -2,9 +2,11 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "formats/dequantize.h"
 #include "formats/gguf.h"
 #include "formats/quote.h"
 #include "model/config.h"
+#include "model/rope_scaling.h"
 
 namespace shadowkv {
 namespace {
@@ -34,13 +36,6 @@ class LlamaKeys {
 // What would change the arithmetic and is not done here must be refused, not ignored.
 void refuse_unsupported(const GgufFile& file, const LlamaKeys& keys) {
   const std::string path = file.path().string();
-  const std::string scaling = keys.text_or("rope.scaling.type", "none");
-  require(scaling == "none", "{}: llama.rope.scaling.type is {}; supported is unscaled RoPE (\"none\")", path,
-          in_quotes(scaling));
-  require(keys.real_or("rope.scale_linear", 1.0) == 1.0,
-          "{}: llama.rope.scale_linear is not 1; supported is unscaled RoPE", path);
-  require(!file.find_tensor("rope_freqs.weight"),
-          "{}: the tensor \"rope_freqs.weight\" scales RoPE by frequency; supported is unscaled RoPE", path);
   require(keys.integer_or("expert_count", 0) == 0,
           "{}: llama.expert_count is not 0; supported is one MLP per layer, without experts", path);
   require(keys.integer_or("attention.sliding_window", 0) == 0,
@@ -64,6 +59,34 @@ void read_heads(const GgufFile& file, const LlamaKeys& keys, ModelConfig& config
   require(value_length == config.head_dim,
           "{}: llama.attention.value_length is {} and keys have {}; supported are values as long as keys",
           file.path().string(), value_length, config.head_dim);
+}
+
+constexpr const char* kDivisors = "rope_freqs.weight";
+
+// What the tensor of divisors holds, as converters write it for Llama 3.1's rule.
+std::vector<float> read_divisors(const GgufFile& file, const GgufTensor& tensor) {
+  require(tensor.type == GgufType::f32 && tensor.shape.size() == 1,
+          "{}: the tensor {} is not a row of F32 numbers; supported are those", file.path().string(),
+          in_quotes(kDivisors));
+  std::vector<float> divisors(static_cast<std::size_t>(tensor.shape[0]));
+  dequantize(tensor.type, tensor.data, divisors);
+  return divisors;
+}
+
+// A factor without a type counts as linear, as where these files come from.
+void read_rope(const GgufFile& file, const LlamaKeys& keys, RopeConfig& rope) {
+  const std::string path = file.path().string();
+  const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
+  const std::string type = keys.text_or("rope.scaling.type", "linear");
+  require(type == "none" || type == "linear",
+          "{}: llama.rope.scaling.type is {}; supported are \"none\" and \"linear\"", path, in_quotes(type));
+  if (type == "linear" && factor != 0) rope.divisors = linear_divisors(rope, factor, path);
+  const GgufTensor* divisors = file.find_tensor(kDivisors);
+  if (!divisors) return;
+  require(rope.divisors.empty(),
+          "{}: RoPE is scaled by a factor and by the tensor {}; supported is one of them", path,
+          in_quotes(kDivisors));
+  rope.divisors = read_divisors(file, *divisors);
 }
 
 int64_t vocab_size(const GgufFile& file, const LlamaKeys& keys) {
@@ -103,6 +126,7 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   config.tied_embeddings = !file.find_tensor("output.weight");
   config.rope.theta = keys.real_or("rope.freq_base", config.rope.theta);
   config.rope.rotary_dim = keys.integer_or("rope.dimension_count", config.head_dim);
+  read_rope(file, keys, config.rope);
   config.rope.interleaved = true;  // these files store the rows of q and k for neighbouring pairs
   read_tokens(file, config);
   try {

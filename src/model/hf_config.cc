@@ -5,6 +5,7 @@
 #include "formats/json.h"
 #include "formats/quote.h"
 #include "model/config.h"
+#include "model/rope_scaling.h"
 
 namespace shadowkv {
 namespace {
@@ -38,11 +39,10 @@ class Fields {
     const Json* value = find(key);
     return value ? to_integer(key, *value) : fallback;
   }
+  [[nodiscard]] double real(const char* key) const { return to_real(key, need(key)); }
   [[nodiscard]] double real_or(const char* key, double fallback) const {
     const Json* value = find(key);
-    if (!value) return fallback;
-    require(value->is_number(), "{}: {} is {}, expected a number", where_, key, shown(*value));
-    return value->get<double>();
+    return value ? to_real(key, *value) : fallback;
   }
   [[nodiscard]] bool flag_or(const char* key, bool fallback) const {
     const Json* value = find(key);
@@ -55,6 +55,10 @@ class Fields {
     if (!value) return fallback;
     require(value->is_string(), "{}: {} is {}, expected a string", where_, key, shown(*value));
     return value->get<std::string>();
+  }
+  [[nodiscard]] double to_real(const char* key, const Json& value) const {
+    require(value.is_number(), "{}: {} is {}, expected a number", where_, key, shown(value));
+    return value.get<double>();
   }
   [[nodiscard]] int64_t to_integer(const char* key, const Json& value) const {
     const bool fits =
@@ -81,6 +85,24 @@ void refuse_unsupported(const Fields& fields) {
           "{}: quantization_config is set; supported are plain F32, F16 and BF16 weights", fields.where());
 }
 
+// Rules under which the frequencies do not depend on how long a sequence is.
+void read_rope_rule(const Fields& fields, RopeConfig& rope) {
+  const std::string type = fields.text_or("rope_type", fields.text_or("type", "default").c_str());
+  if (type == "default") return;
+  if (type == "linear") {
+    rope.divisors = linear_divisors(rope, fields.real("factor"), fields.where());
+    return;
+  }
+  require(type == "llama3", "{}: its type is {}; supported are default, linear and llama3", fields.where(),
+          in_quotes(type));
+  rope.divisors = llama3_divisors(rope,
+                                  {.factor = fields.real("factor"),
+                                   .low_freq_factor = fields.real("low_freq_factor"),
+                                   .high_freq_factor = fields.real("high_freq_factor"),
+                                   .original_context = fields.integer("original_max_position_embeddings")},
+                                  fields.where());
+}
+
 // RoPE stands at the top level, and in newer files in an object of its own.
 void read_rope(const Fields& fields, ModelConfig& config) {
   config.rope.rotary_dim = config.head_dim;
@@ -90,12 +112,11 @@ void read_rope(const Fields& fields, ModelConfig& config) {
     const Json* object = fields.find(key);
     if (!object) continue;
     const Fields rope(*object, fmt::format("{}: {}", fields.where(), key));
-    const std::string type = rope.text_or("rope_type", rope.text_or("type", "default").c_str());
-    require(type == "default", "{}: its type is {}; supported is unscaled RoPE (\"default\")", rope.where(),
-            in_quotes(type));
     config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
     require(rope.real_or("partial_rotary_factor", 1.0) == 1.0,
             "{}: partial_rotary_factor is not 1; supported is RoPE over whole heads", rope.where());
+    config.rope.divisors.clear();
+    read_rope_rule(rope, config.rope);
   }
 }
 

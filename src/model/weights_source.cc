@@ -89,9 +89,12 @@ class GgufSource final : public WeightSource {
     if (!tensor) return {};
     return SourceTensor{tensor->type, tensor->shape, tensor->data};
   }
+  // Leaves out what belongs to the configuration.
   [[nodiscard]] std::vector<std::string> names() const override {
     std::vector<std::string> names;
-    for (const GgufTensor& tensor : file_.tensors()) names.push_back(tensor.name);
+    for (const GgufTensor& tensor : file_.tensors()) {
+      if (tensor.name != "rope_freqs.weight") names.push_back(tensor.name);
+    }
     return names;
   }
 

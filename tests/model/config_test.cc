@@ -1,7 +1,10 @@
 #include "model/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <limits>
 
 #include "formats/gguf.h"
 #include "formats/refusal.h"
@@ -13,6 +16,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 ModelConfig from_gguf(const GgufWriter& writer) {
   const TemporaryFolder folder;
@@ -99,9 +103,6 @@ TEST(Config, TheEndOfATurnEndsAnAnswerToo) {
 TEST(Config, GgufFeaturesThatChangeTheArithmeticAreRefused) {
   EXPECT_THAT(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "yarn")), HasSubstr("\"yarn\""));
   EXPECT_EQ(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "none")), "");
-  EXPECT_THAT(gguf_refusal(small_gguf().real("llama.rope.scale_linear", 4.0f)), HasSubstr("scale_linear"));
-  EXPECT_THAT(gguf_refusal(small_gguf().floats("rope_freqs.weight", {4}, {1, 1, 1, 1})),
-              HasSubstr("rope_freqs"));
   EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.expert_count", 8)), HasSubstr("expert_count"));
   EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.attention.sliding_window", 64)),
               HasSubstr("sliding_window"));
@@ -144,9 +145,63 @@ TEST(Config, RopeMayStandInAnObjectOfItsOwn) {
   EXPECT_EQ(from_hf(small_hf_config(R"(, "rope_theta": null)")).rope.theta, 10000.0);
 }
 
-TEST(Config, FolderFeaturesThatChangeTheArithmeticAreRefused) {
+TEST(Config, RopeMayBeScaled) {
+  const std::string linear = R"(, "rope_scaling": {"type": "linear", "factor": 2.5})";
+  EXPECT_THAT(from_hf(small_hf_config(linear)).rope.divisors, ElementsAre(2.5f, 2.5f, 2.5f, 2.5f));
+  // With base 5,000 the four pairs turn 159, 18.9, 2.25 and 0.27 times over 1,000 tokens.
+  const std::string llama3 =
+      R"(, "rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5000,
+    "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 1000})";
+  const std::vector<float> divisors = from_hf(small_hf_config(llama3)).rope.divisors;
+  ASSERT_EQ(divisors.size(), 4u);
+  EXPECT_EQ(divisors[0], 1.0f);
+  EXPECT_EQ(divisors[1], 1.0f);
+  EXPECT_NEAR(divisors[2], 1 / (0.58305 / 8 + 0.41695), 1e-3);
+  EXPECT_EQ(divisors[3], 8.0f);
+  EXPECT_THAT(from_gguf(small_gguf().real("llama.rope.scale_linear", 4.0f)).rope.divisors,
+              ElementsAre(4, 4, 4, 4));
+  EXPECT_THAT(
+      from_gguf(small_gguf().text("llama.rope.scaling.type", "linear").real("llama.rope.scaling.factor", 2))
+          .rope.divisors,
+      ElementsAre(2, 2, 2, 2));
+  EXPECT_THAT(
+      from_gguf(small_gguf().text("llama.rope.scaling.type", "none").real("llama.rope.scaling.factor", 2))
+          .rope.divisors,
+      IsEmpty());
+  EXPECT_THAT(from_gguf(small_gguf().floats("rope_freqs.weight", {4}, {1, 2, 3, 4})).rope.divisors,
+              ElementsAre(1, 2, 3, 4));
+}
+
+TEST(Config, ScalingsOfRopeThatMakeNoSenseAreRefused) {
+  const auto divided = [](const std::vector<uint64_t>& shape, const std::vector<float>& numbers) {
+    return gguf_refusal(small_gguf().floats("rope_freqs.weight", {shape.begin(), shape.end()}, numbers));
+  };
+  EXPECT_THAT(divided({3}, {1, 1, 1}), HasSubstr("3 pairs"));
+  EXPECT_THAT(divided({2, 2}, {1, 1, 1, 1}), HasSubstr("not a row"));
+  EXPECT_THAT(divided({4}, {1, 1, 0, 1}), HasSubstr("by 0"));
+  EXPECT_THAT(divided({4}, {1, 1, std::numeric_limits<float>::quiet_NaN(), 1}), HasSubstr("by nan"));
+  EXPECT_THAT(
+      gguf_refusal(
+          small_gguf().real("llama.rope.scale_linear", 4.0f).floats("rope_freqs.weight", {4}, {1, 1, 1, 1})),
+      HasSubstr("one of them"));
+  EXPECT_THAT(
+      gguf_refusal(
+          small_gguf({{"llama.rope.dimension_count", 1 << 30}}).real("llama.rope.scale_linear", 4.0f)),
+      HasSubstr("turns 1073741824"));
+  for (const char* factor : {"0.5", "-1", "1e9", "\"2\""}) {
+    EXPECT_THAT(hf_refusal(fmt::format(R"(, "rope_scaling": {{"type": "linear", "factor": {}}})", factor)),
+                HasSubstr("factor"))
+        << factor;
+  }
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "linear"})"), HasSubstr("has no \"factor\""));
   EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "llama3", "factor": 8.0})"),
-              HasSubstr("\"llama3\""));
+              HasSubstr("has no \"low_freq_factor\""));
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+      "high_freq_factor": 1.0, "original_max_position_embeddings": 64})"),
+              HasSubstr("the second larger"));
+}
+
+TEST(Config, FolderFeaturesThatChangeTheArithmeticAreRefused) {
   EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"rope_type": "yarn"})"), HasSubstr("\"yarn\""));
   EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"partial_rotary_factor": 0.5})"),
               HasSubstr("partial_rotary"));

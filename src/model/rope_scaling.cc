@@ -1,0 +1,50 @@
+#include "model/rope_scaling.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "base/check.h"
+
+namespace shadowkv {
+namespace {
+
+constexpr double kMostFactor = 1e6;
+
+// Before anything is sized by a file's numbers; validate() says more.
+void check_scaling(const RopeConfig& rope, double factor, const std::string& where) {
+  constexpr int64_t kMostTurned = 1 << 16;
+  require(rope.rotary_dim >= 0 && rope.rotary_dim <= kMostTurned,
+          "{}: the model turns {} numbers of each head", where, rope.rotary_dim);
+  require(factor >= 1 && factor <= kMostFactor, "{}: the factor of RoPE is {}, it must lie from 1 to {}",
+          where, factor, kMostFactor);
+}
+
+}  // namespace
+
+std::vector<float> linear_divisors(const RopeConfig& rope, double factor, const std::string& where) {
+  check_scaling(rope, factor, where);
+  if (factor == 1) return {};
+  return std::vector<float>(static_cast<std::size_t>(rope.rotary_dim / 2), static_cast<float>(factor));
+}
+
+std::vector<float> llama3_divisors(const RopeConfig& rope, const Llama3Scaling& scaling,
+                                   const std::string& where) {
+  check_scaling(rope, scaling.factor, where);
+  const double low = scaling.low_freq_factor, high = scaling.high_freq_factor;
+  require(low > 0 && high > low && std::isfinite(high),
+          "{}: low_freq_factor is {} and high_freq_factor {}; they must be positive, the second larger",
+          where, low, high);
+  require(scaling.original_context >= 1, "{}: original_max_position_embeddings is {}, it must be positive",
+          where, scaling.original_context);
+  std::vector<float> divisors;
+  for (const float frequency : inverse_frequencies(rope)) {
+    const double turns = static_cast<double>(scaling.original_context) * static_cast<double>(frequency) /
+                         (2 * std::numbers::pi);
+    const double kept = (turns - low) / (high - low);  // 0: divided, 1: left alone
+    const double share = kept <= 0 ? 0 : kept >= 1 ? 1 : kept;
+    divisors.push_back(static_cast<float>(1 / ((1 - share) / scaling.factor + share)));
+  }
+  return divisors;
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,28 @@
+// How models are made to read further than they were trained: the pairs of a head turn more slowly, each by a
+// divisor of its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attention/rope.h"
+
+namespace shadowkv {
+
+// All pairs alike. Throws InvalidInput, beginning with `where`, for a factor below 1.
+[[nodiscard]] std::vector<float> linear_divisors(const RopeConfig& rope, double factor,
+                                                 const std::string& where);
+
+// Llama 3.1's: pairs that turn less than low_freq_factor times over the original context are divided by
+// factor, those that turn more than high_freq_factor times are left alone, between them it goes smoothly.
+struct Llama3Scaling {
+  double factor = 0;
+  double low_freq_factor = 0;
+  double high_freq_factor = 0;
+  int64_t original_context = 0;  // tokens
+};
+[[nodiscard]] std::vector<float> llama3_divisors(const RopeConfig& rope, const Llama3Scaling& scaling,
+                                                 const std::string& where);
+
+}  // namespace shadowkv
