@@ -76,6 +76,9 @@ def load_model(path: str) -> transformers.LlamaForCausalLM:
     scaling = {"rope_type": "default"}
     if value(reader, "llama.rope.scaling.type") == "linear":
         scaling = {"rope_type": "linear", "factor": value(reader, "llama.rope.scaling.factor")}
+    if value(reader, "llama.rope.scaling.type") == "yarn":
+        scaling = {"rope_type": "yarn", "factor": value(reader, "llama.rope.scaling.factor"),
+                   "original_max_position_embeddings": value(reader, "llama.rope.scaling.original_context_length")}
     config = transformers.LlamaConfig(
         vocab_size=state["model.embed_tokens.weight"].shape[0],
         hidden_size=hidden,

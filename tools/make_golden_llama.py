@@ -63,6 +63,9 @@ CHECKPOINTS = [
                         "original_max_position_embeddings": 64}),
     Checkpoint("llama_linear", torch.float32, heads=2, kv_heads=1, head_dim=16, inner=64, theta=1e4, tied=True,
                legacy_config=False, gguf_types=("F32",), scaling={"rope_type": "linear", "factor": 4.0}),
+    Checkpoint("llama_yarn", torch.float32, heads=4, kv_heads=2, head_dim=16, inner=64, theta=1e4, tied=True,
+               legacy_config=False, gguf_types=("F32",),
+               scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 48}),
 ]
 
 
@@ -185,6 +188,10 @@ def add_keys(writer: gguf.GGUFWriter, model, checkpoint: Checkpoint, tokenizer):
     if checkpoint.scaling["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(checkpoint.scaling["factor"])
+    if checkpoint.scaling["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(checkpoint.scaling["factor"])
+        writer.add_rope_scaling_orig_ctx_len(checkpoint.scaling["original_max_position_embeddings"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(VOCAB)
     model_json = json.loads(tokenizer.to_str())["model"]

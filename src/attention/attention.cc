@@ -9,7 +9,8 @@
 namespace shadowkv {
 
 float AttentionShape::scale() const {
-  return 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const double of_pairs = rope.magnitude * rope.magnitude;
+  return static_cast<float>(of_pairs / std::sqrt(static_cast<double>(head_dim)));
 }
 
 DType storage_dtype(StorageType type, DType compute) {

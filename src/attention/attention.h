@@ -29,7 +29,7 @@ struct AttentionShape {
   DType compute = DType::bf16;  // type of stored keys and values that are not quantised
 
   [[nodiscard]] int64_t kv_width() const { return kv_heads * head_dim; }
-  [[nodiscard]] float scale() const;  // of q . k: 1 / sqrt(head_dim)
+  [[nodiscard]] float scale() const;  // of q . k: magnitude^2 / sqrt(head_dim)
 };
 
 // Bytes one sequence holds. either: values, which lie wherever there is room.

@@ -13,6 +13,7 @@ struct RopeConfig {
   bool interleaved = false;  // pairs are neighbours (2i, 2i + 1), as GGUF llama files store them; else halves
                              // (i, i + rotary_dim / 2)
   std::vector<float> divisors;  // [rotary_dim / 2], positive; empty: 1 each
+  double magnitude = 1.0;       // that turned queries and keys are multiplied by, in effect: see scale()
 };
 
 // [rotary_dim / 2] radians a position.

@@ -78,8 +78,21 @@ void read_rope(const GgufFile& file, const LlamaKeys& keys, RopeConfig& rope) {
   const std::string path = file.path().string();
   const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
   const std::string type = keys.text_or("rope.scaling.type", "linear");
-  require(type == "none" || type == "linear",
-          "{}: llama.rope.scaling.type is {}; supported are \"none\" and \"linear\"", path, in_quotes(type));
+  require(type == "none" || type == "linear" || type == "yarn",
+          "{}: llama.rope.scaling.type is {}; supported are \"none\", \"linear\" and \"yarn\"", path,
+          in_quotes(type));
+  if (type == "yarn") {
+    for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
+                            "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"}) {
+      require(keys.real_or(key, 0.0) == 0.0, "{}: llama.{} is set; supported is YaRN without", path, key);
+    }
+    scale_by_yarn(rope,
+                  {.factor = factor,
+                   .original_context = keys.integer("rope.scaling.original_context_length"),
+                   .beta_fast = keys.real_or("rope.scaling.yarn_beta_fast", 32),
+                   .beta_slow = keys.real_or("rope.scaling.yarn_beta_slow", 1)},
+                  path);
+  }
   if (type == "linear" && factor != 0) rope.divisors = linear_divisors(rope, factor, path);
   const GgufTensor* divisors = file.find_tensor(kDivisors);
   if (!divisors) return;

@@ -1,4 +1,5 @@
 // A Hugging Face folder's config.json and generation_config.json -> ModelConfig.
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
@@ -85,6 +86,24 @@ void refuse_unsupported(const Fields& fields) {
           "{}: quantization_config is set; supported are plain F32, F16 and BF16 weights", fields.where());
 }
 
+// As much as the logarithm of a factor counts: YaRN's, with a weight of its own in some models.
+double yarn_magnitude(double factor, double weight) {
+  return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1;
+}
+
+void read_yarn(const Fields& fields, RopeConfig& rope) {
+  YarnScaling yarn{.factor = fields.real("factor"),
+                   .original_context = fields.integer("original_max_position_embeddings"),
+                   .beta_fast = fields.real_or("beta_fast", 32),
+                   .beta_slow = fields.real_or("beta_slow", 1),
+                   .attention_factor = fields.real_or("attention_factor", 0),
+                   .truncate = fields.flag_or("truncate", true)};
+  const double mscale = fields.real_or("mscale", 0), all_dim = fields.real_or("mscale_all_dim", 0);
+  if (yarn.attention_factor == 0 && mscale != 0 && all_dim != 0)
+    yarn.attention_factor = yarn_magnitude(yarn.factor, mscale) / yarn_magnitude(yarn.factor, all_dim);
+  scale_by_yarn(rope, yarn, fields.where());
+}
+
 // Rules under which the frequencies do not depend on how long a sequence is.
 void read_rope_rule(const Fields& fields, RopeConfig& rope) {
   const std::string type = fields.text_or("rope_type", fields.text_or("type", "default").c_str());
@@ -93,8 +112,9 @@ void read_rope_rule(const Fields& fields, RopeConfig& rope) {
     rope.divisors = linear_divisors(rope, fields.real("factor"), fields.where());
     return;
   }
-  require(type == "llama3", "{}: its type is {}; supported are default, linear and llama3", fields.where(),
-          in_quotes(type));
+  if (type == "yarn") return read_yarn(fields, rope);
+  require(type == "llama3", "{}: its type is {}; supported are default, linear, llama3 and yarn",
+          fields.where(), in_quotes(type));
   rope.divisors = llama3_divisors(rope,
                                   {.factor = fields.real("factor"),
                                    .low_freq_factor = fields.real("low_freq_factor"),
@@ -116,6 +136,7 @@ void read_rope(const Fields& fields, ModelConfig& config) {
     require(rope.real_or("partial_rotary_factor", 1.0) == 1.0,
             "{}: partial_rotary_factor is not 1; supported is RoPE over whole heads", rope.where());
     config.rope.divisors.clear();
+    config.rope.magnitude = 1;
     read_rope_rule(rope, config.rope);
   }
 }

@@ -1,5 +1,6 @@
 #include "model/rope_scaling.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -45,6 +46,33 @@ std::vector<float> llama3_divisors(const RopeConfig& rope, const Llama3Scaling& 
     divisors.push_back(static_cast<float>(1 / ((1 - share) / scaling.factor + share)));
   }
   return divisors;
+}
+
+void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where) {
+  check_scaling(rope, scaling.factor, where);
+  require(scaling.original_context >= 1, "{}: the original context is {} tokens, it must be positive", where,
+          scaling.original_context);
+  require(scaling.beta_slow > 0 && scaling.beta_fast > scaling.beta_slow && std::isfinite(scaling.beta_fast),
+          "{}: beta_fast is {} and beta_slow {}; they must be positive, the first larger", where,
+          scaling.beta_fast, scaling.beta_slow);
+  require(rope.theta > 1, "{}: the base of RoPE is {}, it must be above 1", where, rope.theta);
+  // The pair, as a fraction, that turns so often over the original context.
+  const auto pair_of = [&](double turns) {
+    const double angle = static_cast<double>(scaling.original_context) / (turns * 2 * std::numbers::pi);
+    return static_cast<double>(rope.rotary_dim) * std::log(angle) / (2 * std::log(rope.theta));
+  };
+  double first = pair_of(scaling.beta_fast), last = pair_of(scaling.beta_slow);
+  if (scaling.truncate) first = std::floor(first), last = std::ceil(last);
+  first = std::max(first, 0.0);
+  last = std::min(last, static_cast<double>(rope.rotary_dim - 1));
+  if (first == last) last += 0.001;
+  rope.divisors.clear();
+  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
+    const double divided = std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0);
+    rope.divisors.push_back(static_cast<float>(1 / (divided / scaling.factor + 1 - divided)));
+  }
+  rope.magnitude =
+      scaling.attention_factor != 0 ? scaling.attention_factor : 1 + std::log(scaling.factor) / 10;
 }
 
 }  // namespace shadowkv

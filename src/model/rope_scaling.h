@@ -25,4 +25,18 @@ struct Llama3Scaling {
 [[nodiscard]] std::vector<float> llama3_divisors(const RopeConfig& rope, const Llama3Scaling& scaling,
                                                  const std::string& where);
 
+// YaRN (arXiv 2309.00071): pairs that turn more than beta_fast times over the original context are left
+// alone, those that turn less than beta_slow times are divided by factor, between them goes a ramp over the
+// pairs' numbers; turned numbers grow by attention_factor.
+struct YarnScaling {
+  double factor = 0;
+  int64_t original_context = 0;  // tokens
+  double beta_fast = 32;
+  double beta_slow = 1;
+  double attention_factor = 0;  // 0: 1 + ln(factor) / 10
+  bool truncate = true;         // whether the ramp's ends are whole pairs
+};
+// Sets divisors and magnitude.
+void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where);
+
 }  // namespace shadowkv

@@ -56,7 +56,11 @@ ModelConfig config_from_shape_name(std::string_view name) {
   config.inner = shape->inner;
   config.context = shape->context;
   config.tied_embeddings = shape->tied;
-  config.rope = {.theta = shape->theta, .rotary_dim = shape->head_dim, .interleaved = false, .divisors = {}};
+  config.rope = {.theta = shape->theta,
+                 .rotary_dim = shape->head_dim,
+                 .interleaved = false,
+                 .divisors = {},
+                 .magnitude = 1};
   validate(config);
   return config;
 }

@@ -15,6 +15,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::FloatNear;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -101,7 +102,13 @@ TEST(Config, TheEndOfATurnEndsAnAnswerToo) {
 }
 
 TEST(Config, GgufFeaturesThatChangeTheArithmeticAreRefused) {
-  EXPECT_THAT(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "yarn")), HasSubstr("\"yarn\""));
+  EXPECT_THAT(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "longrope")),
+              HasSubstr("\"longrope\""));
+  EXPECT_THAT(gguf_refusal(small_gguf()
+                               .text("llama.rope.scaling.type", "yarn")
+                               .integer("llama.rope.scaling.original_context_length", 64)
+                               .real("llama.rope.scaling.yarn_log_multiplier", 0.1f)),
+              HasSubstr("yarn_log_multiplier"));
   EXPECT_EQ(gguf_refusal(small_gguf().text("llama.rope.scaling.type", "none")), "");
   EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.expert_count", 8)), HasSubstr("expert_count"));
   EXPECT_THAT(gguf_refusal(small_gguf().integer("llama.attention.sliding_window", 64)),
@@ -172,6 +179,33 @@ TEST(Config, RopeMayBeScaled) {
               ElementsAre(1, 2, 3, 4));
 }
 
+TEST(Config, YarnMultipliesTurnedNumbersToo) {
+  const auto yarn = [](const std::string& more) {
+    return from_hf(small_hf_config(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+      "original_max_position_embeddings": 1000)" +
+                                   more + "}"))
+        .rope;
+  };
+  // Of four pairs at base 5,000: those up to floor(0.76) are left alone, those from ceil(2.38) on divided.
+  const RopeConfig rope = yarn("");
+  EXPECT_THAT(rope.divisors, ElementsAre(1, FloatNear(1 / (1.0f / 24 + 2.0f / 3), 1e-5f),
+                                         FloatNear(1 / (2.0f / 24 + 1.0f / 3), 1e-5f), 8));
+  EXPECT_NEAR(rope.magnitude, 1.2079441, 1e-6);
+  EXPECT_EQ(yarn(R"(, "attention_factor": 1.5)").magnitude, 1.5);
+  EXPECT_NEAR(yarn(R"(, "mscale": 2, "mscale_all_dim": 1)").magnitude, 1.4158883 / 1.2079441, 1e-6);
+  EXPECT_EQ(yarn(R"(, "mscale": 1, "mscale_all_dim": 1)").magnitude, 1.0);
+  EXPECT_NE(yarn(R"(, "truncate": false)").divisors, rope.divisors);
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+      "original_max_position_embeddings": 1000, "beta_fast": 1, "beta_slow": 2})"),
+              HasSubstr("the first larger"));
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+      "original_max_position_embeddings": 1000, "attention_factor": -2})"),
+              HasSubstr("by -2"));
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+      "original_max_position_embeddings": 0})"),
+              HasSubstr("original context is 0"));
+}
+
 TEST(Config, ScalingsOfRopeThatMakeNoSenseAreRefused) {
   const auto divided = [](const std::vector<uint64_t>& shape, const std::vector<float>& numbers) {
     return gguf_refusal(small_gguf().floats("rope_freqs.weight", {shape.begin(), shape.end()}, numbers));
@@ -202,7 +236,8 @@ TEST(Config, ScalingsOfRopeThatMakeNoSenseAreRefused) {
 }
 
 TEST(Config, FolderFeaturesThatChangeTheArithmeticAreRefused) {
-  EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"rope_type": "yarn"})"), HasSubstr("\"yarn\""));
+  EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"rope_type": "dynamic", "factor": 2})"),
+              HasSubstr("\"dynamic\""));
   EXPECT_THAT(hf_refusal(R"(, "rope_parameters": {"partial_rotary_factor": 0.5})"),
               HasSubstr("partial_rotary"));
   EXPECT_THAT(hf_refusal(R"(, "hidden_act": "gelu")"), HasSubstr("\"gelu\""));
