@@ -202,8 +202,8 @@ std::vector<int64_t> parse_wholes(std::string_view text, std::string_view option
 void add_model_options(CLI::App& app, EngineOptions& options) {
   const std::string group = "Model";
   add_path(app,
-           {"-m,--model", "PATH",
-            "GGUF file, or Hugging Face folder with safetensors files [default: none]", group},
+           {"-m,--model", "PATH", "GGUF file, or Hugging Face folder with safetensors files [default: none]",
+            group},
            options.model);
   add_text(app,
            {"--shape", "NAME",
