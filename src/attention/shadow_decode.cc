@@ -1,5 +1,6 @@
 // One decode step: decide -> rebuild and fetch -> attend.
 #include <algorithm>
+#include <ranges>
 
 #include "attention/shadow.h"
 #include "base/check.h"
@@ -221,10 +222,9 @@ void ShadowAttention::attend_chosen(int64_t layer, const OwnBatch& own, TensorVi
     select(layer, parts[i], part);
   }
   // Backwards: in a micro-batch what needs no link is there first.
-  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
-    attend(
-        layer, *part, whole.rows(part->first, part->count), *own.keeper,
-        {.out = out.rows(part->first - own.first, part->count), .lse = lse.rows(part->first, part->count)});
+  for (const Part& part : std::views::reverse(parts)) {
+    attend(layer, part, whole.rows(part.first, part.count), *own.keeper,
+           {.out = out.rows(part.first - own.first, part.count), .lse = lse.rows(part.first, part.count)});
   }
   for (const Part& part : parts) own.main->wait_for(part.lane.compute);
 }
