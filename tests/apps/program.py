@@ -295,7 +295,7 @@ class BadModel(ProgramTest):
             "misshapen": (patched(entry, "IQQ", dimensions, columns, rows), ["attn_q", "[32, 64]", "[64, 32]"]),
             "overflow": (patched(entry, "IQQ", dimensions, 1 << 62, 1 << 62), ["attn_q", "size"]),
             "dimensions": (patched(entry, "I", 200), ["attn_q", "200 dimensions"]),
-            "type": (patched(entry + 20, "I", 14), ["attn_q", "Q6_K", "Q8_0"]),
+            "type": (patched(entry + 20, "I", 11), ["attn_q", "Q3_K", "Q8_0"]),
             "unknown-type": (patched(entry + 20, "I", 199), ["attn_q", "199"]),
             "past-the-end": (patched(entry + 24, "Q", 1 << 40), ["attn_q", "truncated"]),
             "overlap": (patched(entry + 24, "Q", 0), ["attn_q", "overlap"]),
@@ -336,7 +336,7 @@ class BadModel(ProgramTest):
         }
         configs = {
             "architecture": ({"model_type": "mamba"}, ["mamba", "llama"]),
-            "rope": ({"rope_scaling": {"type": "yarn", "factor": 4}}, ["yarn"]),
+            "rope": ({"rope_scaling": {"type": "dynamic", "factor": 4}}, ["dynamic"]),
             "heads": ({"num_attention_heads": -4}, ["num_attention_heads", "-4"]),
             "layers": ({"num_hidden_layers": 10**18}, ["layers"]),
         }
