@@ -76,10 +76,7 @@ class ShadowAttention final : public Attention {
     TensorView lse;  // [B, H]
   };
   // Sequences [first, first + count) of a step's sparse ones, and where they run.
-  struct Part {
-    int64_t first;
-    int64_t count;
-    bool over_link;  // some of their values lie in host memory
+  struct Part : StepPart {
     Lane lane;
   };
 

@@ -76,7 +76,7 @@ ShadowAttention::OwnBatch ShadowAttention::whole_batch(const StepCut& cut) {
   OwnBatch batch{cut.first, cut.count, &device_.compute(), &lane(last).compute, {}};
   for (const StepPart& part : cut.parts) {
     const Lane own = lane(std::ssize(batch.parts) % std::max<int64_t>(1, last));
-    batch.parts.push_back({part.first, part.count, part.over_link, own});
+    batch.parts.push_back({part, own});
   }
   return batch;
 }
@@ -88,7 +88,7 @@ ShadowAttention::OwnBatch ShadowAttention::micro_batch(const StepCut& cut, int64
   OwnBatch batch{cut.first, cut.count, &own.compute, &other.compute, {}};
   for (const StepPart& part : cut.parts) {
     const Lane used{own.compute, part.over_link ? own.copy : other.copy};
-    batch.parts.push_back({part.first, part.count, part.over_link, used});
+    batch.parts.push_back({part, used});
   }
   return batch;
 }

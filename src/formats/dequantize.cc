@@ -157,9 +157,35 @@ void expand_q6_k(const std::byte* block, float* out) {
   }
 }
 
-template <typename Expand>
-void expand_blocks(Expand expand, BlockLayout layout, const std::byte* from, float* out, int64_t blocks) {
-  for (int64_t i = 0; i < blocks; ++i) expand(from + i * layout.bytes, out + i * layout.elements);
+using ExpandBlock = void (*)(const std::byte* block, float* out);
+
+// Of encodings in blocks; null for plain numbers.
+ExpandBlock expander_of(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::f32:
+    case Encoding::f16:
+    case Encoding::bf16:
+      return nullptr;
+    case Encoding::q8_0:
+      return expand_q8_0;
+    case Encoding::q4_0:
+      return expand_q4_0;
+    case Encoding::q4_1:
+      return expand_q4_1;
+    case Encoding::q5_0:
+      return expand_q5_0;
+    case Encoding::q5_1:
+      return expand_q5_1;
+    case Encoding::q4_k:
+      return expand_q4_k;
+    case Encoding::q5_k:
+      return expand_q5_k;
+    case Encoding::q6_k:
+      return expand_q6_k;
+    case Encoding::iq4_nl:
+      return expand_iq4_nl;
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -171,33 +197,16 @@ void dequantize(Encoding encoding, std::span<const std::byte> blocks, std::span<
   require(bytes % layout.bytes == 0 && bytes / layout.bytes * layout.elements == elements,
           "{} bytes of {} were to be expanded to {} numbers", bytes, name_of(encoding), elements);
   if (elements == 0) return;
-  const int64_t count = bytes / layout.bytes;
-  switch (encoding) {
-    case Encoding::f32:
-      std::memcpy(out.data(), blocks.data(), blocks.size());
-      return;
-    case Encoding::f16:
-      return expand_f16(blocks.data(), out.data(), elements);
-    case Encoding::bf16:
-      return expand_bf16(blocks.data(), out.data(), elements);
-    case Encoding::q8_0:
-      return expand_blocks(expand_q8_0, layout, blocks.data(), out.data(), count);
-    case Encoding::q4_0:
-      return expand_blocks(expand_q4_0, layout, blocks.data(), out.data(), count);
-    case Encoding::q4_1:
-      return expand_blocks(expand_q4_1, layout, blocks.data(), out.data(), count);
-    case Encoding::q5_0:
-      return expand_blocks(expand_q5_0, layout, blocks.data(), out.data(), count);
-    case Encoding::q5_1:
-      return expand_blocks(expand_q5_1, layout, blocks.data(), out.data(), count);
-    case Encoding::q4_k:
-      return expand_blocks(expand_q4_k, layout, blocks.data(), out.data(), count);
-    case Encoding::q5_k:
-      return expand_blocks(expand_q5_k, layout, blocks.data(), out.data(), count);
-    case Encoding::q6_k:
-      return expand_blocks(expand_q6_k, layout, blocks.data(), out.data(), count);
-    case Encoding::iq4_nl:
-      return expand_blocks(expand_iq4_nl, layout, blocks.data(), out.data(), count);
+  if (encoding == Encoding::f32) {
+    std::memcpy(out.data(), blocks.data(), blocks.size());
+  } else if (encoding == Encoding::f16) {
+    expand_f16(blocks.data(), out.data(), elements);
+  } else if (encoding == Encoding::bf16) {
+    expand_bf16(blocks.data(), out.data(), elements);
+  } else {
+    const ExpandBlock expand = expander_of(encoding);
+    for (int64_t i = 0; i < bytes / layout.bytes; ++i)
+      expand(blocks.data() + i * layout.bytes, out.data() + i * layout.elements);
   }
 }
 

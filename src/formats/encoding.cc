@@ -59,8 +59,13 @@ std::string gguf_type_name(uint32_t number) {
   return fmt::format("number {}", number);
 }
 
-std::string_view supported_gguf_types() {
-  return "F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL";
+std::string supported_gguf_types() {
+  std::string names;
+  for (uint32_t number = 0; number < kGgufTypeNames.size(); ++number) {
+    if (!is_supported_gguf_type(number)) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", kGgufTypeNames[number]);
+  }
+  return names;
 }
 
 }  // namespace shadowkv

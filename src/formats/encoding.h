@@ -37,6 +37,6 @@ struct BlockLayout {
 // The format's name of a type number ("Q4_K"), supported or not; "number 77" when the format has none.
 [[nodiscard]] std::string gguf_type_name(uint32_t number);
 // "F32, F16, ...": for messages that refuse another.
-[[nodiscard]] std::string_view supported_gguf_types();
+[[nodiscard]] std::string supported_gguf_types();
 
 }  // namespace shadowkv

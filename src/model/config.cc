@@ -36,12 +36,12 @@ void check_rope(const ModelConfig& config) {
   require(rope.rotary_dim >= 2 && rope.rotary_dim <= config.head_dim && rope.rotary_dim % 2 == 0,
           "the model turns {} numbers of each head of {}; an even number up to the head size is supported",
           rope.rotary_dim, config.head_dim);
-  require(rope.magnitude == 1 ||
-              (rope.magnitude > 0 && rope.magnitude < 100 && rope.rotary_dim == config.head_dim),
-          "the model multiplies turned queries and keys by {} and turns {} numbers of each head of {}; "
-          "factors up "
-          "to 100 are supported where whole heads turn",
-          rope.magnitude, rope.rotary_dim, config.head_dim);
+  require(
+      rope.magnitude == 1 ||
+          (rope.magnitude > 0 && rope.magnitude < 100 && rope.rotary_dim == config.head_dim),
+      "the model multiplies turned queries and keys by {} and turns {} numbers of each head of {}; factors "
+      "up to 100 are supported where whole heads turn",
+      rope.magnitude, rope.rotary_dim, config.head_dim);
   require(rope.divisors.empty() || std::ssize(rope.divisors) == rope.rotary_dim / 2,
           "the model divides the frequencies of {} pairs of numbers, {} pairs turn", rope.divisors.size(),
           rope.rotary_dim / 2);

@@ -1,5 +1,4 @@
 // A Hugging Face folder's config.json and generation_config.json -> ModelConfig.
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
@@ -84,11 +83,6 @@ void refuse_unsupported(const Fields& fields) {
   }
   require(!fields.find("quantization_config"),
           "{}: quantization_config is set; supported are plain F32, F16 and BF16 weights", fields.where());
-}
-
-// As much as the logarithm of a factor counts: YaRN's, with a weight of its own in some models.
-double yarn_magnitude(double factor, double weight) {
-  return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1;
 }
 
 void read_yarn(const Fields& fields, RopeConfig& rope) {

@@ -48,6 +48,10 @@ std::vector<float> llama3_divisors(const RopeConfig& rope, const Llama3Scaling& 
   return divisors;
 }
 
+double yarn_magnitude(double factor, double weight) {
+  return 1 + weight * std::log(factor) / 10;
+}
+
 void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where) {
   check_scaling(rope, scaling.factor, where);
   require(scaling.original_context >= 1, "{}: the original context is {} tokens, it must be positive", where,
@@ -71,8 +75,7 @@ void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::stri
     const double divided = std::clamp((static_cast<double>(i) - first) / (last - first), 0.0, 1.0);
     rope.divisors.push_back(static_cast<float>(1 / (divided / scaling.factor + 1 - divided)));
   }
-  rope.magnitude =
-      scaling.attention_factor != 0 ? scaling.attention_factor : 1 + std::log(scaling.factor) / 10;
+  rope.magnitude = scaling.attention_factor != 0 ? scaling.attention_factor : yarn_magnitude(scaling.factor);
 }
 
 }  // namespace shadowkv

@@ -33,9 +33,11 @@ struct YarnScaling {
   int64_t original_context = 0;  // tokens
   double beta_fast = 32;
   double beta_slow = 1;
-  double attention_factor = 0;  // 0: 1 + ln(factor) / 10
+  double attention_factor = 0;  // 0: yarn_magnitude(factor)
   bool truncate = true;         // whether the ramp's ends are whole pairs
 };
+// 1 + weight ln(factor) / 10; some models weigh the logarithm.
+[[nodiscard]] double yarn_magnitude(double factor, double weight = 1);
 // Sets divisors and magnitude.
 void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where);
 

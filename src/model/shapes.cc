@@ -56,11 +56,7 @@ ModelConfig config_from_shape_name(std::string_view name) {
   config.inner = shape->inner;
   config.context = shape->context;
   config.tied_embeddings = shape->tied;
-  config.rope = {.theta = shape->theta,
-                 .rotary_dim = shape->head_dim,
-                 .interleaved = false,
-                 .divisors = {},
-                 .magnitude = 1};
+  config.rope = {.theta = shape->theta, .rotary_dim = shape->head_dim, .interleaved = false, .divisors = {}};
   validate(config);
   return config;
 }

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "support/file_model.h"
 #include "support/npy.h"
-#include "support/tiny_model.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
@@ -27,26 +27,11 @@ AttentionConfig everything(IndexKind index) {
   return sparse_from_the_start(index, 4096, StorageType::float32);
 }
 
-class GoldenModel {
- public:
-  explicit GoldenModel(const std::filesystem::path& path)
-      : device_(make_cpu_device({.threads = 2})),
-        loaded_(load_model(path, DType::f32, *device_)),
-        transformer_(loaded_.config, loaded_.weights, *device_) {}
-
-  // Logits after token prompt - 1 (prefill) and after each later token of ids (decode), per row.
-  std::vector<std::vector<float>> run(std::span<const int32_t> ids, int64_t prompt,
-                                      const AttentionConfig& config) {
-    Methods methods(transformer_, shape_of(loaded_.config), loaded_.config.context, *device_, {config});
-    const auto count = static_cast<std::size_t>(prompt);
-    return methods.run(0, ids.first(count), ids.subspan(count));
-  }
-
- private:
-  std::unique_ptr<Device> device_;
-  LoadedModel loaded_;
-  Transformer transformer_;
-};
+std::vector<std::vector<float>> logits_of(const std::filesystem::path& path, const AttentionConfig& config,
+                                          std::span<const int32_t> ids, int64_t prompt) {
+  FileModel model(path, DType::f32, make_cpu_device({.threads = 2}));
+  return model.run(config, ids, prompt);
+}
 
 struct GoldenCase {
   std::string model, ids, logits;
@@ -78,8 +63,7 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
   NpyArray<float> logits_ = read_npy<float>(kFolder / GetParam().logits);
 
   std::vector<std::vector<float>> run(const AttentionConfig& config) {
-    GoldenModel model(kFolder / GetParam().model);
-    return model.run(ids_, GetParam().prompt_tokens, config);
+    return logits_of(kFolder / GetParam().model, config, ids_, GetParam().prompt_tokens);
   }
 };
 
@@ -106,11 +90,12 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden, ::testing::ValuesIn(golden_cases()), na
 
 TEST(GoldenFiles, AFolderAndTheGgufFileOfItsTypeAreOneModel) {
   const std::vector<std::pair<std::string, std::string>> pairs = {
-      {"llama_gqa", "f32"}, {"llama_mha", "f16"}, {"llama_mqa", "bf16"}};
+      {"llama_gqa", "f32"},   {"llama_mha", "f16"},    {"llama_mqa", "bf16"},
+      {"llama_rope3", "f32"}, {"llama_linear", "f32"}, {"llama_yarn", "f32"}};
   for (const auto& [folder, type] : pairs) {
     const std::vector<int32_t> ids = read_npy<int32_t>(kFolder / folder / (type + ".ids.npy")).values;
-    const auto hf = GoldenModel(kFolder / folder / "hf").run(ids, 40, full_attention());
-    const auto gguf = GoldenModel(kFolder / folder / (type + ".gguf")).run(ids, 40, full_attention());
+    const auto hf = logits_of(kFolder / folder / "hf", full_attention(), ids, 40);
+    const auto gguf = logits_of(kFolder / folder / (type + ".gguf"), full_attention(), ids, 40);
     for (std::size_t row = 0; row < hf.size(); ++row) {
       ASSERT_NO_FATAL_FAILURE(expect_logits_near(gguf[row], hf[row], kSameModel)) << folder << ", " << row;
     }
@@ -137,8 +122,8 @@ TEST_P(GoldenText, TopLogitsEqualTransformersAndShadowCollapses) {
   const auto top_ids = read_npy<int32_t>(file(".top_ids.npy"));
   const auto top_logits = read_npy<float>(file(".top_logits.npy"));
   const auto sums = read_npy<float>(file(".logsumexp.npy"));
-  GoldenModel model(path);
-  const auto rows = model.run(ids, 600, full_attention());
+  FileModel model(path, DType::f32, make_cpu_device({.threads = 2}));
+  const auto rows = model.run(full_attention(), ids, 600);
   ASSERT_EQ(static_cast<int64_t>(rows.size()), top_ids.shape.at(0));
   for (std::size_t row = 0; row < rows.size(); ++row) {
     ASSERT_NO_FATAL_FAILURE(expect_top_logits(rows[row], top_ids, top_logits, static_cast<int64_t>(row)))
@@ -152,7 +137,7 @@ TEST_P(GoldenText, TopLogitsEqualTransformersAndShadowCollapses) {
       EXPECT_EQ(best, ids[600 + row]);
     }
   }
-  const auto shadow = model.run(ids, 600, everything(IndexKind::sketch));
+  const auto shadow = model.run(everything(IndexKind::sketch), ids, 600);
   for (std::size_t row = 0; row < rows.size(); ++row) {
     ASSERT_NO_FATAL_FAILURE(expect_logits_near(shadow[row], rows[row], kCollapseDeep)) << "row " << row;
   }

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "support/npy.h"
-#include "support/tiny_model.h"
+#include "support/file_model.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
@@ -16,14 +15,10 @@ constexpr int64_t kSequences = 5, kPrompt = 150, kSteps = 12;
 
 // Logits [step][sequence * vocab] of sequences that differ, each with forced tokens.
 std::vector<std::vector<float>> rows_of(const AttentionConfig& config) {
-  const std::unique_ptr<Device> device = make_cuda_device();
-  const LoadedModel loaded = load_model(kModel, DType::bf16, *device);
-  Transformer transformer(loaded.config, loaded.weights, *device);
-  AttentionShape shape = shape_of(loaded.config);
-  shape.compute = device->activation_dtype();
-  Methods methods(transformer, shape, loaded.config.context, *device, {config});
+  FileModel model(kModel, DType::bf16, make_cuda_device());
+  Methods methods = model.open(config);
   const auto token = [&](int64_t sequence, int64_t place) {
-    return static_cast<int32_t>((sequence * 31 + place * 7 + place * place) % loaded.config.vocab_size);
+    return static_cast<int32_t>((sequence * 31 + place * 7 + place * place) % model.config().vocab_size);
   };
   std::vector<SeqId> ids;
   for (int64_t s = 0; s < kSequences; ++s) {

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "support/file_model.h"
 #include "support/npy.h"
-#include "support/tiny_model.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
@@ -17,27 +17,19 @@ const std::filesystem::path kFolder = std::filesystem::path(SHADOWKV_TEST_DATA) 
 constexpr int64_t kPrompt = 64, kSteps = 32;
 constexpr int64_t kMostDoubted = 4;  // steps that differ because another chunk was chosen
 
-// A model's weights in bfloat16, which both devices take; activations are each device's own.
+// A model's weights in bfloat16, which both devices take.
 class Runner {
  public:
   Runner(const std::filesystem::path& path, std::unique_ptr<Device> device)
-      : device_(std::move(device)),
-        loaded_(load_model(path, DType::bf16, *device_)),
-        transformer_(loaded_.config, loaded_.weights, *device_) {}
+      : model_(path, DType::bf16, std::move(device)) {}
 
-  Methods open(const AttentionConfig& config) {
-    AttentionShape shape = shape_of(loaded_.config);
-    shape.compute = device_->activation_dtype();
-    return {transformer_, shape, loaded_.config.context, *device_, {config}};
-  }
   // Logits after the prompt and after each forced token but the last.
   std::vector<std::vector<float>> forced(const AttentionConfig& config, std::span<const int32_t> ids) {
-    Methods methods = open(config);
-    return methods.run(0, ids.first(kPrompt), ids.subspan(kPrompt, ids.size() - kPrompt - 1));
+    return model_.run(config, ids.first(ids.size() - 1), kPrompt);
   }
   // The tokens that decoding takes by itself, picked on the device.
   std::vector<int32_t> greedy(const AttentionConfig& config, std::span<const int32_t> prompt) {
-    Methods methods = open(config);
+    Methods methods = model_.open(config);
     std::vector<int32_t> ids = {likeliest(methods.prefill(0, prompt, kSteps))};
     const SeqId id = 0;
     while (static_cast<int64_t>(ids.size()) < kSteps) {
@@ -51,9 +43,7 @@ class Runner {
   }
 
  private:
-  std::unique_ptr<Device> device_;
-  LoadedModel loaded_;
-  Transformer transformer_;
+  FileModel model_;
 };
 
 AttentionConfig full(StorageType values) {

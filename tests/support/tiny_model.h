@@ -34,11 +34,8 @@ inline ModelConfig tiny_config(const TinyShape& shape) {
   config.head_dim = shape.head_dim;
   config.inner = 96;
   config.context = 8192;
-  config.rope = {.theta = 10000.0,
-                 .rotary_dim = shape.head_dim,
-                 .interleaved = shape.interleaved,
-                 .divisors = {},
-                 .magnitude = 1};
+  config.rope = {
+      .theta = 10000.0, .rotary_dim = shape.head_dim, .interleaved = shape.interleaved, .divisors = {}};
   return config;
 }
 
