@@ -33,9 +33,10 @@ constexpr Place kPlaces[] = {
     {"rank_groups", "select"},
     {"top_k", "select"},
     {"choose_groups", "select"},
-    {"find_slots", "select"},
+    {"choose_candidates", "select"},
     {"candidate_scores", "select"},
     {"assign_slots", "select"},
+    {"pick_candidates", "select"},
     {"rebuild_keys", "rebuild"},
     {"rebuild_and_score", "rebuild"},
     {"fill_keys", "rebuild"},
@@ -44,9 +45,7 @@ constexpr Place kPlaces[] = {
     {"paged_attention", "attend"},
     {"resident_attention", "attend"},
     {"slot_attention", "attend"},
-    {"merge_attention", "attend"},
     {"pick_likeliest", "other"},
-    {"force_choice", "other"},
 };
 
 }  // namespace

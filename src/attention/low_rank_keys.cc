@@ -59,8 +59,7 @@ void LowRankKeys::append(Queue& queue, int64_t layer, const TensorView& k_raw, c
 RebuildKeysParams LowRankKeys::rebuilding(Queue& queue, int64_t layer, const Chunks& chunks,
                                           const RopeView& rope, TensorView out) {
   return {.batch = chunks.batch,
-          .chunks = chunks.ids,
-          .slots = chunks.slots,
+          .missing = chunks.missing,
           .factors = factors(layer),
           .mean = segments_.mean(queue, layer),
           .basis = segments_.basis(queue, layer),
@@ -79,6 +78,8 @@ void LowRankKeys::rebuild(Queue& queue, int64_t layer, const Chunks& chunks, con
 void LowRankKeys::rebuild_and_score(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
                                     TensorView out, const Scoring& scoring) {
   shadowkv::rebuild_and_score(queue, {.rebuild = rebuilding(queue, layer, chunks, rope, out),
+                                      .chunks = chunks.ids,
+                                      .found = chunks.found,
                                       .q = scoring.q,
                                       .held = scoring.held,
                                       .scale = shape_.scale(),

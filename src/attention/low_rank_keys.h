@@ -25,8 +25,9 @@ class LowRankKeys {
   // Rotated keys of chunks that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
   struct Chunks {
     DecodeBatch batch;
-    TensorView ids;    // [B, kv_heads, M]
-    TensorView slots;  // [B, kv_heads, M]
+    TensorView ids;      // [B, kv_heads, M]
+    TensorView found;    // [B, kv_heads, M] their slots
+    TensorView missing;  // [B, kv_heads, M, 2] those that have none
   };
   void rebuild(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope, TensorView out);
   // The same, and exact scores of all chunks, those in slots included.

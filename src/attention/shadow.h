@@ -58,13 +58,13 @@ class ShadowAttention final : public Attention {
     TensorView spans;                           // [B, H, ceil(C / 16), 2] of the scores
     TensorView candidates;                      // [B, G, M]
     TensorView found;                           // [B, G, M] their slots before the step
+    TensorView missing;                         // [B, G, M, 2] those that had none
     TensorView rebuilt;                         // [B, G, M, chunk * D]
     TensorView candidate_scores;                // [B, H, M] with rerank
     TensorView picked;                          // [B, G, K] indices into the candidates; empty: all of them
     TensorView assigned;                        // [B, G, K]
     TensorView source;                          // [B, G, K]
-    TensorView out;                             // [B, H, D] over the slots alone
-    TensorView lse;                             // [B, H]; before that, of the scores
+    TensorView lse;                             // [B, H] of the scores, then of the candidates'
     const int32_t* candidate_limits = nullptr;  // [B]
     const int32_t* pick_limits = nullptr;       // [B]
 
@@ -129,8 +129,7 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] Selection selection();
   void score(int64_t layer, const Part& part, const Selection& s);
   void select(int64_t layer, const Part& part, const Selection& s);
-  void rerank(int64_t layer, const Part& part, const Selection& s, const LowRankKeys::Chunks& chunks);
-  void force(const Part& part, const Selection& s);
+  [[nodiscard]] ForcedHits forced_hits(const Selection& s) const;
   void fetch(int64_t layer, const Part& part, const Selection& s);
   void attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out);
   void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, const Attended& kept);
@@ -171,8 +170,8 @@ class ShadowAttention final : public Attention {
   int64_t most_picks_ = 0;
   bool reranks_ = false;          // some sequence of the step has more candidates than it may pick
   double forced_hit_share_ = -1;  // negative: choices stand
-  Scratch scores_, spans_, candidates_, found_, rebuilt_, candidate_scores_, picked_, assigned_, source_,
-      slot_out_, lse_resident_, lse_slots_, cosines_, outlier_ids_, mixed_;
+  Scratch scores_, spans_, candidates_, found_, missing_, rebuilt_, candidate_scores_, picked_, assigned_,
+      source_, lse_resident_, lse_scores_, cosines_, outlier_ids_, mixed_;
   AttentionStatistics statistics_;
 };
 

@@ -253,6 +253,7 @@ ShadowAttention::Selection ShadowAttention::selection() {
   s.spans = spans_.get(DType::f32, {b, h, ceil_div(open_chunks_, kSpanScores), 2});
   s.candidates = candidates_.get(DType::i32, {b, g, proposed});
   s.found = found_.get(DType::i32, {b, g, proposed});
+  s.missing = missing_.get(DType::i32, {b, g, proposed, 2});
   s.rebuilt = rebuilt_.get(shape_.compute, {b, g, proposed, config_.chunk_size * shape_.head_dim});
   if (reranks_) {
     s.candidate_scores = candidate_scores_.get(DType::f32, {b, h, proposed});
@@ -261,8 +262,7 @@ ShadowAttention::Selection ShadowAttention::selection() {
   const int64_t entries = reranks_ ? picks : proposed;
   s.assigned = assigned_.get(DType::i32, {b, g, entries});
   s.source = source_.get(DType::i32, {b, g, entries});
-  s.out = slot_out_.get(device_.activation_dtype(), {b, h, shape_.head_dim});
-  s.lse = lse_slots_.get(DType::f32, {b, h});
+  s.lse = lse_scores_.get(DType::f32, {b, h});
   s.candidate_limits = candidate_limits_.upload(device_.compute());
   s.pick_limits = pick_limits_.upload(device_.compute());
   return s;
@@ -270,8 +270,8 @@ ShadowAttention::Selection ShadowAttention::selection() {
 
 ShadowAttention::Selection ShadowAttention::Selection::rows(int64_t first, int64_t count) const {
   Selection s = *this;
-  for (TensorView* view : {&s.scores, &s.spans, &s.candidates, &s.found, &s.rebuilt, &s.candidate_scores,
-                           &s.picked, &s.assigned, &s.source, &s.out, &s.lse}) {
+  for (TensorView* view : {&s.scores, &s.spans, &s.lse, &s.candidates, &s.found, &s.missing, &s.rebuilt,
+                           &s.candidate_scores, &s.picked, &s.assigned, &s.source}) {
     if (!view->empty()) *view = view->rows(first, count);
   }
   s.candidate_limits += first;
@@ -291,57 +291,57 @@ void ShadowAttention::score(int64_t layer, const Part& part, const Selection& s)
       {.batch = batch_of(part), .resident = resident_view(layer), .scores = s.scores, .spans = s.spans});
 }
 
-// The best candidates of each KV head -> rebuilt keys -> (with rerank) the best of them by exact score -> a
-// slot for each -> values.
+// The best candidates of each KV head -> keys of those in no slot -> (with rerank) the best of them by exact
+// score -> a slot for each -> values.
 void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s) {
   Queue& queue = part.lane.compute;
   const DecodeBatch batch = batch_of(part);
-  choose_groups(queue, {.scores = s.scores,
-                        .spans = s.spans,
-                        .limits = s.candidate_limits,
-                        .lse = s.lse,
-                        .chosen = s.candidates});
-  if (forced_hit_share_ >= 0) force(part, s);
-  find_slots(queue, {.batch = batch, .chunks = s.candidates, .slots = slot_view(layer), .found = s.found});
-  const LowRankKeys::Chunks chunks{.batch = batch, .ids = s.candidates, .slots = s.found};
+  choose_candidates(queue, {.scores = s.scores,
+                            .spans = s.spans,
+                            .limits = s.candidate_limits,
+                            .lse = s.lse,
+                            .batch = batch,
+                            .slots = slot_view(layer),
+                            .forced = forced_hits(s),
+                            .candidates = s.candidates,
+                            .found = s.found,
+                            .missing = s.missing});
+  const LowRankKeys::Chunks chunks{
+      .batch = batch, .ids = s.candidates, .found = s.found, .missing = s.missing};
+  const AssignSlotsParams assign{.batch = batch,
+                                 .chunks = s.candidates,
+                                 .found = s.found,
+                                 .picked = s.picked,
+                                 .slots = slot_view(layer),
+                                 .assigned = s.assigned,
+                                 .source = s.source,
+                                 .counters = reinterpret_cast<int64_t*>(counters_.data())};
   if (reranks_) {
-    rerank(layer, part, s, chunks);
-  } else {
+    keys_.rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
+                            {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});
+    pick_candidates(queue, {.scores = s.candidate_scores,
+                            .limits = s.pick_limits,
+                            .lse = s.lse,
+                            .forced = forced_hits(s),
+                            .assign = assign});
+    fetch(layer, part, s);
+  } else {  // what is fetched is known before keys are rebuilt
+    assign_slots(queue, assign);
+    fetch(layer, part, s);
     keys_.rebuild(queue, layer, chunks, rope(), s.rebuilt);
   }
-  if (reranks_ && forced_hit_share_ >= 0) force(part, s);  // the same candidates again
-  assign_slots(queue, {.batch = batch,
-                       .chunks = s.candidates,
-                       .found = s.found,
-                       .picked = s.picked,
-                       .slots = slot_view(layer),
-                       .assigned = s.assigned,
-                       .source = s.source,
-                       .counters = reinterpret_cast<int64_t*>(counters_.data())});
-  fetch(layer, part, s);
+  fill_keys(queue, {.batch = batch,
+                    .assigned = s.assigned,
+                    .source = s.source,
+                    .rebuilt = s.rebuilt,
+                    .slots = slot_view(layer)});
 }
 
-// Rebuilt keys and exact scores of the candidates -> the best of them.
-void ShadowAttention::rerank(int64_t layer, const Part& part, const Selection& s,
-                             const LowRankKeys::Chunks& chunks) {
-  Queue& queue = part.lane.compute;
-  keys_.rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
-                          {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});
-  choose_groups(
-      queue,
-      {.scores = s.candidate_scores, .spans = {}, .limits = s.pick_limits, .lse = s.lse, .chosen = s.picked});
+ForcedHits ShadowAttention::forced_hits(const Selection& s) const {
+  return {.share = forced_hit_share_, .picks = s.assigned.shape[2], .local_window = config_.local_window};
 }
 
-void ShadowAttention::force(const Part& part, const Selection& s) {
-  force_choice(part.lane.compute, {.batch = batch_of(part),
-                                   .chunk = config_.chunk_size,
-                                   .local_window = config_.local_window,
-                                   .hit_share = forced_hit_share_,
-                                   .candidates = s.candidates,
-                                   .picked = s.picked});
-}
-
-// Values of misses travel on the part's copy queue; their keys follow on its compute queue.
+// Values of misses travel on the part's copy queue.
 void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s) {
   part.lane.copy.wait_for(part.lane.compute);
   if (part.over_link) take_link(part.lane.copy);
@@ -352,11 +352,6 @@ void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s)
                                  .values = values_.view(device_.compute(), layer),
                                  .slots = slot_view(layer),
                                  .over_link = part.over_link});
-  fill_keys(part.lane.compute, {.batch = batch_of(part),
-                                .assigned = s.assigned,
-                                .source = s.source,
-                                .rebuilt = s.rebuilt,
-                                .slots = slot_view(layer)});
 }
 
 // One micro-batch fetches after the other, or they would compute at the same time and fetch at the same time.
@@ -371,15 +366,14 @@ void ShadowAttention::attend(int64_t layer, const Part& part, const Selection& s
                              const Attended& kept) {
   Queue& queue = part.lane.compute;
   queue.wait_for(part.lane.copy);
+  queue.wait_for(resident);
   slot_attention(queue, {.q = queries_of(part),
                          .batch = batch_of(part),
                          .assigned = s.assigned,
                          .slots = slot_view(layer),
                          .scale = shape_.scale(),
-                         .out = s.out,
-                         .lse = s.lse});
-  queue.wait_for(resident);
-  merge_attention(queue, {.a = kept.out, .b = s.out, .lse_a = kept.lse, .lse_b = s.lse, .out = kept.out});
+                         .out = kept.out,
+                         .lse = kept.lse});
 }
 
 }  // namespace shadowkv

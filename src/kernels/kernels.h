@@ -148,18 +148,17 @@ struct ProjectKeysParams {
 };
 void project_keys(Queue& queue, const ProjectKeysParams& params);
 
-// Rotated keys of listed chunks from their factors: mean + a basis, turned in float32, rounded to out's type.
-// Entries with chunk < 0 or slot >= 0 are skipped and their out is left alone.
+// Rotated keys of listed candidates from their factors: mean + a basis, turned in float32, rounded to out's
+// type. The out of candidates that are not listed is left alone.
 struct RebuildKeysParams {
   DecodeBatch batch;
-  TensorView chunks;  // [B, G, M] int32
-  TensorView slots;   // [B, G, M] int32, or empty: rebuild all
+  TensorView missing;  // [B, G, M, 2] int32: candidate and its chunk, ascending, those to be rebuilt; then -1
   QuantizedView factors;
   PagedView mean;
   PagedView basis;
   int64_t rank;
   RopeView rope;
-  TensorView out;  // [B, G, M, chunk * D] float32 or bfloat16
+  TensorView out;  // [B, G, M, chunk * D] float32 or bfloat16, by candidate
   int64_t chunk;
   int64_t head_dim;
 };
@@ -277,12 +276,23 @@ struct ChooseGroupsParams {
 };
 void choose_groups(Queue& queue, const ChooseGroupsParams& params);
 
-// slots[b, g, i] = the slot that holds chunk chunks[b, g, i], or -1.
+// For benchmarks: a choice that has been paid for gives way to one of which a given share is found in the
+// slots. The open chunks [1, sealed_chunks) are cut into M strata; candidate i takes a chunk of stratum i. Of
+// the K picks, candidates i * (M / K), only round((1 - share) * K) change from one length of the sequence to
+// the next, in turn; other candidates change always. Needs M open chunks, M a multiple of K.
+struct ForcedHits {
+  double share = -1;         // [0, 1]; negative: choices stand
+  int64_t picks = 0;         // K
+  int64_t local_window = 0;  // tokens
+};
+
+// found[b, g, i] = the slot that holds chunk chunks[b, g, i], or -1.
 struct FindSlotsParams {
   DecodeBatch batch;
   TensorView chunks;  // [B, G, M] int32, -1: none
   SlotView slots;
-  TensorView found;  // [B, G, M] int32
+  TensorView found;    // [B, G, M] int32
+  TensorView missing;  // [B, G, M, 2] int32: i and chunks[b, g, i] of those in no slot, by i; then -1
 };
 void find_slots(Queue& queue, const FindSlotsParams& params);
 
@@ -302,14 +312,16 @@ void candidate_scores(Queue& queue, const CandidateScoresParams& params);
 
 // rebuild_keys, then candidate_scores: in one launch where a device has one for the shape.
 struct RebuildAndScoreParams {
-  RebuildKeysParams rebuild;  // with slots; out in the type of `held`
+  RebuildKeysParams rebuild;  // out in the type of `held`
+  TensorView chunks;          // [B, G, M] int32, -1: none
+  TensorView found;           // [B, G, M] int32 their slots, -1: rebuilt
   TensorView q;               // [B, H, D] rotated
   SlotView held;
   float scale;
   TensorView scores;  // [B, H, M] float32
 
   [[nodiscard]] CandidateScoresParams score() const {
-    return {q, rebuild.batch, rebuild.chunks, rebuild.slots, rebuild.out, held, scale, scores};
+    return {q, rebuild.batch, chunks, found, rebuild.out, held, scale, scores};
   }
 };
 void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& params);
@@ -338,8 +350,38 @@ struct FillKeysParams {
 };
 void fill_keys(Queue& queue, const FillKeysParams& params);
 
-// Brings the values of misses into their slots from wherever their run lies. On a GPU this runs beside the
-// keys' rebuilding and is bound by the host link for runs in host memory.
+// choose_groups, then find_slots of what it chose: in one launch on a GPU.
+struct ChooseCandidatesParams {
+  TensorView scores;      // [B, H, C] float32
+  TensorView spans;       // of the scores, or empty
+  const int32_t* limits;  // [B] at most M
+  TensorView lse;         // [B, H] float32 out
+  DecodeBatch batch;
+  SlotView slots;
+  ForcedHits forced;
+  TensorView candidates;  // [B, G, M] int32 out
+  TensorView found;       // [B, G, M] int32 out
+  TensorView missing;     // [B, G, M, 2] int32 out
+
+  [[nodiscard]] ChooseGroupsParams choose() const { return {scores, spans, limits, lse, candidates}; }
+  [[nodiscard]] FindSlotsParams find() const { return {batch, candidates, slots, found, missing}; }
+};
+void choose_candidates(Queue& queue, const ChooseCandidatesParams& params);
+
+// choose_groups of the candidates, then assign_slots of what it chose: in one launch on a GPU.
+struct PickCandidatesParams {
+  TensorView scores;         // [B, H, M] float32
+  const int32_t* limits;     // [B] at most K
+  TensorView lse;            // [B, H] float32 out
+  ForcedHits forced;         // as choose_candidates had it
+  AssignSlotsParams assign;  // `picked` is out too
+
+  [[nodiscard]] ChooseGroupsParams choose() const { return {scores, {}, limits, lse, assign.picked}; }
+};
+void pick_candidates(Queue& queue, const PickCandidatesParams& params);
+
+// Brings the values of misses into their slots from wherever their run lies. On a GPU bound by the host link
+// for runs in host memory.
 struct GatherValuesParams {
   DecodeBatch batch;
   TensorView chunks;    // [B, G, M] int32 candidates
@@ -384,25 +426,17 @@ struct ResidentAttentionParams {
 };
 void resident_attention(Queue& queue, const ResidentAttentionParams& params);
 
-// Attention over the assigned slots; lse is -infinity where none is assigned.
+// Attention over the assigned slots, merged with the attention over other tokens that `out` and `lse` hold.
 struct SlotAttentionParams {
   TensorView q;  // [B, H, D] rotated
   DecodeBatch batch;
   TensorView assigned;  // [B, G, K] int32
   SlotView slots;
   float scale;
-  TensorView out;  // [B, H, D]
-  TensorView lse;  // [B, H] float32
+  TensorView out;  // [B, H, D] in and out
+  TensorView lse;  // [B, H] float32 in and out, -infinity: over no token
 };
 void slot_attention(Queue& queue, const SlotAttentionParams& params);
-
-// out = the attention over both parts' tokens together, from each part's own result.
-struct MergeAttentionParams {
-  TensorView a, b;          // [B, H, D]
-  TensorView lse_a, lse_b;  // [B, H] float32; at least one of a pair is finite
-  TensorView out;           // [B, H, D]; may be a
-};
-void merge_attention(Queue& queue, const MergeAttentionParams& params);
 
 // ---- sampling ---------------------------------------------------------------------------------------------
 
@@ -427,20 +461,6 @@ struct RandomizeRowsParams {
   uint64_t seed;
 };
 void randomize_rows(Queue& queue, const RandomizeRowsParams& params);
-
-// Replaces a choice by one that finds a given share of itself in the slots. The open chunks [1,
-// sealed_chunks) are cut into M strata; candidate i takes a chunk of stratum i. Of the K picks, candidates i
-// * (M / K), only round((1 - hit_share) * K) change from one length of the sequence to the next, in turn;
-// other candidates change always. Needs M open chunks, M a multiple of K.
-struct ForceChoiceParams {
-  DecodeBatch batch;
-  int64_t chunk;
-  int64_t local_window;
-  double hit_share;
-  TensorView candidates;  // [B, G, M] int32
-  TensorView picked;      // [B, G, K] int32 indices into the candidates, or empty: K = M
-};
-void force_choice(Queue& queue, const ForceChoiceParams& params);
 
 // ---- ceilings for benchmarks ------------------------------------------------------------------------------
 

@@ -5,20 +5,13 @@ namespace shadowkv {
 namespace {
 
 void check_rebuild(const RebuildKeysParams& params) {
-  check_shape("rebuild_keys", "chunks", params.chunks,
-              {{"sequences", params.batch.size}, {"kv_heads"}, {"candidates"}});
-  check_dtype("rebuild_keys", "chunks", params.chunks, DType::i32);
-  const int64_t heads = params.chunks.shape[1], candidates = params.chunks.shape[2];
-  if (!params.slots.empty()) {
-    check_shape("rebuild_keys", "slots", params.slots,
-                {{"sequences", params.batch.size}, {"kv_heads", heads}, {"candidates", candidates}});
-    check_dtype("rebuild_keys", "slots", params.slots, DType::i32);
-  }
   check_shape("rebuild_keys", "out", params.out,
               {{"sequences", params.batch.size},
-               {"kv_heads", heads},
-               {"candidates", candidates},
+               {"kv_heads"},
+               {"candidates"},
                {"chunk * head_dim", params.chunk * params.head_dim}});
+  const int64_t heads = params.out.shape[1];
+  check_missing("rebuild_keys", params.missing, params.batch.size, heads, params.out.shape[2]);
   check_number_dtype("rebuild_keys", "out", params.out.dtype);
   check_number_dtype("rebuild_keys", "basis", params.basis.dtype);
   check_quantized("rebuild_keys", "factors", params.factors);

@@ -71,20 +71,10 @@ void slot_attention(Queue& queue, const SlotAttentionParams& params) {
               {{"sequences", params.batch.size}, {"heads"}, {"head_dim", slots.head_dim}});
   check_groups("slot_attention", params.q.shape[1], slots.kv_heads);
   check_attention("slot_attention", params.q, params.out, params.lse, queue);
-  check_shape("slot_attention", "assigned", params.assigned,
-              {{"sequences", params.batch.size}, {"kv_heads", slots.kv_heads}, {"chosen"}});
-  check_dtype("slot_attention", "assigned", params.assigned, DType::i32);
+  check_ids("slot_attention", "assigned", params.assigned, params.batch.size, slots.kv_heads, -1);
   check_number_dtype("slot_attention", "slots", slots.dtype);
   if (params.batch.size == 0) return;
   SHADOWKV_DISPATCH(slot_attention, queue, params);
-}
-
-void merge_attention(Queue& queue, const MergeAttentionParams& params) {
-  check_shape("merge_attention", "a", params.a, {{"sequences"}, {"heads"}, {"head_dim"}});
-  check_attention("merge_attention", params.a, params.b, params.lse_a, queue);
-  check_attention("merge_attention", params.a, params.out, params.lse_b, queue);
-  if (params.a.elements() == 0) return;
-  SHADOWKV_DISPATCH(merge_attention, queue, params);
 }
 
 }  // namespace shadowkv

@@ -65,6 +65,13 @@ inline void check_ids(std::string_view op, std::string_view name, const TensorVi
   check_dtype(op, name, ids, DType::i32);
 }
 
+inline void check_missing(std::string_view op, const TensorView& missing, int64_t sequences, int64_t heads,
+                          int64_t candidates) {
+  check_shape(op, "missing", missing,
+              {{"sequences", sequences}, {"kv_heads", heads}, {"candidates", candidates}, {"numbers", 2}});
+  check_dtype(op, "missing", missing, DType::i32);
+}
+
 inline void check_candidate_scores(std::string_view op, const CandidateScoresParams& params,
                                    const Queue& queue) {
   const SlotView& slots = params.slots;

@@ -33,15 +33,15 @@
   X(rebuild_and_score, RebuildAndScoreParams)    \
   X(assign_slots, AssignSlotsParams)             \
   X(fill_keys, FillKeysParams)                   \
+  X(choose_candidates, ChooseCandidatesParams)   \
+  X(pick_candidates, PickCandidatesParams)       \
   X(gather_values, GatherValuesParams)           \
   X(store_resident, StoreResidentParams)         \
   X(store_outliers, StoreOutliersParams)         \
   X(resident_attention, ResidentAttentionParams) \
   X(slot_attention, SlotAttentionParams)         \
-  X(merge_attention, MergeAttentionParams)       \
   X(pick_likeliest, PickLikeliestParams)         \
   X(randomize_rows, RandomizeRowsParams)         \
-  X(force_choice, ForceChoiceParams)             \
   X(read_memory, ReadMemoryParams)               \
   X(gather_pieces, GatherPiecesParams)
 

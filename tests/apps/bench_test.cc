@@ -216,7 +216,7 @@ TEST_F(MadeUp, DecodingIsCheckedAgainstExactPrefillUnderEveryMethod) {
 
 TEST_F(MadeUp, EveryOpOfAStepHasItsStageAndAllOfThemTogetherAreTheStep) {
   const auto loaded = engine();
-  const std::set<std::string> without_stage = {"pick_likeliest", "force_choice"};
+  const std::set<std::string> without_stage = {"pick_likeliest"};
   for (const NamedMethod& method : methods()) {
     MadeUpBatch batch(*loaded, {.config = &method.config,
                                 .cell = {2000, 3},

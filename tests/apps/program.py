@@ -625,7 +625,7 @@ class Bench(ProgramTest):
         parts = {(part["phase"], part["method"]): {op["op"]: op for op in part["ops"]} for part in report["parts"]}
         self.assertEqual(set(parts), {(phase, method) for phase in ("decode", "prefill") for method in ("full", "default")})
         self.assertEqual(parts["decode", "full"]["paged_attention"]["runs"], 8)
-        for op in ("sketch_scores", "choose_groups", "rebuild_and_score", "gather_values", "slot_attention"):
+        for op in ("sketch_scores", "choose_candidates", "rebuild_and_score", "gather_values", "slot_attention"):
             self.assertIn(op, parts["decode", "default"])
         self.assertGreater(parts["decode", "default"]["sketch_scores"]["bytes_per_s"], 0)
         self.assertIn("fit_basis", parts["prefill", "default"])

@@ -50,6 +50,21 @@ inline Array upload_activation(Device& device, const std::vector<float>& numbers
   return upload_as(device, device.activation_dtype(), numbers, shape);
 }
 
+// Candidates and their chunks of rows of `candidates` of them, those in no slot, by candidate. slots: of
+// each, or empty: none has one.
+inline std::vector<int32_t> list_missing(const std::vector<int32_t>& chunks,
+                                         const std::vector<int32_t>& slots, int64_t candidates) {
+  std::vector<int32_t> missing;
+  for (int64_t i = 0; i < static_cast<int64_t>(chunks.size()); ++i) {
+    if (chunks[at(i)] >= 0 && (slots.empty() || slots[at(i)] < 0)) {
+      missing.push_back(static_cast<int32_t>(i % candidates));
+      missing.push_back(chunks[at(i)]);
+    }
+    if ((i + 1) % candidates == 0) missing.resize(at(2 * (i + 1)), -1);
+  }
+  return missing;
+}
+
 inline float rounded(float x, DType dtype) {
   return dtype == DType::bf16 ? static_cast<float>(bf16(x)) : x;
 }

@@ -254,10 +254,26 @@ void fill(Device& device, Factored& f, int64_t tokens) {
   }
 }
 
-RebuildKeysParams rebuild(const Factored& f, const Sequences& sequences, const Array& chunks,
+RebuildKeysParams rebuild(const Factored& f, const Sequences& sequences, const Array& missing,
                           const Array& out) {
-  return {sequences.batch(), chunks.view, {},       f.factors.view, f.mean.view,     f.basis.view,
-          f.shape.rank,      f.rope,      out.view, f.shape.chunk,  f.shape.head_dim};
+  return {sequences.batch(), missing.view, f.factors.view, f.mean.view,   f.basis.view,
+          f.shape.rank,      f.rope,       out.view,       f.shape.chunk, f.shape.head_dim};
+}
+
+// The list of missing candidates [B, G, M, 2] in order of chunks.
+Array upload_missing(Device& device, const std::vector<int32_t>& chunks, const std::vector<int32_t>& slots,
+                     std::vector<int64_t> shape) {
+  struct Entry {
+    int32_t candidate, chunk;
+  };
+  std::vector<int32_t> missing = list_missing(chunks, slots, shape[2]);
+  for (std::size_t row = 0; row < missing.size(); row += at(2 * shape[2])) {
+    auto* first = reinterpret_cast<Entry*>(missing.data() + row);
+    auto* end = std::find_if(first, first + shape[2], [](const Entry& e) { return e.candidate < 0; });
+    std::stable_sort(first, end, [](const Entry& a, const Entry& b) { return a.chunk < b.chunk; });
+  }
+  shape.push_back(2);
+  return upload(device, missing, shape);
 }
 
 TEST_P(LowRank, RebuiltKeysAreMeanPlusFactorsTimesBasisTurnedByTheirPosition) {
@@ -272,7 +288,7 @@ TEST_P(LowRank, RebuiltKeysAreMeanPlusFactorsTimesBasisTurnedByTheirPosition) {
       ids.push_back(i % 7 == 3 ? -1 : static_cast<int32_t>((i * 5 + 1) % chunks));
     }
     const Sequences sequences(*device_, {1, 0}, {static_cast<int32_t>(tokens), static_cast<int32_t>(tokens)});
-    const Array chosen = upload(*device_, ids, {2, s.kv_heads, candidates});
+    const Array chosen = upload_missing(*device_, ids, {}, {2, s.kv_heads, candidates});
     const Array out = allocate(*device_, s.out, {2, s.kv_heads, candidates, slot_bytes});
     rebuild_keys(queue_, rebuild(f, sequences, chosen, out));
     for (int64_t i = 0; i < static_cast<int64_t>(ids.size()); ++i) {
@@ -296,12 +312,10 @@ TEST_P(LowRank, RebuildingLeavesAloneWhatIsSkippedAndEveryChunkIsTheSameAlone) {
   const std::vector<int32_t> ids{1, -1, 7, 9, 2, 3, 4, 5}, slots{-1, -1, 6, -1, -1, 0, -1, -1};
   const int64_t numbers = s.chunk * s.head_dim;
   const auto run = [&](const std::vector<int32_t>& wanted) {
-    const Array chunks = upload(*device_, wanted, {1, 2, 4}), found = upload(*device_, slots, {1, 2, 4});
+    const Array missing = upload_missing(*device_, wanted, slots, {1, 2, 4});
     const Array out =
         upload_as(*device_, s.out, std::vector<float>(at(8 * numbers), 42.0f), {1, 2, 4, numbers});
-    RebuildKeysParams params = rebuild(f, sequences, chunks, out);
-    params.slots = found.view;
-    rebuild_keys(queue_, params);
+    rebuild_keys(queue_, rebuild(f, sequences, missing, out));
     return download_floats(*device_, out.view);
   };
   const std::vector<float> together = run(ids);
@@ -332,13 +346,10 @@ TEST_P(LowRank, ManyChunksOfFewSegmentsAreEachTheSameAlone) {
     }
     const int64_t numbers = s.chunk * s.head_dim;
     const auto run = [&](const std::vector<int32_t>& wanted) {
-      const Array chosen = upload(*device_, wanted, {1, s.kv_heads, candidates});
-      const Array found = upload(*device_, slots, {1, s.kv_heads, candidates});
+      const Array missing = upload_missing(*device_, wanted, slots, {1, s.kv_heads, candidates});
       const Array out = upload_as(*device_, s.out, std::vector<float>(at(s.kv_heads * candidates * numbers)),
                                   {1, s.kv_heads, candidates, numbers});
-      RebuildKeysParams params = rebuild(f, sequences, chosen, out);
-      params.slots = found.view;
-      rebuild_keys(queue_, params);
+      rebuild_keys(queue_, rebuild(f, sequences, missing, out));
       return download_floats(*device_, out.view);
     };
     const std::vector<float> together = run(ids);
@@ -385,9 +396,9 @@ struct Reranked {
   std::vector<float> run(const Body& body) {
     const std::vector<int64_t> shape{2, heads, kCount};
     const Array chunks = upload(device, ids, shape), found = upload(device, slots, shape);
-    RebuildKeysParams keys = rebuild(factored, sequences, chunks, out);
-    keys.slots = found.view;
-    body(RebuildAndScoreParams{keys, query.view, held.view, 0.2f, scores.view});
+    const Array missing = upload_missing(device, ids, slots, shape);
+    body(RebuildAndScoreParams{rebuild(factored, sequences, missing, out), chunks.view, found.view,
+                               query.view, held.view, 0.2f, scores.view});
     return download<float>(device, scores.view);
   }
 
@@ -459,9 +470,9 @@ TEST_P(LowRank, AtFullRankKeysComeBackWhateverTheirPosition) {
   std::iota(positions.begin(), positions.end(), 0);
   project(*device_, f, x, std::vector<int32_t>(at(kTokens), 0), positions);
   for (int32_t i = 0; i < 2 * 75; ++i) ids.push_back(i % 75);
-  const Array chunks = upload(*device_, ids, {1, 2, 75}),
+  const Array missing = upload_missing(*device_, ids, {}, {1, 2, 75}),
               out = allocate(*device_, DType::f32, {1, 2, 75, 4 * 24});
-  rebuild_keys(queue_, rebuild(f, Sequences(*device_, {0}, {kTokens}), chunks, out));
+  rebuild_keys(queue_, rebuild(f, Sequences(*device_, {0}, {kTokens}), missing, out));
   const std::vector<float> rebuilt = download<float>(*device_, out.view);
   for (int64_t i = 0; i < 2 * kTokens * 24; ++i) {
     const int64_t g = i / 24 / kTokens, t = i / 24 % kTokens;
@@ -480,12 +491,11 @@ TEST_P(LowRank, PositionsOfAMillionTurnAsExactlyAsFirstOnes) {
   // One shared row of factors for all tokens.
   Paged zero(*device_, {1, 1, kSegment, kSegment, 4, true, false, DType::f32});
   Paged basis(*device_, {1, 1, kSegment, kSegment, 256, true, false, DType::f32});
-  const Array chunks = upload(*device_, std::vector<int32_t>{kPosition + 7}, {1, 1, 1});
+  const Array missing = upload(*device_, std::vector<int32_t>{0, kPosition + 7}, {1, 1, 1, 2});
   const Array out = allocate(*device_, DType::f32, {1, 1, 1, 64});
   const Sequences sequences(*device_, {0}, {kSegment});
   rebuild_keys(queue_, {sequences.batch(),
-                        chunks.view,
-                        {},
+                        missing.view,
                         {zero.view, {}},
                         mean.view,
                         basis.view,
@@ -514,7 +524,7 @@ TEST_P(LowRank, WrongShapesAreRefused) {
   EXPECT_THROW(fit_basis(queue_, {x.view, mean.view, wide.view}), InvalidInput);
   EXPECT_THROW(fit_basis(queue_, {x.view, narrow.view, x.view}), InvalidInput);
   EXPECT_THROW(project_keys(queue_, {x.view, {}, {}, {}, 4, {}}), InvalidInput);
-  EXPECT_THROW(rebuild_keys(queue_, {{}, x.view, {}, {}, {}, {}, 4, {}, x.view, 4, 4}), InvalidInput);
+  EXPECT_THROW(rebuild_keys(queue_, {{}, x.view, {}, {}, {}, 4, {}, x.view, 4, 4}), InvalidInput);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, LowRank, kDevices, name_of_device);

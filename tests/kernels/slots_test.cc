@@ -24,9 +24,12 @@ std::vector<int32_t> find(Device& device, const Slots& slots, const std::vector<
   const int64_t candidates = static_cast<int64_t>(chunks.size()) / (count * slots.host.kv_heads);
   const Array ids = upload(device, chunks, {count, slots.host.kv_heads, candidates});
   const Array found = allocate(device, DType::i32, {count, slots.host.kv_heads, candidates});
+  const Array missing = allocate(device, DType::i32, {count, slots.host.kv_heads, candidates, 2});
   const Sequences sequences(device, rows, std::vector<int32_t>(at(count), 9));
-  find_slots(device.compute(), {sequences.batch(), ids.view, slots.view, found.view});
-  return download<int32_t>(device, found.view);
+  find_slots(device.compute(), {sequences.batch(), ids.view, slots.view, found.view, missing.view});
+  const std::vector<int32_t> slots_of = download<int32_t>(device, found.view);
+  EXPECT_EQ(download<int32_t>(device, missing.view), list_missing(chunks, slots_of, candidates));
+  return slots_of;
 }
 
 TEST_P(SlotOps, AChunkIsFoundInTheSlotThatHoldsItAndNowhereElse) {
@@ -246,10 +249,15 @@ TEST_P(SlotOps, WrongShapesAreRefused) {
   const Array three = allocate(*device_, DType::i32, {1, 3, 4}),
               two = allocate(*device_, DType::i32, {1, 2, 4});
   const Array more = allocate(*device_, DType::i32, {1, 2, 5}),
+              pairs = allocate(*device_, DType::i32, {1, 2, 4, 2}),
               keys = allocate(*device_, DType::bf16, {1, 2, 4, 32});
-  EXPECT_THROW(find_slots(queue_, {sequences.batch(), three.view, slots.view, three.view}), InvalidInput);
-  EXPECT_THROW(find_slots(queue_, {sequences.batch(), two.view, slots.view, more.view}), InvalidInput);
   EXPECT_THROW(fill_keys(queue_, {sequences.batch(), two.view, two.view, keys.view, slots.view}),
+               InvalidInput);
+  EXPECT_THROW(find_slots(queue_, {sequences.batch(), three.view, slots.view, three.view, pairs.view}),
+               InvalidInput);
+  EXPECT_THROW(find_slots(queue_, {sequences.batch(), two.view, slots.view, more.view, pairs.view}),
+               InvalidInput);
+  EXPECT_THROW(find_slots(queue_, {sequences.batch(), two.view, slots.view, two.view, two.view}),
                InvalidInput);
   EXPECT_THROW(
       assign_slots(queue_,

@@ -210,20 +210,26 @@ struct Full {
     }
   }
 
+  // kept: attention over other tokens; empty: over none.
   [[nodiscard]] Result attend(const std::vector<float>& q, const std::vector<int32_t>& rows,
-                              const std::vector<int32_t>& assigned) const {
+                              const std::vector<int32_t>& assigned, Result kept = {}) const {
     const auto sequences = static_cast<int64_t>(rows.size());
     const int64_t entries = static_cast<int64_t>(assigned.size()) / (sequences * shape.kv_heads);
+    if (kept.lse.empty()) kept = nothing(sequences);
     const Array query = upload_activation(device, q, {sequences, shape.heads(), shape.head_dim});
     const Array ids = upload(device, assigned, {sequences, shape.kv_heads, entries});
-    const Array out = allocate(device, device.activation_dtype(), {sequences, shape.heads(), shape.head_dim});
-    const Array lse = allocate(device, DType::f32, {sequences, shape.heads()});
+    const Array out = upload_activation(device, kept.out, {sequences, shape.heads(), shape.head_dim});
+    const Array lse = upload(device, kept.lse, {sequences, shape.heads()});
     const Sequences batch(device, rows, std::vector<int32_t>(rows.size(), 1000));
     slot_attention(device.compute(),
                    {query.view, batch.batch(), ids.view, slots.view, 0.3f, out.view, lse.view});
     return {download_floats(device, out.view), download<float>(device, lse.view)};
   }
-
+  // Attention over no token; what it holds as numbers must not matter.
+  [[nodiscard]] Result nothing(int64_t sequences) const {
+    return {std::vector<float>(at(sequences * shape.heads() * shape.head_dim), std::nanf("")),
+            std::vector<float>(at(sequences * shape.heads()), kNone)};
+  }
   Device& device;
   Shape shape;
   int32_t count;
@@ -280,34 +286,14 @@ TEST_P(SparseAttention, TheSetOfSlotsDecidesNotTheirOrder) {
   }
 }
 
-TEST_P(SparseAttention, WithoutAnySlotTheSumIsEmptyAndMergingChangesNothing) {
+TEST_P(SparseAttention, WithoutAnySlotWhatIsKeptStaysAsItIsToTheBit) {
   const Shape s = kShapes[1];
   Full full(*device_, s, 4);
   const std::vector<float> q = random_numbers(s.heads() * s.head_dim, 12, type_);
-  const Result none = full.attend(q, {0}, std::vector<int32_t>(6, -1));
-  EXPECT_EQ(none.lse, std::vector<float>(at(s.heads()), kNone));
-  EXPECT_EQ(none.out, std::vector<float>(q.size()));
-}
-
-std::vector<float> merge(Device& device, const Result& a, const Result& b, int64_t head_dim) {
-  const auto heads = static_cast<int64_t>(a.lse.size());
-  const Array out_a = upload_activation(device, a.out, {1, heads, head_dim}),
-              lse_a = upload(device, a.lse, {1, heads});
-  const Array out_b = upload_activation(device, b.out, {1, heads, head_dim}),
-              lse_b = upload(device, b.lse, {1, heads});
-  const Array out = allocate(device, device.activation_dtype(), {1, heads, head_dim});
-  merge_attention(device.compute(), {out_a.view, out_b.view, lse_a.view, lse_b.view, out.view});
-  const std::vector<float> apart = download_floats(device, out.view);
-  merge_attention(device.compute(), {out_a.view, out_b.view, lse_a.view, lse_b.view, out_a.view});
-  EXPECT_EQ(download_floats(device, out_a.view), apart) << "merging in place";
-  return apart;
-}
-
-TEST_P(SparseAttention, AnEmptyPartLeavesTheOtherAsItIsToTheBit) {
-  const Result a{random_numbers(5 * 24, 1, type_), random_numbers(5, 2)};
-  const Result none{std::vector<float>(5 * 24, std::nanf("")), std::vector<float>(5, kNone)};
-  EXPECT_EQ(merge(*device_, a, none, 24), a.out);
-  EXPECT_EQ(merge(*device_, none, a, 24), a.out);
+  const Result kept{random_numbers(s.heads() * s.head_dim, 1, type_), random_numbers(s.heads(), 2)};
+  const Result merged = full.attend(q, {0}, std::vector<int32_t>(6, -1), kept);
+  EXPECT_EQ(merged.out, kept.out);
+  EXPECT_EQ(merged.lse, kept.lse);
 }
 
 TEST_P(SparseAttention, MergedPartsAreTheAttentionOverBoth) {
@@ -321,17 +307,22 @@ TEST_P(SparseAttention, MergedPartsAreTheAttentionOverBoth) {
         both.push_back(i);
       }
     }
-    const Result a = full.attend(q, {0}, first), b = full.attend(q, {0}, second),
-                 all = full.attend(q, {0}, both);
-    expect_near(merge(*device_, a, b, s.head_dim), std::vector<double>(all.out.begin(), all.out.end()),
-                kMerge.of(type_));
+    const Result all = full.attend(q, {0}, both);
+    const Result merged = full.attend(q, {0}, second, full.attend(q, {0}, first));
+    expect_near(merged.out, std::vector<double>(all.out.begin(), all.out.end()), kMerge.of(type_));
+    expect_near(merged.lse, std::vector<double>(all.lse.begin(), all.lse.end()), kLogSumExp.of(type_));
   }
 }
 
 TEST_P(SparseAttention, PartsOfVeryDifferentWeightMergeWithoutOverflow) {
-  const Result a{{1.0f, 2.0f}, {1000.0f}}, b{{5.0f, 7.0f}, {-1000.0f}};
-  EXPECT_EQ(merge(*device_, a, b, 2), a.out);
-  EXPECT_EQ(merge(*device_, b, a, 2), a.out);
+  const Shape s = kShapes[3];
+  Full full(*device_, s, 4);
+  const std::vector<float> q = random_numbers(s.heads() * s.head_dim, 12, type_);
+  const Result own = full.attend(q, {0}, {2, 0, 3});
+  Result kept{random_numbers(s.heads() * s.head_dim, 1, type_), std::vector<float>(at(s.heads()), 1000.0f)};
+  EXPECT_EQ(full.attend(q, {0}, {2, 0, 3}, kept).out, kept.out);
+  kept.lse.assign(kept.lse.size(), -1000.0f);
+  EXPECT_EQ(full.attend(q, {0}, {2, 0, 3}, kept).out, own.out);
 }
 
 TEST_P(SparseAttention, WrongShapesAreRefused) {
@@ -349,12 +340,9 @@ TEST_P(SparseAttention, WrongShapesAreRefused) {
     EXPECT_THROW(held.store_chunks(0, {1, 2, 40}, 0), InvalidInput)
         << "a chunk that the prompt does not have";
   }
-  const Result a{random_numbers(48, 1), random_numbers(2, 2)},
-      narrow{random_numbers(46, 1), random_numbers(2, 2)};
-  const Array x = upload_activation(*device_, a.out, {1, 2, 24}),
-              y = upload_activation(*device_, narrow.out, {1, 2, 23});
-  const Array lse = upload(*device_, a.lse, {1, 2});
-  EXPECT_THROW(merge_attention(queue_, {x.view, y.view, lse.view, lse.view, x.view}), InvalidInput);
+  Full full(*device_, s, 4);
+  full.shape.head_dim = 32;
+  EXPECT_THROW(full.attend(random_numbers(9 * 32, 1), {0}, std::vector<int32_t>(6, 0)), InvalidInput);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, SparseAttention, kDevices, name_of_device);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "kernels/devices.h"
+#include "kernels/fixtures.h"
 #include "kernels/kernels.h"
 #include "shadowkv/error.h"
 
@@ -70,23 +70,49 @@ TEST_P(Synthetic, RowsOfOtherSequencesAreLeftAlone) {
   EXPECT_EQ(distinct.size(), static_cast<size_t>(kHeads * 5 * kNumbers));
 }
 
-// Chunks of one step's picks, by KV head.
+// Chunks of one step's picks, by KV head, as both ops leave them.
 std::vector<std::vector<int32_t>> forced(Device& device, int32_t tokens, double share, int64_t candidates,
                                          int64_t picks) {
-  constexpr int64_t kHeads = 2;
-  const Array rows = upload(device, std::vector<int32_t>{0}, {1});
-  const Array lengths = upload(device, std::vector<int32_t>{tokens}, {1});
-  const Array chunks = allocate(device, DType::i32, {1, kHeads, candidates});
-  const Array picked = allocate(device, DType::i32, {1, kHeads, picks});
-  force_choice(device.compute(), {.batch = {.size = 1,
-                                            .rows = rows.view.as<int32_t>(),
-                                            .tokens = lengths.view.as<int32_t>(),
-                                            .max_tokens = tokens},
-                                  .chunk = 8,
-                                  .local_window = 32,
-                                  .hit_share = share,
-                                  .candidates = chunks.view,
-                                  .picked = picked.view});
+  constexpr int64_t kHeads = 2, kChunks = 600;
+  Slots slots(device, {.kv_heads = kHeads, .chunk = 8, .head_dim = 8, .dtype = DType::f32},
+              {static_cast<int32_t>(picks)});
+  const Sequences sequences(device, {0}, {tokens});
+  const Array limits = upload(device, std::vector<int32_t>{static_cast<int32_t>(candidates)}, {1});
+  const Array pick_limits = upload(device, std::vector<int32_t>{static_cast<int32_t>(picks)}, {1});
+  const std::vector<float> zeros(kHeads * kChunks);
+  const Array scores = upload(device, zeros, {1, kHeads, kChunks});
+  const Array exact = upload(device, slice(zeros, 0, kHeads * candidates), {1, kHeads, candidates});
+  const Array lse = allocate(device, DType::f32, {1, kHeads});
+  const Array chunks = allocate(device, DType::i32, {1, kHeads, candidates}),
+              found = allocate(device, DType::i32, {1, kHeads, candidates}),
+              missing = allocate(device, DType::i32, {1, kHeads, candidates, 2});
+  const Array picked = allocate(device, DType::i32, {1, kHeads, picks}),
+              assigned = allocate(device, DType::i32, {1, kHeads, picks}),
+              source = allocate(device, DType::i32, {1, kHeads, picks});
+  const Array counters = upload(device, std::vector<int64_t>{0, 0}, {2});
+  const ForcedHits hits{.share = share, .picks = picks, .local_window = 32};
+  choose_candidates(device.compute(), {.scores = scores.view,
+                                       .spans = {},
+                                       .limits = limits.view.as<int32_t>(),
+                                       .lse = lse.view,
+                                       .batch = sequences.batch(),
+                                       .slots = slots.view,
+                                       .forced = hits,
+                                       .candidates = chunks.view,
+                                       .found = found.view,
+                                       .missing = missing.view});
+  pick_candidates(device.compute(), {.scores = exact.view,
+                                     .limits = pick_limits.view.as<int32_t>(),
+                                     .lse = lse.view,
+                                     .forced = hits,
+                                     .assign = {.batch = sequences.batch(),
+                                                .chunks = chunks.view,
+                                                .found = found.view,
+                                                .picked = picked.view,
+                                                .slots = slots.view,
+                                                .assigned = assigned.view,
+                                                .source = source.view,
+                                                .counters = counters.view.as<int64_t>()}});
   const std::vector<int32_t> ids = download<int32_t>(device, chunks.view);
   const std::vector<int32_t> indices = download<int32_t>(device, picked.view);
   std::vector<std::vector<int32_t>> chosen(kHeads);
@@ -95,6 +121,10 @@ std::vector<std::vector<int32_t>> forced(Device& device, int32_t tokens, double 
       const int32_t index = indices[static_cast<size_t>(head * picks + i)];
       chosen[static_cast<size_t>(head)].push_back(ids[static_cast<size_t>(head * candidates + index)]);
     }
+    const std::vector<int32_t> held = slots.ids(0, head), &picks_of = chosen[static_cast<size_t>(head)];
+    EXPECT_EQ(std::set<int32_t>(held.begin(), held.end()),
+              std::set<int32_t>(picks_of.begin(), picks_of.end()))
+        << "what is picked gets the slots";
   }
   return chosen;
 }

@@ -145,7 +145,7 @@ struct Scratch {
 // Rebuilds `count` <= kGroup tokens of one segment for KV head g.
 SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* tokens, int64_t count, int64_t g,
                                    Scratch& scratch) {
-  const int64_t width = p.chunks.shape[1] * p.head_dim;
+  const int64_t width = p.out.shape[1] * p.head_dim;
   for (int64_t t = 0; t < count; ++t) {
     read_quantized(p.factors, tokens[t].row, 0, tokens[t].position, p.rank,
                    scratch.factors.data() + t * p.rank);
@@ -164,19 +164,20 @@ SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* toke
   }
 }
 
-// Tokens of candidates [first, last) of sequence b and KV head g that are to be rebuilt.
+// Tokens of entries [first, last) of the list of sequence b and KV head g.
 std::vector<Token> tokens_to_rebuild(const RebuildKeysParams& p, int64_t b, int64_t g, int64_t first,
                                      int64_t last) {
-  const int64_t heads = p.chunks.shape[1], candidates = p.chunks.shape[2];
+  const int64_t heads = p.out.shape[1], candidates = p.out.shape[2];
   const int64_t base = (b * heads + g) * candidates;
   const int64_t token_bytes = p.head_dim * size_of(p.out.dtype);
+  const auto* missing = p.missing.as<int32_t>() + 2 * base;
   std::vector<Token> tokens;
   tokens.reserve(static_cast<std::size_t>((last - first) * p.chunk));
-  for (int64_t i = base + first; i < base + last; ++i) {
-    const int64_t chunk = p.chunks.as<int32_t>()[i];
-    if (chunk < 0 || (!p.slots.empty() && p.slots.as<int32_t>()[i] >= 0)) continue;
+  for (int64_t i = first; i < last && missing[2 * i] >= 0; ++i) {
+    const int64_t candidate = base + missing[2 * i], chunk = missing[2 * i + 1];
     for (int64_t t = 0; t < p.chunk; ++t) {
-      tokens.push_back({p.batch.rows[b], chunk * p.chunk + t, p.out.data + (i * p.chunk + t) * token_bytes});
+      tokens.push_back(
+          {p.batch.rows[b], chunk * p.chunk + t, p.out.data + (candidate * p.chunk + t) * token_bytes});
     }
   }
   return tokens;
@@ -190,7 +191,7 @@ bool same_segment(const RebuildKeysParams& p, const Token& a, const Token& b) {
 }  // namespace
 
 void rebuild_keys(Queue& queue, const RebuildKeysParams& p) {
-  const int64_t heads = p.chunks.shape[1], candidates = p.chunks.shape[2];
+  const int64_t heads = p.out.shape[1], candidates = p.out.shape[2];
   const int64_t pieces = ceil_div(candidates, kCandidates);
   const int64_t cost = kCandidates * p.chunk * p.rank * p.head_dim / 32;
   for_pieces(queue, p.batch.size * heads * pieces, cost, [&](int64_t i) {

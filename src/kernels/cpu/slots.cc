@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "base/check.h"
 #include "kernels/cpu/storage.h"
+#include "kernels/synthetic_math.h"
 #include "kernels/twins.h"
 
 namespace shadowkv::cpu {
@@ -132,6 +134,30 @@ class Assignment {
   std::vector<bool> taken_;  // slots that this step has picked
 };
 
+// One KV head's forced choice.
+ForcedChoice forced_choice(const ForcedHits& forced, const DecodeBatch& batch, const SlotView& slots,
+                           int64_t candidates, int64_t bg) {
+  const int64_t tokens = batch.tokens[bg / slots.kv_heads];
+  return {.candidates = candidates,
+          .picks = forced.picks,
+          .misses = std::llround((1 - forced.share) * static_cast<double>(forced.picks)),
+          .tokens = tokens,
+          .sealed = sealed_chunks(tokens, slots.chunk, forced.local_window),
+          .head = bg % slots.kv_heads};
+}
+
+// Lists the candidates of one KV head that no slot holds; there is room for (candidate, chunk) of all.
+void list_missing(const int32_t* chunks, const int32_t* found, int64_t candidates, int32_t* missing) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < candidates; ++i) {
+    if (chunks[i] < 0 || found[i] >= 0) continue;
+    missing[2 * count] = static_cast<int32_t>(i);
+    missing[2 * count + 1] = chunks[i];
+    ++count;
+  }
+  std::fill(missing + 2 * count, missing + 2 * candidates, -1);
+}
+
 }  // namespace
 
 void find_slots(Queue& queue, const FindSlotsParams& p) {
@@ -143,6 +169,9 @@ void find_slots(Queue& queue, const FindSlotsParams& p) {
       const int32_t chunk = p.chunks.as<int32_t>()[i];
       p.found.as<int32_t>()[i] = chunk < 0 ? -1 : map.find(chunk);
     }
+    const int64_t first = bg * candidates;
+    list_missing(p.chunks.as<int32_t>() + first, p.found.as<int32_t>() + first, candidates,
+                 p.missing.as<int32_t>() + 2 * first);
   });
 }
 
@@ -167,6 +196,30 @@ void fill_keys(Queue& queue, const FillKeysParams& p) {
                   static_cast<std::size_t>(bytes));
     }
   });
+}
+
+void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
+  cpu::choose_groups(queue, p.choose());
+  const int64_t heads = p.slots.kv_heads, candidates = p.candidates.shape[2];
+  for (int64_t bg = 0; bg < p.batch.size * heads && p.forced.share >= 0; ++bg) {
+    const ForcedChoice forced = forced_choice(p.forced, p.batch, p.slots, candidates, bg);
+    for (int64_t i = 0; i < candidates; ++i) {
+      p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(i);
+    }
+  }
+  cpu::find_slots(queue, p.find());
+}
+
+void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
+  cpu::choose_groups(queue, p.choose());
+  const AssignSlotsParams& assign = p.assign;
+  const int64_t heads = assign.slots.kv_heads, candidates = assign.chunks.shape[2],
+                picks = assign.picked.shape[2];
+  for (int64_t bg = 0; bg < assign.batch.size * heads && p.forced.share >= 0; ++bg) {
+    const ForcedChoice forced = forced_choice(p.forced, assign.batch, assign.slots, candidates, bg);
+    for (int64_t i = 0; i < picks; ++i) assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(i);
+  }
+  cpu::assign_slots(queue, assign);
 }
 
 }  // namespace shadowkv::cpu

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "base/check.h"
@@ -128,6 +129,39 @@ std::vector<Run> resident_runs(const ResidentView& resident, int64_t row, int64_
   return runs;
 }
 
+std::vector<Run> slot_runs(const SlotAttentionParams& p, int64_t bg) {
+  const SlotView& slots = p.slots;
+  const int64_t row = p.batch.rows[bg / slots.kv_heads], g = bg % slots.kv_heads,
+                entries = p.assigned.shape[2];
+  std::vector<Run> runs;
+  runs.reserve(static_cast<std::size_t>(entries));
+  for (int64_t i = bg * entries; i < (bg + 1) * entries; ++i) {
+    const int64_t slot = p.assigned.as<int32_t>()[i];
+    if (slot >= 0) runs.push_back({slots.keys(row, g, slot), slots.values(row, g, slot), slots.chunk});
+  }
+  return runs;
+}
+
+// kept = the attention over both parts' tokens together, of query head h; to the bit as it was where own is
+// over no token.
+void merge_head(const Heads& own, int64_t h, const Heads& kept) {
+  const int64_t n = kept.head_dim;
+  const float* a = own.out + h * n;
+  float* to = kept.out + h * n;
+  const float lse_a = own.lse[h], lse_b = kept.lse[h];
+  if (lse_a == kNone) return;
+  if (lse_b == kNone) {
+    std::copy_n(a, n, to);
+    kept.lse[h] = lse_a;
+    return;
+  }
+  // Shares of both parts, from their difference alone.
+  const float share_b = 1.0f / (1.0f + std::exp(lse_a - lse_b)),
+              share_a = 1.0f / (1.0f + std::exp(lse_b - lse_a));
+  for (int64_t d = 0; d < n; ++d) to[d] = a[d] * share_a + to[d] * share_b;
+  kept.lse[h] = std::max(lse_a, lse_b) + std::log1p(std::exp(-std::abs(lse_a - lse_b)));
+}
+
 }  // namespace
 
 void store_resident(Queue& queue, const StoreResidentParams& p) {
@@ -179,37 +213,18 @@ void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
 }
 
 void slot_attention(Queue& queue, const SlotAttentionParams& p) {
-  const SlotView& slots = p.slots;
-  const int64_t kv_heads = slots.kv_heads, entries = p.assigned.shape[2];
-  const int64_t cost = entries * slots.chunk * (p.q.shape[1] / kv_heads) * slots.head_dim / 8;
+  const int64_t kv_heads = p.slots.kv_heads, entries = p.assigned.shape[2];
+  const int64_t cost = entries * p.slots.chunk * (p.q.shape[1] / kv_heads) * p.slots.head_dim / 8;
   for_pieces(queue, p.batch.size * kv_heads, cost, [&](int64_t i) {
-    const int64_t b = i / kv_heads, g = i % kv_heads, row = p.batch.rows[b];
-    std::vector<Run> runs;
-    runs.reserve(static_cast<std::size_t>(entries));
-    for (int64_t e = 0; e < entries; ++e) {
-      const int64_t slot = p.assigned.as<int32_t>()[i * entries + e];
-      if (slot >= 0) runs.push_back({slots.keys(row, g, slot), slots.values(row, g, slot), slots.chunk});
-    }
-    attend(runs, slots.dtype, heads_of(p, b, g, kv_heads));
-  });
-}
-
-void merge_attention(Queue& queue, const MergeAttentionParams& p) {
-  const int64_t n = p.a.shape[2];
-  for_pieces(queue, p.a.shape[0] * p.a.shape[1], n / 4 + 20, [&](int64_t i) {
-    const float lse_a = p.lse_a.as<float>()[i], lse_b = p.lse_b.as<float>()[i];
-    const float* a = p.a.as<float>() + i * n;
-    const float* b = p.b.as<float>() + i * n;
-    float* out = p.out.as<float>() + i * n;
-    if (lse_b == kNone || lse_a == kNone) {
-      const float* only = lse_b == kNone ? a : b;
-      if (only != out) std::memmove(out, only, static_cast<std::size_t>(n) * sizeof(float));
-      return;
-    }
-    // Shares of both parts, from their difference alone.
-    const float share_b = 1.0f / (1.0f + std::exp(lse_a - lse_b)),
-                share_a = 1.0f / (1.0f + std::exp(lse_b - lse_a));
-    for (int64_t d = 0; d < n; ++d) out[d] = a[d] * share_a + b[d] * share_b;
+    const int64_t b = i / kv_heads, g = i % kv_heads;
+    const Heads kept = heads_of(p, b, g, kv_heads);
+    std::vector<float> out(static_cast<std::size_t>(kept.heads * kept.head_dim));
+    std::vector<float> lse(static_cast<std::size_t>(kept.heads));
+    Heads own = kept;
+    own.out = out.data();
+    own.lse = lse.data();
+    attend(slot_runs(p, i), p.slots.dtype, own);
+    for (int64_t h = 0; h < kept.heads; ++h) merge_head(own, h, kept);
   });
 }
 

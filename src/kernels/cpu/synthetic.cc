@@ -38,22 +38,4 @@ void randomize_rows(Queue& queue, const RandomizeRowsParams& params) {
   });
 }
 
-void force_choice(Queue& /*queue*/, const ForceChoiceParams& params) {
-  const int64_t heads = params.candidates.shape[1];
-  const int64_t candidates = params.candidates.shape[2];
-  const int64_t picks = params.picked.empty() ? candidates : params.picked.shape[2];
-  const int64_t misses = std::llround((1 - params.hit_share) * static_cast<double>(picks));
-  for (int64_t row = 0; row < params.batch.size * heads; ++row) {
-    const int64_t tokens = params.batch.tokens[row / heads];
-    const int64_t sealed = sealed_chunks(tokens, params.chunk, params.local_window);
-    for (int64_t i = 0; i < candidates; ++i) {
-      params.candidates.as<int32_t>()[row * candidates + i] =
-          forced_chunk(i, candidates, picks, misses, tokens, sealed, row % heads);
-    }
-    for (int64_t i = 0; i < picks && !params.picked.empty(); ++i) {
-      params.picked.as<int32_t>()[row * picks + i] = static_cast<int32_t>(i * (candidates / picks));
-    }
-  }
-}
-
 }  // namespace shadowkv::cpu

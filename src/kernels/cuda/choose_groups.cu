@@ -1,10 +1,15 @@
-// Ranking and top-k of a row, one block a sequence and KV head. Of a long row the spans come first: they give
+// Ranking and top-k of a row, one block a sequence and KV head, and what is done with the choice in the same
+// launch: finding slots, or giving them. Of a long row the spans come first: they give
 // the log-sum-exp of each query head, and by their largest entries the spans that can hold any of the k best.
 // The k-th largest of the spans' largest entries is reached by at least k entries, so whatever lies below it
 // is out; of the spans that reach it, few more than k, the entries are read, and the k-th of those that reach
 // it is found bit by bit. Bound: bytes of the spans and of k spans' scores, an eighth of the scores and a
 // few; with few rows the latency of some six loads and of about 60 barriers.
+#include <cmath>
+
 #include "kernels/cuda/selection.cuh"
+#include "kernels/cuda/slots.cuh"
+#include "kernels/synthetic_math.h"
 
 namespace shadowkv::cuda {
 namespace {
@@ -267,10 +272,8 @@ __device__ void write_listed(LongShared& shared, uint32_t* map, int listed, uint
   for (int k = all + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
 }
 
-// map: dynamic shared memory for a bit of each entry, up to kMapBytes.
-__global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p) {
-  __shared__ LongShared shared;
-  extern __shared__ uint32_t map[];
+// map: shared memory for a bit of each entry, up to kMapBytes.
+__device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
   for (int first = 0; first < p.group; first += kHeadsAtOnce) sum_heads(p, shared, first);
   const Choice choice = p.choice();
   uint32_t largest[kSubsets];
@@ -294,9 +297,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupCho
 
 constexpr int kFew = 512;  // entries, a thread each
 
-__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p) {
-  __shared__ uint32_t orders[kFew];
-  __shared__ float lses[kMostGroup];
+struct ShortShared {
+  uint32_t orders[kFew];
+  float lses[kMostGroup];
+  int counts[kWarp];
+};
+
+__device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared) {
+  uint32_t* orders = shared.orders;
+  float* lses = shared.lses;
   const int i = threadIdx.x, lane = i % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
   const float* scores = p.row();
   for (int h = i / kWarp; h < p.group; h += warps) {
@@ -317,18 +326,97 @@ __global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p)
   const uint32_t own = orders[i];
   for (int j = 0; j < p.n; ++j) before += orders[j] > own || (orders[j] == own && j < i) ? 1 : 0;
   const bool taken = own != 0 && before < choice.limit;
-  __shared__ int counts[kFew / kWarp];
-  const unsigned lanes = __ballot_sync(kAllLanes, taken);
-  if (lane == 0) counts[i / kWarp] = __popc(lanes);
-  __syncthreads();
-  int at = __popc(lanes & ((1u << lane) - 1)), all = 0;
-  for (int w = 0; w < warps; ++w) {
-    at += w < i / kWarp ? counts[w] : 0;
-    all += counts[w];
-  }
+  int all = 0;
+  const int at = rank_in_block(taken, shared.counts, all);
   if (taken) choice.chosen[at] = i;
   for (int k = all + i; k < choice.room; k += static_cast<int>(blockDim.x)) choice.chosen[k] = -1;
 }
+
+// ---- what follows in the same launch ----------------------------------------------------------------------
+
+struct Nothing {
+  struct Shared {};
+  __device__ void run(int64_t /*bg*/, Shared& /*shared*/) const {}
+};
+
+// ForcedHits on the device.
+struct Forcing {
+  bool on;
+  int64_t picks, misses, local_window;
+
+  explicit Forcing(const ForcedHits& p)
+      : on(p.share >= 0),
+        picks(p.picks),
+        misses(std::llround((1 - p.share) * static_cast<double>(p.picks))),
+        local_window(p.local_window) {}
+
+  __device__ ForcedChoice of(const DecodeBatch& batch, const SlotView& slots, int64_t candidates,
+                             int64_t bg) const {
+    const int64_t tokens = batch.tokens[bg / slots.kv_heads];
+    return {candidates,         picks, misses, tokens, sealed_chunks(tokens, slots.chunk, local_window),
+            bg % slots.kv_heads};
+  }
+};
+
+struct ThenFind {
+  Forcing forcing;
+  int32_t* candidates;
+  FindParams find;
+  using Shared = FindParams::Shared;
+
+  __device__ void run(int64_t bg, Shared& shared) const {
+    if (forcing.on) {
+      const ForcedChoice forced = forcing.of(find.batch, find.slots, find.candidates, bg);
+      for (int i = threadIdx.x; i < find.candidates; i += blockDim.x)
+        candidates[bg * find.candidates + i] = forced.chunk(i);
+      __syncthreads();
+    }
+    find.run(bg, shared);
+  }
+};
+
+struct ThenAssign {
+  Forcing forcing;
+  AssignParams assign;
+  using Shared = AssignParams::Shared;
+
+  __device__ void run(int64_t bg, Shared& shared) const {
+    if (forcing.on) {
+      const ForcedChoice forced = forcing.of(assign.batch, assign.slots, assign.candidates, bg);
+      for (int i = threadIdx.x; i < assign.entries; i += blockDim.x)
+        assign.picked[bg * assign.entries + i] = forced.pick(i);
+      __syncthreads();
+    }
+    assign.run(bg, shared);
+  }
+};
+
+template <typename Then>
+__global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p, Then then) {
+  union Shared {
+    LongShared choose;
+    typename Then::Shared then;
+  };
+  __shared__ Shared shared;
+  extern __shared__ uint32_t map[];
+  choose_long(p, shared.choose, map);
+  __syncthreads();
+  then.run(blockIdx.x, shared.then);
+}
+
+template <typename Then>
+__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p, Then then) {
+  union Shared {
+    ShortShared choose;
+    typename Then::Shared then;
+  };
+  __shared__ Shared shared;
+  choose_short(p, shared.choose);
+  __syncthreads();
+  then.run(blockIdx.x, shared.then);
+}
+
+// ---- launching --------------------------------------------------------------------------------------------
 
 // Spans of the scores: those given, else summed up in scratch.
 const float2* spans_for(Queue& queue, const ChooseGroupsParams& p, const char* op) {
@@ -339,18 +427,16 @@ const float2* spans_for(Queue& queue, const ChooseGroupsParams& p, const char* o
   return spans;
 }
 
-}  // namespace
-
-void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
-  constexpr const char* kOp = "choose_groups";
+template <typename Then>
+void choose_then(Queue& queue, const ChooseGroupsParams& p, const Then& then, const char* op) {
   constexpr int64_t kMostEntries = int64_t{1} << 30;
   const int64_t kv_heads = p.chosen.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2];
   const int64_t rows = p.scores.shape[0] * kv_heads, room = p.chosen.shape[2];
-  demand(group <= kMostGroup, kOp, "more than 256 query heads of a KV head have no kernel");
-  demand(n <= kMostEntries && room <= kMostEntries, kOp, "rows of more than 2^30 entries have no kernel");
+  demand(group <= kMostGroup, op, "more than 256 query heads of a KV head have no kernel");
+  demand(n <= kMostEntries && room <= kMostEntries, op, "rows of more than 2^30 entries have no kernel");
   const bool is_short = n <= kFew;
   const GroupChoiceParams params{device_ptr<float>(p.scores),
-                                 is_short ? nullptr : spans_for(queue, p, kOp),
+                                 is_short ? nullptr : spans_for(queue, p, op),
                                  p.limits,
                                  device_ptr<float>(p.lse),
                                  device_ptr<int32_t>(p.chosen),
@@ -361,15 +447,31 @@ void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
                                  static_cast<int>(room)};
   if (is_short) {
     const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
-    choose_short_kernel<<<grid_x(rows, kOp), threads, 0, stream_of(queue)>>>(params);
+    choose_short_kernel<<<grid_x(rows, op), threads, 0, stream_of(queue)>>>(params, then);
   } else {
     const int64_t map = n <= 8 * kMapBytes ? ceil_div<int64_t>(n, 32) * 4 : 0;
-    check_cuda(
-        cudaFuncSetAttribute(choose_long_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMapBytes),
-        kOp);
-    choose_long_kernel<<<grid_x(rows, kOp), kThreads, map, stream_of(queue)>>>(params);
+    check_cuda(cudaFuncSetAttribute(choose_long_kernel<Then>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kMapBytes),
+               op);
+    choose_long_kernel<<<grid_x(rows, op), kThreads, map, stream_of(queue)>>>(params, then);
   }
-  check_launch(kOp);
+  check_launch(op);
+}
+
+}  // namespace
+
+void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
+  choose_then(queue, p, Nothing(), "choose_groups");
+}
+
+void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
+  choose_then(queue, p.choose(),
+              ThenFind{Forcing(p.forced), device_ptr<int32_t>(p.candidates), FindParams(p.find())},
+              "choose_candidates");
+}
+
+void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
+  choose_then(queue, p.choose(), ThenAssign{Forcing(p.forced), AssignParams(p.assign)}, "pick_candidates");
 }
 
 }  // namespace shadowkv::cuda

@@ -148,6 +148,10 @@ __device__ inline void copy_async_16(void* to_shared, const void* from, bool val
                "r"(valid ? 16 : 0)
                : "memory");
 }
+__device__ inline void copy_async_4(void* to_shared, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(to_shared)), "l"(from)
+               : "memory");
+}
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }

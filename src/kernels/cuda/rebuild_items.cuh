@@ -1,6 +1,6 @@
-// Which tokens of which segments a block of rebuild_keys rebuilds, and how their factors and their basis come
-// to shared memory. A sequence's and KV head's missing candidates are sorted by segment and cut into items of
-// up to 128 tokens of one segment.
+// Which tokens a block of rebuild_keys rebuilds, and how their factors and their basis come to shared memory.
+// A sequence's and KV head's list of missing candidates is in order of chunks, so those of one segment lie
+// side by side in it.
 #pragma once
 
 #include "kernels/cuda/common.cuh"
@@ -11,8 +11,6 @@ inline constexpr int kWarps = 4;
 inline constexpr int kThreads = kWarps * kWarp;
 inline constexpr int kTile = 16;                // tokens
 inline constexpr int kTileQueries = 8;          // query heads that are scored
-inline constexpr int kItemTokens = 128;         // two tiles a warp
-inline constexpr int kFewItemTokens = 64;       // where items are too few for all multiprocessors
 inline constexpr int kSharers = kWarp / kTile;  // lanes that load a row of factors
 
 template <int kDim>
@@ -53,34 +51,24 @@ struct SharedPlan {
   int keys;         // float32 [warps, 16, head_dim + 8], for turning in memory
   int mean;         // float32 [head_dim]
   int frequencies;  // uint2 [head_dim / 2]: Frequency
-  int list;         // int2 [share]: candidate and chunk
-  int counts;       // int32 [segments]
-  int listed;       // int32 [warps]
   int bytes;
 };
 
 // Exact scores besides, of chunks that divide a tile and lie in one segment each; out null: none.
 struct TileScores {
-  const Bf16* q = nullptr;  // [B, H, D]
-  float scale = 0.0f;       // of products as powers of two
-  float* out = nullptr;     // [B, H, M]
-  int group = 0;            // query heads of a KV head, at most kTileQueries
-  int blocks = 0;           // of a KV head, for candidates that are not missing
-  SlotView slots;           // that hold those
-};
-
-struct Candidate {
-  int chunk;  // -1: none
-  int slot;   // -1: none
-
-  // The chunk if it is to be rebuilt, else -1.
-  __device__ int missing() const { return slot < 0 ? chunk : -1; }
+  const Bf16* q = nullptr;          // [B, H, D]
+  float scale = 0.0f;               // of products as powers of two
+  float* out = nullptr;             // [B, H, M]
+  int group = 0;                    // query heads of a KV head, at most kTileQueries
+  int blocks = 0;                   // of a KV head, for candidates that are not missing
+  const int32_t* chunks = nullptr;  // [B, G, M], -1: none
+  const int32_t* found = nullptr;   // [B, G, M] their slots, -1: missing
+  SlotView slots;                   // that hold those
 };
 
 struct RebuildParams {
   DecodeBatch batch;
-  const int32_t* chunks;  // [B, G, M]
-  const int32_t* slots;   // [B, G, M], or null
+  const int2* missing;  // [B, G, M] candidate and chunk, those that are missing; then -1
   QuantizedView factors;
   PagedView mean;
   PagedView basis;
@@ -94,12 +82,11 @@ struct RebuildParams {
   int chunk;
   int head_dim;
   int segments;             // that a sequence of the batch may have
-  Divider by_segment;       // tokens of one
+  int segment_chunks;       // of one
   Divider by_chunk;         // likewise
   Divider by_factor_block;  // likewise
-  Divider by_share;         // candidates
   int factor_block;
-  int share;           // candidates of an item
+  int sharers;         // blocks that share the tokens of a segment
   int panel;           // numbers of a factor held at a time, a multiple of 16
   int factor_stride;   // bytes
   bool vectors;        // whether factors can be read 16 bytes at a time and need no conversion
@@ -107,16 +94,6 @@ struct RebuildParams {
   Turning turning;
   SharedPlan plan;
 
-  __device__ int segment_of(int position) const {
-    const int segment = by_segment(position);
-    return segment < segments ? segment : segments - 1;
-  }
-  // Candidate i, on its way when this returns; none past the last.
-  __device__ Candidate candidate(int64_t bg, int i) const {
-    const int64_t at = bg * candidates + i;
-    if (i >= candidates) return {-1, -1};
-    return {chunks[at], slots == nullptr ? -1 : slots[at]};
-  }
   // What all tokens of a row's segment share.
   __device__ const std::byte* of_segment(const PagedView& view, int64_t row, int segment) const {
     return view.table[row * view.seq_stride + segment] + view.offset;
@@ -134,74 +111,31 @@ struct RebuildParams {
 };
 // ---- which tokens -----------------------------------------------------------------------------------------
 
-// Candidates [first, first + count) of a segment's missing ones.
+// Entries [first, first + count) of a head's list.
 struct Item {
-  int segment;  // -1: none
   int first;
   int count;
 };
 
-// counts[s] = missing candidates that have a token in segment s. own: this thread's first candidate.
-__device__ inline void count_missing(const RebuildParams& p, int64_t bg, const Candidate& own, int* counts) {
-  for (int s = threadIdx.x; s < p.segments; s += kThreads) counts[s] = 0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < p.candidates; i += kThreads) {
-    const int chunk = i < kThreads ? own.missing() : p.candidate(bg, i).missing();
-    if (chunk < 0) continue;
-    const int last = p.segment_of(chunk * p.chunk + p.chunk - 1);
-    for (int s = p.segment_of(chunk * p.chunk); s <= last; ++s) atomicAdd(&counts[s], 1);
-  }
-  __syncthreads();
-}
-
-// The nth item of all segments' in turn; every warp finds it for itself.
-__device__ inline Item find_item(const RebuildParams& p, const int* counts, int nth) {
-  const int lane = threadIdx.x % kWarp;
-  for (int first = 0; first < p.segments; first += kWarp) {
-    const int count = first + lane < p.segments ? counts[first + lane] : 0;
-    const int items = p.by_share(count + p.share - 1);
-    int end = items;
+// The entries whose chunks lie in a segment; every warp finds them for itself.
+__device__ inline Item find_item(const RebuildParams& p, const int2* list, int segment) {
+  constexpr int kAhead = 4;  // rounds whose loads are under way at once
+  const int lane = threadIdx.x % kWarp, chunks = p.segment_chunks, low = segment * chunks;
+  Item item{0, 0};
+  for (int base = 0; base < p.candidates; base += kAhead * kWarp) {
+    int listed[kAhead];
 #pragma unroll
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int before = __shfl_up_sync(kAllLanes, end, step);
-      if (lane >= step) end += before;
+    for (int j = 0; j < kAhead; ++j) {
+      const int i = base + j * kWarp + lane;
+      listed[j] = i < p.candidates ? list[i].y : -1;
     }
-    const unsigned past = __ballot_sync(kAllLanes, end > nth);
-    if (past != 0) {
-      const int at = __ffs(static_cast<int>(past)) - 1;
-      const int from = (nth - __shfl_sync(kAllLanes, end - items, at)) * p.share;
-      const int left = __shfl_sync(kAllLanes, count, at) - from;
-      return {first + at, from, left < p.share ? left : p.share};
-    }
-    nth -= __shfl_sync(kAllLanes, end, kWarp - 1);
-  }
-  return {-1, 0, 0};
-}
-
-// The item's candidates and chunks, in order.
-__device__ inline void list_item(const RebuildParams& p, int64_t bg, const Item& item, const Candidate& own,
-                                 std::byte* memory) {
-  auto* list = p.shared<int2>(memory, &SharedPlan::list);
-  auto* counts = p.shared<int>(memory, &SharedPlan::listed);
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  int seen = 0;
-  for (int first = 0; first < p.candidates && seen < item.first + item.count; first += kThreads) {
-    const int i = first + static_cast<int>(threadIdx.x);
-    const int chunk = first == 0 ? own.missing() : p.candidate(bg, i).missing();
-    const bool here = chunk >= 0 && p.segment_of(chunk * p.chunk) <= item.segment &&
-                      item.segment <= p.segment_of(chunk * p.chunk + p.chunk - 1);
-    const unsigned lanes = __ballot_sync(kAllLanes, here);
-    if (lane == 0) counts[warp] = __popc(lanes);
-    __syncthreads();
-    int at = seen + __popc(lanes & ((1u << lane) - 1)) - item.first;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      at += w < warp ? counts[w] : 0;
-      seen += counts[w];
+    for (int j = 0; j < kAhead; ++j) {
+      item.first += __popc(__ballot_sync(kAllLanes, listed[j] >= 0 && listed[j] < low));
+      item.count += __popc(__ballot_sync(kAllLanes, listed[j] >= low && listed[j] - low < chunks));
     }
-    if (here && at >= 0 && at < item.count) list[at] = make_int2(i, chunk);
-    __syncthreads();
   }
+  return item;
 }
 
 // ---- loading ----------------------------------------------------------------------------------------------
@@ -245,13 +179,12 @@ struct Row {
 };
 
 // Row i of the item. Its scale is on its way when this returns.
-__device__ inline Row find_row(const RebuildParams& p, int64_t row, const Item& item, const int2* list,
+__device__ inline Row find_row(const RebuildParams& p, int64_t row, const int2* list, const Item& item,
                                int i) {
   const int nth = p.by_chunk(i);
   if (nth >= item.count) return {0, -1, 0.0f, nullptr};
-  const int2 entry = list[nth];
+  const int2 entry = list[item.first + nth];
   const int t = i - nth * p.chunk, position = entry.y * p.chunk + t;
-  if (p.segment_of(position) != item.segment) return {0, -1, 0.0f, nullptr};
   Row found{position, entry.x * p.chunk + t, 1.0f, p.of_token(p.factors.data, row, position)};
   if (p.factors.data.dtype == DType::i8) {
     found.scale =

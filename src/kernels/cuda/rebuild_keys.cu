@@ -1,50 +1,59 @@
-// Keys of missing chunks from their factors, on tensor cores. A sequence's and KV head's missing candidates
-// are sorted by segment and cut into items of up to 128 tokens of one segment. A block takes an item: the
-// segment's basis for that head comes to shared memory once, then each warp rebuilds tiles of 16 tokens by
-// itself: their factors come by asynchronous copies, int8 codes as they are, and are multiplied as bfloat16
-// (codes exactly, their scale afterwards), summed in float32, turned in float32 and rounded once. A warp
-// holds whole keys, so that whole heads are turned in registers; there they can be scored as well, against up
-// to 8 query heads, and blocks of their own score what lies in slots. Bound: bytes of the bases, of the
-// factors and of the keys written, which it reaches to 50 % on an H200; scoring adds a fifth. What counts is
-// the instructions of a tile and waiting for loads; asking the L2 cache for the next segments' bases early
-// makes it slower (126 -> 136 us for 344 heads of 106 missing chunks).
+// Keys of missing chunks from their factors, on tensor cores. A block takes the missing tokens of one
+// sequence, KV head and segment, or shares them with others where they are many: the segment's basis for that
+// head comes to shared memory once, then each warp rebuilds tiles of 16 tokens by itself: their factors come
+// by asynchronous copies, int8 codes as they are, and are multiplied as bfloat16 (codes exactly, their scale
+// afterwards), summed in float32, turned in float32 and rounded once. A warp holds whole keys, so that whole
+// heads are turned in registers; there they can be scored as well, against up to 8 query heads, and blocks of
+// their own score what lies in slots. Bound: bytes of the bases, of the factors and of the keys written. What
+// counts is the instructions of a tile and waiting for loads; asking the L2 cache for the next segments'
+// bases early makes it slower (126 -> 136 us for 344 heads of 106 missing chunks).
 #include "kernels/cuda/rebuild_tile.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
 // ---- kernels ----------------------------------------------------------------------------------------------
+// What does not depend on the segment: frequencies, and queries where keys are scored.
+template <int kDim>
+__device__ void prepare_head(const RebuildParams& p, std::byte* memory, int64_t bg) {
+  auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
+  for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
+  if (p.scores.out != nullptr) load_queries<kDim>(p, bg, p.shared<uint2>(memory, &SharedPlan::queries));
+}
+
+// Rounds of kWarps tiles of an item that block `sharer` takes: sharer, sharer + p.sharers, ..
 template <int kDim, bool kCodes, Turning kTurning>
-__device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t b, int64_t g,
-                             const Item& item, const Candidate& candidate) {
+__device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t bg, int segment,
+                             const Item& item, int sharer) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t bg = b * p.kv_heads + g, row = p.batch.rows[b];
-  const std::byte* all_basis = p.of_segment(p.basis, row, item.segment) + g * kDim * size_of(p.basis.dtype);
-  const auto* all_mean = reinterpret_cast<const float*>(p.of_segment(p.mean, row, item.segment)) + g * kDim;
+  const int64_t row = p.batch.rows[bg / p.kv_heads], g = bg % p.kv_heads;
+  const int2* list = p.missing + bg * p.candidates;
+  const std::byte* all_basis = p.of_segment(p.basis, row, segment) + g * kDim * size_of(p.basis.dtype);
+  const auto* all_mean = reinterpret_cast<const float*>(p.of_segment(p.mean, row, segment)) + g * kDim;
   auto* basis = p.shared<Bf16>(memory, &SharedPlan::basis);
   auto* mean = p.shared<float>(memory, &SharedPlan::mean);
-  auto* list = p.shared<int2>(memory, &SharedPlan::list);
   std::byte* tile = p.shared<std::byte>(memory, &SharedPlan::factors) + warp * kTile * p.factor_stride;
-  load_basis<kDim>(p, all_basis, 0, basis);  // first: it does not wait for the list
-  list_item(p, bg, item, candidate, memory);
-  const int end = item.count * p.chunk, own = warp * kTile + lane / kSharers;
-  Row loaded = find_row(p, row, item, list, own);
+  constexpr int kRound = kWarps * kTile;
+  const int end = item.count * p.chunk, own = warp * kTile + lane / kSharers, step = p.sharers * kRound;
+  load_basis<kDim>(p, all_basis, 0, basis);  // first: the most, and what comes after waits for tables
+  Row loaded = find_row(p, row, list, item, sharer * kRound + own);
   load_row<kCodes>(p, loaded.factors, 0, tile);
+  for (int d = threadIdx.x; d < kDim; d += kThreads) copy_async_4(mean + d, all_mean + d);
   commit_copies();
-  for (int d = threadIdx.x; d < kDim; d += kThreads) mean[d] = all_mean[d];
+  if constexpr (kTurning != Turning::in_memory) prepare_head<kDim>(p, memory, bg);
   const bool whole = p.rank <= p.panel;  // then only the first round needs the other warps
-  for (int from = 0; from < end; from += kWarps * kTile) {
+  for (int from = sharer * kRound; from < end; from += step) {
     Sums<kDim> sums = {};
-    const bool any = from + warp * kTile < end;
+    const bool any = from + warp * kTile < end, last = from + step >= end;
     Row next = loaded;
     for (int first = 0; first < p.rank; first += p.panel) {
       wait_for_copies<0>();
-      whole&& from > 0 ? __syncwarp() : __syncthreads();
+      whole&& from >= step ? __syncwarp() : __syncthreads();
       if (any) multiply<kDim, kCodes>(p, tile, basis, sums);
       whole ? __syncwarp() : __syncthreads();
       const bool more = first + p.panel < p.rank;
-      if (!more && from + kWarps * kTile >= end) break;
-      if (!more) next = find_row(p, row, item, list, own + from + kWarps * kTile);
+      if (!more && last) break;
+      if (!more) next = find_row(p, row, list, item, own + from + step);
       if (!whole) load_basis<kDim>(p, all_basis, more ? first + p.panel : 0, basis);
       load_row<kCodes>(p, next.factors, more ? first + p.panel : 0, tile);
       commit_copies();
@@ -54,46 +63,35 @@ __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t 
   }
 }
 
-// Grid: KV heads, sequences, items of a head that may be many and then blocks that score others. kCodes:
+// Grid: KV heads, sequences, blocks that score what is not missing and then those of the segments. kCodes:
 // factors are int8, read as vectors.
 template <int kDim, bool kCodes, Turning kTurning>
 __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_kernel(RebuildParams p) {
   extern __shared__ __align__(16) std::byte memory[];
-  const int64_t g = blockIdx.x, b = blockIdx.y;
-  int* counts = p.shared<int>(memory, &SharedPlan::counts);
-  const Candidate own = p.candidate(b * p.kv_heads + g, static_cast<int>(threadIdx.x));
+  const int64_t bg = blockIdx.y * p.kv_heads + blockIdx.x;
+  const int block = static_cast<int>(blockIdx.z) - p.scores.blocks;
   if constexpr (kTurning != Turning::in_memory) {
-    auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
-    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
-  }
-  const int items = static_cast<int>(gridDim.z) - p.scores.blocks, block = static_cast<int>(blockIdx.z);
-  if constexpr (kTurning != Turning::in_memory) {
-    if (p.scores.out != nullptr) {
-      load_queries<kDim>(p, b * p.kv_heads + g, p.shared<uint2>(memory, &SharedPlan::queries));
-    }
-    if (block >= items) {
+    if (block < 0) {
+      load_queries<kDim>(p, bg, p.shared<uint2>(memory, &SharedPlan::queries));
       __syncthreads();
       const int warp = threadIdx.x / kWarp;
-      score_others<kDim>(p, memory, b, g, ((block - items) * kWarps + warp) * kWarp,
-                         p.shared<std::byte>(memory, &SharedPlan::basis) + warp * kKeyRoom<kDim>);
-      return;
+      return score_others<kDim>(p, memory, blockIdx.y, blockIdx.x, (blockIdx.z * kWarps + warp) * kWarp,
+                                p.shared<std::byte>(memory, &SharedPlan::basis) + warp * kKeyRoom<kDim>);
     }
   }
-  count_missing(p, b * p.kv_heads + g, own, counts);
-  for (int nth = block;; nth += items) {
-    const Item item = find_item(p, counts, nth);
-    if (item.segment < 0) return;
-    rebuild_item<kDim, kCodes, kTurning>(p, memory, b, g, item, own);
-    __syncthreads();
-  }
+  const int segment = block / p.sharers, sharer = block % p.sharers;
+  const Item item = find_item(p, p.missing + bg * p.candidates, segment);
+  if (sharer * kWarps * kTile >= item.count * p.chunk) return;
+  rebuild_item<kDim, kCodes, kTurning>(p, memory, bg, segment, item, sharer);
 }
 
-// Any head_dim and types, one block a candidate: number by number in float32.
+// Any head_dim and types, one block an entry of a list: number by number in float32.
 __global__ void rebuild_plainly_kernel(RebuildParams p) {
   extern __shared__ __align__(16) float key[];
   const int64_t b = blockIdx.z, g = blockIdx.y, bg = b * p.kv_heads + g, row = p.batch.rows[b];
-  const int64_t entry = bg * p.candidates + blockIdx.x, chunk = p.chunks[entry];
-  if (chunk < 0 || (p.slots != nullptr && p.slots[entry] >= 0)) return;
+  const int2 listed = p.missing[bg * p.candidates + blockIdx.x];
+  if (listed.x < 0) return;
+  const int64_t entry = bg * p.candidates + listed.x, chunk = listed.y;
   const int64_t width = p.kv_heads * p.head_dim;
   const int half = static_cast<int>(p.rope.rotary_dim / 2);
   const int step = p.rope.interleaved ? 2 : 1, apart = p.rope.interleaved ? 1 : half;
@@ -128,7 +126,7 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
 // ---- launcher ---------------------------------------------------------------------------------------------
 
 constexpr const char* kOp = "rebuild_keys";
-constexpr int64_t kMostSegments = 4096;
+constexpr int64_t kMostSegments = int64_t{1} << 30;      // of a sequence
 constexpr int64_t kMostTokens = (int64_t{1} << 31) - 1;  // of a sequence
 
 bool is_aligned(const PagedView& view) {
@@ -147,8 +145,7 @@ Turning turning_of(const RebuildKeysParams& p) {
 RebuildParams params_of(const RebuildKeysParams& p) {
   RebuildParams params{};
   params.batch = p.batch;
-  params.chunks = device_ptr<int32_t>(p.chunks);
-  params.slots = p.slots.empty() ? nullptr : device_ptr<int32_t>(p.slots);
+  params.missing = device_ptr<int2>(p.missing);
   params.factors = p.factors;
   params.mean = p.mean;
   params.basis = p.basis;
@@ -156,14 +153,14 @@ RebuildParams params_of(const RebuildKeysParams& p) {
   params.rope = p.rope;
   params.out = p.out.data;
   params.out_dtype = p.out.dtype;
-  params.kv_heads = p.chunks.shape[1];
-  params.candidates = static_cast<int>(p.chunks.shape[2]);
+  params.kv_heads = p.out.shape[1];
+  params.candidates = static_cast<int>(p.out.shape[2]);
   params.chunk = static_cast<int>(p.chunk);
   params.head_dim = static_cast<int>(p.head_dim);
   const int64_t segments =
       ceil_div<int64_t>(p.batch.max_tokens > 0 ? p.batch.max_tokens : 1, p.mean.block_tokens);
-  params.segments = static_cast<int>(segments < kMostSegments ? segments : kMostSegments + 1);
-  params.by_segment = Divider(block_tokens_of(p.mean));
+  params.segments = static_cast<int>(segments < kMostSegments ? segments : kMostSegments);
+  params.segment_chunks = block_tokens_of(p.mean) / params.chunk;
   params.by_chunk = Divider(params.chunk);
   params.factor_block = block_tokens_of(p.factors.data);
   params.by_factor_block = Divider(params.factor_block);
@@ -175,12 +172,10 @@ RebuildParams params_of(const RebuildKeysParams& p) {
   return params;
 }
 
-// The plan for items of so many tokens and panels of so many numbers.
+// The plan for panels of so many numbers.
 template <int kDim>
-void plan_shared(RebuildParams& params, bool codes, int tokens, int panel) {
+void plan_shared(RebuildParams& params, bool codes, int panel) {
   using S = Shape<kDim>;
-  params.share = tokens > params.chunk ? tokens / params.chunk : 1;
-  params.by_share = Divider(params.share);
   params.panel = panel;
   // Rows of a tile meet all banks where an odd number of pieces fills them; codes may meet half of them
   // twice.
@@ -200,9 +195,6 @@ void plan_shared(RebuildParams& params, bool codes, int tokens, int panel) {
   params.plan.keys = place(in_memory ? kWarps * kTile * S::kKeyStride * 4 : 0);
   params.plan.mean = place(kDim * 4);
   params.plan.frequencies = place(in_memory ? 0 : S::kHalf * static_cast<int>(sizeof(Frequency)));
-  params.plan.list = place(params.share * static_cast<int>(sizeof(int2)));
-  params.plan.counts = place(params.segments * 4);
-  params.plan.listed = place(kWarps * 4);
   const int others = params.plan.basis + kWarps * kKeyRoom<kDim>;
   params.plan.bytes = scores && others > end ? others : end;
 }
@@ -220,7 +212,7 @@ int choose_panel(RebuildParams& params, bool codes, int64_t most) {
   int fits = 0;
   for (int panels = 1; panels <= rank / 16; ++panels) {
     const int panel = round_up(ceil_div(rank, panels), 16);
-    plan_shared<kDim>(params, codes, kFewItemTokens, panel);
+    plan_shared<kDim>(params, codes, panel);
     const int64_t blocks = resident(params, most);
     if (blocks >= 2) return panel;
     if (blocks == 1 && fits == 0) fits = panel;
@@ -228,27 +220,25 @@ int choose_panel(RebuildParams& params, bool codes, int64_t most) {
   return fits;
 }
 
-// Panels, then long items unless short ones keep more blocks resident or are needed to fill the device. False
-// if nothing fits.
+// Blocks that share a segment's tokens: as many as give each about two rounds of tiles where all candidates
+// are missing and spread evenly, or one round where the device has room for more blocks.
+int sharers_of(const RebuildParams& params, int64_t heads, int64_t multiprocessors) {
+  constexpr int64_t kRound = kWarps * kTile;
+  const int64_t tokens = ceil_div<int64_t>(int64_t{params.candidates} * params.chunk, params.segments);
+  const bool has_room = heads * params.segments < 2 * multiprocessors;
+  const int64_t each = has_room ? kRound : 2 * kRound;
+  return static_cast<int>(ceil_div(tokens, each));
+}
+
+// False if nothing fits.
 template <int kDim>
 bool choose_plan(Queue& queue, RebuildParams& params, bool codes, int64_t sequences) {
   const CudaDevice& device = device_of(queue);
-  const int64_t most = device.shared_bytes_per_block();
-  const int panel = choose_panel<kDim>(params, codes, most);
+  const int panel = choose_panel<kDim>(params, codes, device.shared_bytes_per_block());
   if (panel == 0) return false;
-  plan_shared<kDim>(params, codes, kFewItemTokens, panel);
-  const int64_t tokens = sequences * params.kv_heads * params.candidates * params.chunk;
-  if (tokens < int64_t{kItemTokens} * device.multiprocessors()) return true;
-  const int64_t blocks = resident(params, most);
-  plan_shared<kDim>(params, codes, kItemTokens, panel);
-  if (resident(params, most) < blocks) plan_shared<kDim>(params, codes, kFewItemTokens, panel);
+  plan_shared<kDim>(params, codes, panel);
+  params.sharers = sharers_of(params, sequences * params.kv_heads, device.multiprocessors());
   return true;
-}
-
-// Blocks that a head has: room for its items where half of all candidates are missing.
-int64_t blocks_of(const RebuildParams& params) {
-  const int64_t segments = params.segments < params.candidates ? params.segments : params.candidates;
-  return segments + params.candidates / (2 * params.share);
 }
 
 template <int kDim, bool kCodes, Turning kTurning>
@@ -264,7 +254,7 @@ bool launch(Queue& queue, const RebuildKeysParams& p, RebuildParams& params) {
   if (!choose_plan<kDim>(queue, params, kCodes, p.batch.size)) return false;
   if (params.scores.out != nullptr) params.scores.blocks = ceil_div(params.candidates, kThreads);
   const dim3 grid(grid_x(params.kv_heads, kOp), grid_yz(p.batch.size, kOp),
-                  grid_yz(blocks_of(params) + params.scores.blocks, kOp));
+                  grid_yz(int64_t{params.segments} * params.sharers + params.scores.blocks, kOp));
   if (params.turning == Turning::halves) {
     launch<kDim, kCodes, Turning::halves>(queue, params, grid);
   } else if (params.turning == Turning::neighbours) {
@@ -275,9 +265,10 @@ bool launch(Queue& queue, const RebuildKeysParams& p, RebuildParams& params) {
   return true;
 }
 
-// Items need mean and basis cut alike, factors and scales likewise, and few segments.
+// Items need mean and basis cut alike and between chunks, factors and scales cut alike, and few segments.
 bool have_items(const RebuildKeysParams& p, const RebuildParams& params) {
-  return p.mean.block_tokens == p.basis.block_tokens && params.segments <= kMostSegments &&
+  return p.mean.block_tokens == p.basis.block_tokens && p.mean.block_tokens % p.chunk == 0 &&
+         params.segments < kMostSegments &&
          (p.factors.data.dtype != DType::i8 || p.factors.data.block_tokens == p.factors.scales.block_tokens);
 }
 
@@ -296,8 +287,8 @@ bool launch_items(Queue& queue, const RebuildKeysParams& p, RebuildParams& param
 // Whether tiles hold whole chunks of one segment each, and few enough heads: then they can be scored too.
 bool tiles_score(const RebuildAndScoreParams& p, int64_t group) {
   const RebuildKeysParams& r = p.rebuild;
-  return turning_of(r) != Turning::in_memory && kTile % r.chunk == 0 && r.mean.block_tokens % r.chunk == 0 &&
-         group <= kTileQueries && is_aligned_16(p.q.data);
+  return turning_of(r) != Turning::in_memory && kTile % r.chunk == 0 && group <= kTileQueries &&
+         is_aligned_16(p.q.data);
 }
 
 }  // namespace
@@ -323,6 +314,8 @@ void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& p) {
                      device_ptr<float>(p.scores),
                      static_cast<int>(group),
                      0,
+                     device_ptr<int32_t>(p.chunks),
+                     device_ptr<int32_t>(p.found),
                      p.held};
     if (launch_items(queue, p.rebuild, params)) return check_launch(kOp);
   }

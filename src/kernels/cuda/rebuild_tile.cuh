@@ -234,8 +234,8 @@ __device__ void score_others(const RebuildParams& p, std::byte* memory, int64_t 
   constexpr int kStride = kDim * 2 + 16;
   const int lane = threadIdx.x % kWarp, own = first + lane;
   const int64_t bg = b * p.kv_heads + g, chunk_bytes = int64_t{p.chunk} * kDim * 2;
-  const bool absent = own >= p.candidates || p.chunks[bg * p.candidates + own] < 0;
-  const int slot = absent ? -1 : p.slots[bg * p.candidates + own];
+  const bool absent = own >= p.candidates || p.scores.chunks[bg * p.candidates + own] < 0;
+  const int slot = absent ? -1 : p.scores.found[bg * p.candidates + own];
   float* scores = p.scores.out + bg * p.scores.group * p.candidates + own;
   for (int h = 0; h < p.scores.group && absent && own < p.candidates; ++h) {
     scores[h * p.candidates] = kMinusInfinity;

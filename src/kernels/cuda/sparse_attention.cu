@@ -1,7 +1,7 @@
 // Attention over slots and resident tokens. A block takes one sequence, KV head and up to 16 query heads; its
-// warps walk 16 tokens at a time with an online softmax in registers and are merged in shared memory. Bound:
-// the bytes of the keys and values, each read once for all query heads. What lies between heads of other
-// sizes or float32 storage goes number by number.
+// warps walk 16 tokens at a time with an online softmax in registers and are merged in shared memory, slots
+// also with what is kept of other tokens. Bound: the bytes of the keys and values, each read once for all
+// query heads. What lies between heads of other sizes or float32 storage goes number by number.
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -90,29 +90,66 @@ struct AttendParams {
   int64_t head_dim;
   DType dtype;  // of keys and values
   float scale;
-  Bf16* out;   // [B, H, D]
-  float* lse;  // [B, H]
+  Bf16* out;    // [B, H, D]
+  float* lse;   // [B, H]
+  bool merges;  // with what `out` and `lse` hold
 };
 
 // ---- merging ----------------------------------------------------------------------------------------------
 
+// What the warps found for a query head: largest score (base 2) and sum of weights over all of them.
+struct Merged {
+  float largest = kMinusInfinity;
+  float sum = 0.0f;
+
+  // largest, sums: [warps][16]
+  __device__ Merged(const float* all_largest, const float* sums, int h) {
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, all_largest[w * kTileHeads + h]);
+    for (int w = 0; w < kWarps; ++w) sum += share(all_largest[w * kTileHeads + h]) * sums[w * kTileHeads + h];
+  }
+  __device__ float share(float of_warp) const {
+    return of_warp == kMinusInfinity ? 0.0f : fast_exp2(of_warp - largest);
+  }
+  __device__ float lse() const { return sum > 0.0f ? (largest + log2f(sum)) * kLn2 : kMinusInfinity; }
+};
+
+// Writes `value` of a head with log-sum-exp `lse`, merged with what is there (`kept`: its log-sum-exp); to
+// the bit as it was where one of both is over no token.
+__device__ inline void merge_number(float value, float lse, float kept, Bf16* out) {
+  if (lse == kMinusInfinity && kept != kMinusInfinity) return;
+  if (kept != kMinusInfinity) {
+    const float share = 1.0f / (1.0f + expf(kept - lse)), kept_share = 1.0f / (1.0f + expf(lse - kept));
+    value = value * share + to_float(*out) * kept_share;
+  }
+  *out = __float2bfloat16_rn(value);
+}
+
+// Log-sum-exp over two sets of tokens.
+__device__ inline float merge_lse(float a, float b) {
+  const float most = fmaxf(a, b);
+  return most == kMinusInfinity ? most : most + log1pf(expf(-fabsf(a - b)));
+}
+
 // Adds up what every warp found for `heads` query heads: largest score (base 2) and sum of weights
 // [warps][16], weighted values [warps][heads][head_dim].
-__device__ void merge_warps(const float* largest, const float* sums, const float* values, int heads,
-                            int head_dim, Bf16* out, float* lse) {
+__device__ void merge_warps(const AttendParams& p, const float* largest, const float* sums,
+                            const float* values, int heads, int64_t first_head) {
+  const int head_dim = static_cast<int>(p.head_dim);
+  Bf16* out = p.out + first_head * head_dim;
+  float* lse = p.lse + first_head;
   for (int i = threadIdx.x; i < heads * head_dim; i += blockDim.x) {
     const int h = i / head_dim;
-    float most = kMinusInfinity;
-    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, largest[w * kTileHeads + h]);
-    float sum = 0.0f, value = 0.0f;
-    for (int w = 0; w < kWarps; ++w) {
-      if (largest[w * kTileHeads + h] == kMinusInfinity) continue;
-      const float share = fast_exp2(largest[w * kTileHeads + h] - most);
-      sum += share * sums[w * kTileHeads + h];
-      value += share * values[w * heads * head_dim + i];
-    }
-    out[i] = __float2bfloat16_rn(sum > 0.0f ? value / sum : 0.0f);
-    if (i % head_dim == 0) lse[h] = sum > 0.0f ? (most + log2f(sum)) * kLn2 : kMinusInfinity;
+    const Merged all(largest, sums, h);
+    float value = 0.0f;
+    for (int w = 0; w < kWarps; ++w)
+      value += all.share(largest[w * kTileHeads + h]) * values[w * heads * head_dim + i];
+    const float kept = p.merges ? lse[h] : kMinusInfinity;
+    merge_number(all.sum > 0.0f ? value / all.sum : 0.0f, all.lse(), kept, out + i);
+  }
+  __syncthreads();  // every thread has read what was kept
+  for (int h = threadIdx.x; h < heads; h += blockDim.x) {
+    const float own = Merged(largest, sums, h).lse();
+    lse[h] = p.merges ? merge_lse(own, lse[h]) : own;
   }
 }
 
@@ -302,7 +339,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1)
     ValueRows<kDim>::write(softmax.values, half, values + (warp * heads + h) * kDim);
   }
   __syncthreads();
-  merge_warps(largest, sums, values, heads, kDim, p.out + head * kDim, p.lse + head);
+  merge_warps(p, largest, sums, values, heads, head);
 }
 
 // ---- number by number -------------------------------------------------------------------------------------
@@ -346,7 +383,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) attend_plainly_kernel(AttendPar
     if (lane + j * kWarp < n) partial[warp * n + lane + j * kWarp] = values[j];
   }
   __syncthreads();
-  merge_warps(most, sums, partial, 1, n, p.out + head * n, p.lse + head);
+  merge_warps(p, most, sums, partial, 1, head);
 }
 
 // ---- launchers --------------------------------------------------------------------------------------------
@@ -376,7 +413,7 @@ void attend(Queue& queue, const AttendParams& p, const Tokens& tokens, const cha
 }
 
 template <typename Params>
-AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, const char* op) {
+AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, bool merges, const char* op) {
   demand_activations(p.q, op);
   demand_activations(p.out, op);
   return {device_ptr<Bf16>(p.q),
@@ -387,7 +424,8 @@ AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, const
           dtype,
           p.scale,
           device_ptr<Bf16>(p.out),
-          device_ptr<float>(p.lse)};
+          device_ptr<float>(p.lse),
+          merges};
 }
 
 // ---- copies into resident storage -------------------------------------------------------------------------
@@ -433,21 +471,6 @@ __global__ void store_outliers_kernel(OutlierParams p) {
   }
 }
 
-// One block a head, one thread two numbers.
-__global__ void merge_attention_kernel(const Bf16* a, const Bf16* b, const float* lse_a, const float* lse_b,
-                                       Bf16* out, int64_t n) {
-  const int64_t i = blockIdx.x;
-  const float left = lse_a[i], right = lse_b[i];
-  const bool only_a = right == kMinusInfinity, only_b = !only_a && left == kMinusInfinity;
-  const float share_b = only_a ? 0.0f : only_b ? 1.0f : 1.0f / (1.0f + expf(left - right));
-  const float share_a = only_a ? 1.0f : only_b ? 0.0f : 1.0f / (1.0f + expf(right - left));
-  for (int64_t d = threadIdx.x; d < n; d += blockDim.x) {
-    const float x = only_b ? 0.0f : to_float(a[i * n + d]) * share_a;
-    const float y = only_a ? 0.0f : to_float(b[i * n + d]) * share_b;
-    out[i * n + d] = __float2bfloat16_rn(x + y);
-  }
-}
-
 constexpr int kCopyThreads = 256;
 
 }  // namespace
@@ -476,25 +499,14 @@ void store_outliers(Queue& queue, const StoreOutliersParams& p) {
 
 void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
   constexpr const char* kOp = "resident_attention";
-  attend(queue, attend_params(p, p.resident.kv_heads, p.resident.dtype, kOp), ResidentTokens{p.resident},
-         kOp);
+  attend(queue, attend_params(p, p.resident.kv_heads, p.resident.dtype, false, kOp),
+         ResidentTokens{p.resident}, kOp);
 }
 
 void slot_attention(Queue& queue, const SlotAttentionParams& p) {
   constexpr const char* kOp = "slot_attention";
   const SlotTokens tokens{p.slots, device_ptr<int32_t>(p.assigned), p.assigned.shape[2]};
-  attend(queue, attend_params(p, p.slots.kv_heads, p.slots.dtype, kOp), tokens, kOp);
-}
-
-void merge_attention(Queue& queue, const MergeAttentionParams& p) {
-  constexpr const char* kOp = "merge_attention";
-  for (const TensorView* x : {&p.a, &p.b, &p.out}) demand_activations(*x, kOp);
-  const int64_t n = p.a.shape[2], heads = p.a.shape[0] * p.a.shape[1];
-  const int threads = static_cast<int>(n < 128 ? round_up<int64_t>(n, kWarp) : 128);
-  merge_attention_kernel<<<grid_x(heads, kOp), threads, 0, stream_of(queue)>>>(
-      device_ptr<Bf16>(p.a), device_ptr<Bf16>(p.b), device_ptr<float>(p.lse_a), device_ptr<float>(p.lse_b),
-      device_ptr<Bf16>(p.out), n);
-  check_launch(kOp);
+  attend(queue, attend_params(p, p.slots.kv_heads, p.slots.dtype, true, kOp), tokens, kOp);
 }
 
 }  // namespace shadowkv::cuda

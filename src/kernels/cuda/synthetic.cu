@@ -1,6 +1,4 @@
 // Made-up state for benchmarks: one thread a number, grid-stride.
-#include <cmath>
-
 #include "kernels/cuda/common.cuh"
 #include "kernels/synthetic_math.h"
 
@@ -29,26 +27,6 @@ __global__ void randomize_kernel(RandomizeRowsParams params) {
   }
 }
 
-struct ForceArgs {
-  const int32_t* tokens;
-  int64_t chunk, local_window, misses, heads, candidates, picks;
-  int32_t* chunks;
-  int32_t* picked;  // may be null
-};
-
-__global__ void force_kernel(ForceArgs args) {
-  const int64_t row = blockIdx.x;
-  const int64_t tokens = args.tokens[row / args.heads];
-  const int64_t sealed = sealed_chunks(tokens, args.chunk, args.local_window);
-  for (int64_t i = threadIdx.x; i < args.candidates; i += kThreads) {
-    args.chunks[row * args.candidates + i] =
-        forced_chunk(i, args.candidates, args.picks, args.misses, tokens, sealed, row % args.heads);
-  }
-  for (int64_t i = threadIdx.x; i < args.picks && args.picked; i += kThreads) {
-    args.picked[row * args.picks + i] = static_cast<int32_t>(i * (args.candidates / args.picks));
-  }
-}
-
 }  // namespace
 
 void randomize_rows(Queue& queue, const RandomizeRowsParams& params) {
@@ -57,23 +35,6 @@ void randomize_rows(Queue& queue, const RandomizeRowsParams& params) {
   randomize_kernel<<<static_cast<unsigned>(blocks < kBlocks ? blocks : kBlocks), kThreads, 0,
                      stream_of(queue)>>>(params);
   check_launch("randomize_rows");
-}
-
-void force_choice(Queue& queue, const ForceChoiceParams& params) {
-  const int64_t heads = params.candidates.shape[1];
-  const int64_t candidates = params.candidates.shape[2];
-  const int64_t picks = params.picked.empty() ? candidates : params.picked.shape[2];
-  const ForceArgs args{.tokens = params.batch.tokens,
-                       .chunk = params.chunk,
-                       .local_window = params.local_window,
-                       .misses = std::llround((1 - params.hit_share) * static_cast<double>(picks)),
-                       .heads = heads,
-                       .candidates = candidates,
-                       .picks = picks,
-                       .chunks = device_ptr<int32_t>(params.candidates),
-                       .picked = params.picked.empty() ? nullptr : device_ptr<int32_t>(params.picked)};
-  force_kernel<<<grid_x(params.batch.size * heads, "force_choice"), kThreads, 0, stream_of(queue)>>>(args);
-  check_launch("force_choice");
 }
 
 }  // namespace shadowkv::cuda

@@ -1,0 +1,317 @@
+// The slots' bookkeeping for one sequence and KV head by one block, decisions in shared memory, in the order
+// that the CPU twin takes them. Bound: latency; a head has a few hundred slots and candidates.
+#pragma once
+
+#include "kernels/cuda/common.cuh"
+
+namespace shadowkv::cuda {
+
+// Exclusive prefix of a flag over the block's threads in order, and how many have it in `all`. counts: one a
+// warp. All threads take part.
+__device__ inline int rank_in_block(bool flag, int* counts, int& all) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  const unsigned lanes = __ballot_sync(kAllLanes, flag);
+  __syncthreads();  // the counts of the call before are not read any more
+  if (lane == 0) counts[warp] = __popc(lanes);
+  __syncthreads();
+  int rank = __popc(lanes & ((1u << lane) - 1));
+  all = 0;
+  for (int w = 0; w < warps; ++w) {
+    rank += w < warp ? counts[w] : 0;
+    all += counts[w];
+  }
+  return rank;
+}
+
+// ---- finding ----------------------------------------------------------------------------------------------
+
+inline constexpr int kMapSlots = 2048;  // of one round; twice as many entries, so that probing stays short
+inline constexpr int kMapEntries = 2 * kMapSlots;
+
+// Slot of each chunk by open addressing. No chunk has more than one slot, save chunk 0, which stands for an
+// empty slot: the last one counts.
+struct SlotMap {
+  int32_t chunks[kMapEntries];
+  int32_t slots[kMapEntries];
+
+  __device__ static uint32_t hash(int32_t chunk) { return static_cast<uint32_t>(chunk) * 0x9e3779b9u >> 7; }
+  __device__ void insert(int32_t chunk, int32_t slot, uint32_t mask) {
+    for (uint32_t at = hash(chunk) & mask;; at = (at + 1) & mask) {
+      const int32_t held = atomicCAS(&chunks[at], -1, chunk);
+      if (held != -1 && held != chunk) continue;
+      atomicMax(&slots[at], slot);
+      return;
+    }
+  }
+  __device__ int32_t find(int32_t chunk, uint32_t mask) const {
+    for (uint32_t at = hash(chunk) & mask;; at = (at + 1) & mask) {
+      if (chunks[at] == chunk) return slots[at];
+      if (chunks[at] == -1) return -1;
+    }
+  }
+};
+
+struct FindParams {
+  DecodeBatch batch;
+  SlotView slots;
+  const int32_t* chunks;  // [B, G, M]
+  int candidates;         // M
+  int32_t* found;         // [B, G, M]
+  int2* missing;          // [B, G, M]
+
+  struct Shared {
+    SlotMap map;
+    int counts[kWarp];
+  };
+
+  explicit FindParams(const FindSlotsParams& p)
+      : batch(p.batch),
+        slots(p.slots),
+        chunks(device_ptr<int32_t>(p.chunks)),
+        candidates(static_cast<int>(p.chunks.shape[2])),
+        found(device_ptr<int32_t>(p.found)),
+        missing(device_ptr<int2>(p.missing)) {}
+
+  __device__ void run(int64_t bg, Shared& shared) const;
+
+ private:
+  __device__ void find(int64_t bg, SlotMap& map) const;
+  __device__ void list(int64_t bg, int* counts) const;
+};
+
+__device__ inline void FindParams::find(int64_t bg, SlotMap& map) const {
+  const int64_t row = batch.rows[bg / slots.kv_heads], first_candidate = bg * candidates;
+  const int32_t* ids = slots.chunks(row, bg % slots.kv_heads);
+  const int count = slots.counts[row], threads = static_cast<int>(blockDim.x);
+  for (int i = threadIdx.x; i < candidates; i += threads) found[first_candidate + i] = -1;
+  for (int first = 0; first < count; first += kMapSlots) {
+    const int some = min(count - first, kMapSlots);
+    uint32_t entries = kWarp;
+    while (entries < 2u * static_cast<uint32_t>(some)) entries *= 2;
+    __syncthreads();  // the last round's map is not read any more
+    for (uint32_t i = threadIdx.x; i < entries; i += threads) map.chunks[i] = map.slots[i] = -1;
+    __syncthreads();
+    for (int s = threadIdx.x; s < some; s += threads) {
+      if (ids[first + s] >= 0) map.insert(ids[first + s], first + s, entries - 1);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < candidates; i += threads) {  // the thread that wrote found[i] before
+      const int32_t chunk = chunks[first_candidate + i];
+      const int32_t slot = chunk < 0 ? -1 : map.find(chunk, entries - 1);
+      if (slot >= 0) found[first_candidate + i] = slot;
+    }
+  }
+}
+
+__device__ inline void FindParams::list(int64_t bg, int* counts) const {
+  int2* out = missing + bg * candidates;
+  int listed = 0;
+  for (int first = 0; first < candidates; first += static_cast<int>(blockDim.x)) {
+    const int i = first + static_cast<int>(threadIdx.x);  // the thread that wrote found[i]
+    const int32_t chunk = i < candidates ? chunks[bg * candidates + i] : -1;
+    const bool is_missing = chunk >= 0 && found[bg * candidates + i] < 0;
+    int all = 0;
+    const int rank = rank_in_block(is_missing, counts, all);
+    if (is_missing) out[listed + rank] = make_int2(i, chunk);
+    listed += all;
+  }
+  for (int i = listed + threadIdx.x; i < candidates; i += blockDim.x) out[i] = make_int2(-1, -1);
+}
+
+__device__ inline void FindParams::run(int64_t bg, Shared& shared) const {
+  find(bg, shared.map);
+  list(bg, shared.counts);
+}
+
+// ---- assigning --------------------------------------------------------------------------------------------
+
+inline constexpr int kCountedSlots = 256;      // heads with as few rank them by counting
+inline constexpr int kSortedSlots = 4096;      // heads with more look for one victim after another
+inline constexpr int32_t kTaken = 0x7fffffff;  // stamp of a slot that this step has picked, until it ends
+inline constexpr int64_t kNoSlot = 0x7fffffffffffffff;
+
+// The slots of one KV head of one sequence, and what is picked for them.
+struct SlotHead {
+  int32_t* ids;
+  int32_t* stamps;
+  int slots;
+  int now;
+  const int32_t* chunks;
+  int32_t* assigned;
+  int32_t* source;
+
+  // Order in which slots are given away: empty ones by index, then by (stamp, index).
+  __device__ int64_t order(int s) const {
+    if (stamps[s] == kTaken) return kNoSlot;
+    const int64_t age = ids[s] < 0 ? -1 : stamps[s];
+    return age * (int64_t{1} << 32) + s;
+  }
+  __device__ void take(int entry, int64_t order) const {
+    const int slot = static_cast<int>(order & 0xffffffff);
+    assigned[entry] = slot;
+    ids[slot] = chunks[source[entry]];
+  }
+  __device__ void drop(int entry) const { assigned[entry] = source[entry] = -1; }
+};
+
+struct AssignParams {
+  DecodeBatch batch;
+  SlotView slots;
+  const int32_t* chunks;  // [B, G, M]
+  const int32_t* found;   // [B, G, M]
+  int32_t* picked;        // [B, G, K], or null: entry i is candidate i
+  int candidates;         // M
+  int entries;            // K
+  int32_t* assigned;      // [B, G, K]
+  int32_t* source;        // [B, G, K]
+  unsigned long long* counters;
+
+  struct Shared {
+    int64_t orders[kSortedSlots];
+    int64_t reduced[kWarp];
+    int counts[kWarp];
+  };
+
+  explicit AssignParams(const AssignSlotsParams& p)
+      : batch(p.batch),
+        slots(p.slots),
+        chunks(device_ptr<int32_t>(p.chunks)),
+        found(device_ptr<int32_t>(p.found)),
+        picked(p.picked.empty() ? nullptr : device_ptr<int32_t>(p.picked)),
+        candidates(static_cast<int>(p.chunks.shape[2])),
+        entries(static_cast<int>(p.assigned.shape[2])),
+        assigned(device_ptr<int32_t>(p.assigned)),
+        source(device_ptr<int32_t>(p.source)),
+        counters(reinterpret_cast<unsigned long long*>(p.counters)) {}
+
+  __device__ void run(int64_t bg, Shared& shared) const;
+
+ private:
+  __device__ int2 mark_hits(const SlotHead& head, int64_t bg, int* counts) const;
+};
+
+// Writes hits, and misses as source without a slot. Returns chunks picked and hits among them.
+__device__ inline int2 AssignParams::mark_hits(const SlotHead& head, int64_t bg, int* counts) const {
+  int2 all = make_int2(0, 0);
+  for (int first = 0; first < entries; first += static_cast<int>(blockDim.x)) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    const int c = i >= entries ? -1 : picked == nullptr ? i : picked[bg * entries + i];
+    const bool is_picked = c >= 0 && c < candidates && head.chunks[c] >= 0;
+    const int slot = is_picked ? found[bg * candidates + c] : -1;
+    if (i < entries) {
+      head.assigned[i] = slot;
+      head.source[i] = is_picked && slot < 0 ? c : -1;
+      if (slot >= 0) head.stamps[slot] = kTaken;
+    }
+    all.x += __syncthreads_count(is_picked ? 1 : 0);
+    all.y += __syncthreads_count(slot >= 0 ? 1 : 0);
+  }
+  return all;
+}
+
+__device__ inline void sort_orders(int64_t* orders, int count) {
+  for (int size = 2; size <= count; size *= 2) {
+    for (int step = size / 2; step > 0; step /= 2) {
+      __syncthreads();
+      for (int i = threadIdx.x; i < count / 2; i += blockDim.x) {
+        const int low = 2 * i - i % step, high = low + step;
+        const int64_t a = orders[low], b = orders[high];
+        if ((a > b) != ((low & size) != 0)) orders[low] = b, orders[high] = a;
+      }
+    }
+  }
+  __syncthreads();
+}
+
+// orders[0 .. slots) in ascending order. The first half of `orders` is left with them.
+__device__ inline void rank_orders(int64_t* orders, const SlotHead& head) {
+  int64_t* unsorted = orders + kCountedSlots;
+  for (int i = threadIdx.x; i < head.slots; i += blockDim.x) unsorted[i] = head.order(i);
+  __syncthreads();
+  for (int i = threadIdx.x; i < head.slots; i += blockDim.x) {
+    const int64_t own = unsorted[i];
+    int before = 0;
+    for (int j = 0; j < head.slots; ++j) before += unsorted[j] < own || (unsorted[j] == own && j < i) ? 1 : 0;
+    orders[before] = own;
+  }
+  __syncthreads();
+}
+
+// Gives each miss the next victim in order, from orders sorted in shared memory.
+__device__ inline void assign_sorted(AssignParams::Shared& s, const SlotHead& head, int entries) {
+  if (head.slots <= kCountedSlots) {
+    rank_orders(s.orders, head);
+  } else {
+    int count = 2;
+    while (count < head.slots) count *= 2;
+    for (int i = threadIdx.x; i < count; i += blockDim.x)
+      s.orders[i] = i < head.slots ? head.order(i) : kNoSlot;
+    sort_orders(s.orders, count);
+  }
+  int before = 0;  // misses of earlier rounds
+  for (int first = 0; first < entries; first += static_cast<int>(blockDim.x)) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    const bool miss = i < entries && head.source[i] >= 0;
+    int all = 0;
+    const int nth = before + rank_in_block(miss, s.counts, all);
+    before += all;
+    if (miss && nth < head.slots && s.orders[nth] != kNoSlot) {
+      head.take(i, s.orders[nth]);
+    } else if (miss) {
+      head.drop(i);  // more picks than slots
+    }
+  }
+}
+
+// The same for any number of slots: a search for every miss.
+__device__ inline void assign_one_by_one(AssignParams::Shared& s, const SlotHead& head, int entries) {
+  int64_t last = -kNoSlot;
+  for (int i = 0; i < entries; ++i) {
+    if (head.source[i] < 0) continue;
+    int64_t next = kNoSlot;
+    for (int slot = threadIdx.x; slot < head.slots; slot += blockDim.x) {
+      const int64_t order = head.order(slot);
+      if (order > last && order < next) next = order;
+    }
+    struct Least {
+      __device__ int64_t operator()(int64_t a, int64_t b) const { return a < b ? a : b; }
+    };
+    next = warp_reduce(next, Least());
+    __syncthreads();  // nobody reads what is now written
+    if (threadIdx.x % kWarp == 0) s.reduced[threadIdx.x / kWarp] = next;
+    __syncthreads();
+    for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) next = Least()(next, s.reduced[w]);
+    if (threadIdx.x == 0 && next != kNoSlot) {
+      head.take(i, next);
+      head.stamps[next & 0xffffffff] = kTaken;
+    } else if (threadIdx.x == 0) {
+      head.drop(i);
+    }
+    last = next;
+    __syncthreads();
+  }
+}
+
+__device__ inline void AssignParams::run(int64_t bg, Shared& shared) const {
+  const int64_t b = bg / slots.kv_heads, g = bg % slots.kv_heads, row = batch.rows[b];
+  const SlotHead head{slots.chunks(row, g), slots.stamps(row, g),     slots.counts[row],
+                      batch.tokens[b],      chunks + bg * candidates, assigned + bg * entries,
+                      source + bg * entries};
+  const int2 counts = mark_hits(head, bg, shared.counts);
+  if (counts.y < counts.x) {
+    if (head.slots <= kSortedSlots) {
+      assign_sorted(shared, head, entries);
+    } else {
+      assign_one_by_one(shared, head, entries);
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < entries; i += blockDim.x) {
+    if (head.assigned[i] >= 0) head.stamps[head.assigned[i]] = head.now;
+  }
+  if (threadIdx.x != 0 || counts.x == 0) return;
+  atomicAdd(counters, static_cast<unsigned long long>(counts.x));
+  atomicAdd(counters + 1, static_cast<unsigned long long>(counts.y));
+}
+
+}  // namespace shadowkv::cuda
