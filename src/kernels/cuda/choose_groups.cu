@@ -267,10 +267,8 @@ __device__ void write_listed(LongShared& shared, uint32_t* map, int listed, uint
   for (int k = all + threadIdx.x; k < p.room; k += kThreads) p.chosen[k] = -1;
 }
 
-// map: dynamic shared memory for a bit of each entry, up to kMapBytes.
-__global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p) {
-  __shared__ LongShared shared;
-  extern __shared__ uint32_t map[];
+// Chooses row blockIdx.x by all threads of the block. map: space for a bit of each entry, up to kMapBytes.
+__device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
   for (int first = 0; first < p.group; first += kHeadsAtOnce) sum_heads(p, shared, first);
   const Choice choice = p.choice();
   uint32_t largest[kSubsets];
@@ -290,44 +288,60 @@ __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupCho
   choose(shared.choose, orders, open, choice);
 }
 
+__global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p) {
+  __shared__ LongShared shared;
+  extern __shared__ uint32_t map[];
+  choose_long(p, shared, map);
+}
+
 // ---- short rows -------------------------------------------------------------------------------------------
 
 constexpr int kFew = 512;  // entries, a thread each
 
-__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p) {
-  __shared__ uint32_t orders[kFew];
-  __shared__ float lses[kMostGroup];
+struct ShortShared {
+  uint32_t orders[kFew];
+  float lses[kMostGroup];
+  int counts[kFew / kWarp];
+};
+
+// Chooses row blockIdx.x by all threads of the block: as many as entries at least.
+__device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared) {
   const int i = threadIdx.x, lane = i % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
   const float* scores = p.row();
   for (int h = i / kWarp; h < p.group; h += warps) {
     RunningSum own;
     for (int j = lane; j < p.n; j += kWarp) own.add(scores[int64_t{h} * p.n + j]);
     const float lse = log_sum_exp(merge_lanes(own));
-    if (lane == 0) lses[h] = p.lses[blockIdx.x * int64_t{p.group} + h] = lse;
+    if (lane == 0) shared.lses[h] = p.lses[blockIdx.x * int64_t{p.group} + h] = lse;
   }
   __syncthreads();
   float best = kMinusInfinity;
   for (int h = 0; h < p.group && i < p.n; ++h) {
-    if (lses[h] != kMinusInfinity) raise(best, scores[int64_t{h} * p.n + i], lses[h]);
+    if (shared.lses[h] != kMinusInfinity) raise(best, scores[int64_t{h} * p.n + i], shared.lses[h]);
   }
-  orders[i] = order_of(best);
+  shared.orders[i] = order_of(best);
   __syncthreads();
   const Choice choice = p.choice();
   int before = 0;
-  const uint32_t own = orders[i];
-  for (int j = 0; j < p.n; ++j) before += orders[j] > own || (orders[j] == own && j < i) ? 1 : 0;
+  const uint32_t own = shared.orders[i];
+  for (int j = 0; j < p.n; ++j)
+    before += shared.orders[j] > own || (shared.orders[j] == own && j < i) ? 1 : 0;
   const bool taken = own != 0 && before < choice.limit;
-  __shared__ int counts[kFew / kWarp];
   const unsigned lanes = __ballot_sync(kAllLanes, taken);
-  if (lane == 0) counts[i / kWarp] = __popc(lanes);
+  if (lane == 0) shared.counts[i / kWarp] = __popc(lanes);
   __syncthreads();
   int at = __popc(lanes & ((1u << lane) - 1)), all = 0;
   for (int w = 0; w < warps; ++w) {
-    at += w < i / kWarp ? counts[w] : 0;
-    all += counts[w];
+    at += w < i / kWarp ? shared.counts[w] : 0;
+    all += shared.counts[w];
   }
   if (taken) choice.chosen[at] = i;
   for (int k = all + i; k < choice.room; k += static_cast<int>(blockDim.x)) choice.chosen[k] = -1;
+}
+
+__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p) {
+  __shared__ ShortShared shared;
+  choose_short(p, shared);
 }
 
 // Spans of the scores: those given, else summed up in scratch.
