@@ -165,6 +165,28 @@ std::vector<float> ranking_under(const std::vector<float>& scores, const std::ve
   return ranking;
 }
 
+// Chooses from the scores, with and without spans, and compares with ranking and then taking the best.
+void expect_choices(Device& device, const std::vector<float>& scores, const std::vector<int32_t>& limits,
+                    const std::array<int64_t, 3>& heads_kv_heads_n, int64_t room) {
+  const auto [heads, kv_heads, n] = heads_kv_heads_n;
+  std::vector<double> lses;
+  for (int64_t h = 0; h < static_cast<int64_t>(limits.size()) * heads; ++h) {
+    const std::vector<float> head = slice(scores, h * n, n);
+    lses.push_back(reference_log_sum_exp(std::vector<double>(head.begin(), head.end())));
+  }
+  for (const bool with_spans : {false, true}) {
+    const Chosen found = choose_from(device, scores, limits, heads_kv_heads_n, room, with_spans);
+    expect_near(found.lse, lses, kLogSumExp.f32);
+    const std::vector<float> ranking = ranking_under(scores, found.lse, heads / kv_heads, n);
+    for (int64_t row = 0; row < static_cast<int64_t>(limits.size()) * kv_heads; ++row) {
+      const int64_t limit = std::max<int32_t>(0, limits[at(row / kv_heads)]);
+      ASSERT_EQ(slice(found.entries, row * room, room),
+                expected_choice(slice(ranking, row * n, n), limit, room))
+          << "row " << row << ", " << n << " entries, limit " << limit << (with_spans ? ", spans" : "");
+    }
+  }
+}
+
 // Rows of up to 512 entries take other kernels on a GPU than longer ones, and so do many alike or many
 // wanted.
 TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
@@ -177,28 +199,14 @@ TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
                                                       {40, 4, 4, 64},
                                                       {2, 66, 2, 128}}) {
     for (const int64_t kind : {0, 1, 2, 3}) {
+      SCOPED_TRACE(fmt::format("{} sequences, kind {}", sequences, kind));
       const std::vector<float> scores = scores_for_choice(sequences * heads * n, kind, n);
-      std::vector<double> lses;
-      for (int64_t h = 0; h < sequences * heads; ++h) {
-        const std::vector<float> head = slice(scores, h * n, n);
-        lses.push_back(reference_log_sum_exp(std::vector<double>(head.begin(), head.end())));
-      }
       for (const int64_t room : {n / 50 + 1, n / 4, int64_t{64}}) {
         std::vector<int32_t> limits;
         for (int64_t b = 0; b < sequences; ++b)
           limits.push_back(static_cast<int32_t>(b == 2 ? 0 : room - b % 3));
-        for (const bool with_spans : {false, true}) {
-          const Chosen found = choose_from(*device_, scores, limits, {heads, kv_heads, n}, room, with_spans);
-          expect_near(found.lse, lses, kLogSumExp.f32);
-          const std::vector<float> ranking = ranking_under(scores, found.lse, heads / kv_heads, n);
-          for (int64_t row = 0; row < sequences * kv_heads; ++row) {
-            const int64_t limit = std::max<int32_t>(0, limits[at(row / kv_heads)]);
-            ASSERT_EQ(slice(found.entries, row * room, room),
-                      expected_choice(slice(ranking, row * n, n), limit, room))
-                << sequences << " sequences, " << n << " entries, kind " << kind << ", row " << row
-                << (with_spans ? ", spans" : "");
-          }
-        }
+        expect_choices(*device_, scores, limits, {heads, kv_heads, n}, room);
+        if (HasFatalFailure()) return;
       }
     }
   }
@@ -282,6 +290,62 @@ TEST_P(Selection, ChoosingWithItsSlotsIsChoosingAndThenFindingOrAssigning) {
     EXPECT_TRUE(std::any_of(results[1][1].begin(), results[1][1].end(), [](int32_t x) { return x >= 0; }))
         << "no chunk was found, the test says nothing";
   }
+}
+
+// Scores that a histogram of the shares tells apart badly, or not at all.
+enum class Spread { wide, two_levels, close, equal, steps, one_above, closed, one_open };
+
+float score_of(Spread spread, int64_t i, float x) {
+  switch (spread) {
+    case Spread::wide:
+      return 2500.0f * x;
+    case Spread::two_levels:
+      return i % 31 == 0 ? 2000.0f + x : x;
+    case Spread::close:  // a few hundred best ones, all within 1e-3
+      return i % 29 == 0 ? 20.0f + 1e-4f * x : x;
+    case Spread::equal:
+      return i % 29 == 0 ? 20.0f : 1.0f;
+    case Spread::steps:
+      return std::round(8.0f * x) / 8.0f;
+    case Spread::one_above:
+      return i % 1000 == 77 ? 300.0f : x;
+    case Spread::closed:
+      return kNone;
+    case Spread::one_open:
+      return i % 1000 == 77 ? x : kNone;
+  }
+  return x;
+}
+
+TEST_P(Selection, ChoosingTakesTheSameHoweverTheScoresAreSpread) {
+  for (const auto& [group, n] : {std::array<int64_t, 2>{1, 6000},
+                                 {4, 15'616},
+                                 {7, 2501},
+                                 {32, 1300},
+                                 {1, 20'000},
+                                 {4, 513},
+                                 {4, 512},
+                                 {7, 130},
+                                 {32, 31}}) {
+    for (const Spread spread : {Spread::wide, Spread::two_levels, Spread::close, Spread::equal, Spread::steps,
+                                Spread::one_above, Spread::closed, Spread::one_open}) {
+      SCOPED_TRACE(fmt::format("group {}, spread {}", group, static_cast<int>(spread)));
+      std::vector<float> scores = random_numbers(4 * group * n, 21, DType::f32, 4.0f);
+      for (int64_t i = 0; i < 4 * group * n; ++i) scores[at(i)] = score_of(spread, i % n, scores[at(i)]);
+      for (const int64_t room : {int64_t{1}, int64_t{64}, int64_t{200}}) {
+        const auto most = static_cast<int32_t>(room);
+        expect_choices(*device_, scores, {most, 0, most / 2, most}, {group, 1, n}, room);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(Selection, ChoosingFromAMillionEntries) {
+  constexpr int64_t kEntries = 1'000'000;
+  std::vector<float> scores = random_numbers(2 * kEntries, 5, DType::f32, 4.0f);
+  for (std::size_t i = 0; i < scores.size(); ++i) scores[i] -= i % 100 == 7 ? 0.0f : 20.0f;
+  expect_choices(*device_, scores, {100}, {2, 1, kEntries}, 100);
 }
 
 // Candidates of which some lie in slots and others were rebuilt.

@@ -82,6 +82,23 @@ __device__ inline uint32_t order_of(float x) {
   return x > kMinusInfinity ? order : 0u;
 }
 
+// The number above -infinity that has this order.
+__device__ inline float share_of(uint32_t order) {
+  return __uint_as_float((order >> 31) != 0 ? order & 0x7fffffffu : ~order);
+}
+
+// Sum over the lanes up to and with this one. All lanes of the warp must take part.
+__device__ inline int scan_lanes(int own) {
+  const int lane = threadIdx.x % kWarp;
+  int until = own;
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const int other = __shfl_up_sync(kAllLanes, until, step);
+    until += lane >= step ? other : 0;
+  }
+  return until;
+}
+
 __device__ inline int lanes_below(unsigned lanes) {
   return __popc(lanes & ((1u << (threadIdx.x % kWarp)) - 1));
 }
@@ -113,12 +130,7 @@ __device__ void find_bin(ChooseShared<kThreads>& s, int k) {
   int own = 0;
 #pragma unroll
   for (int i = 0; i < kBinsEach; ++i) own += s.bins[first + i];
-  int until = own;
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const int other = __shfl_up_sync(kAllLanes, until, step);
-    until += lane >= step ? other : 0;
-  }
+  const int until = scan_lanes(own);
   if (lane == kWarp - 1) s.above[warp] = until;
   __syncthreads();
   int larger = until - own;
