@@ -148,8 +148,10 @@ __device__ inline void copy_async_16(void* to_shared, const void* from, bool val
                "r"(valid ? 16 : 0)
                : "memory");
 }
-__device__ inline void copy_async_4(void* to_shared, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(to_shared)), "l"(from)
+// The same for 4 bytes.
+__device__ inline void copy_async_4(void* to_shared, const void* from, bool valid = true) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to_shared)), "l"(from),
+               "r"(valid ? 4 : 0)
                : "memory");
 }
 __device__ inline void commit_copies() {

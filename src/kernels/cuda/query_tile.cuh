@@ -29,6 +29,13 @@ struct KeyPart {
   uint4 wide[kWide > 0 ? kWide : 1];
   uint2 tail;
 
+  // at(byte): where a byte of the row lies, pieces of 16 bytes in one place.
+  template <typename At>
+  __device__ void load(const At& at, int t) {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) wide[i] = *reinterpret_cast<const uint4*>(at(64 * i + 16 * t));
+    if constexpr (kTail) tail = *reinterpret_cast<const uint2*>(at(64 * kWide + 8 * t));
+  }
   // Zeros where `valid` is false; the row is then not read.
   __device__ void load(const std::byte* row, int t, bool valid) {
 #pragma unroll

@@ -86,7 +86,8 @@ struct RebuildParams {
   Divider by_chunk;         // likewise
   Divider by_factor_block;  // likewise
   int factor_block;
-  int sharers;         // blocks that share the tokens of a segment
+  int sharers;  // blocks that share the tokens of a segment
+  Divider by_sharer;
   int panel;           // numbers of a factor held at a time, a multiple of 16
   int factor_stride;   // bytes
   bool vectors;        // whether factors can be read 16 bytes at a time and need no conversion
@@ -173,22 +174,23 @@ __device__ void load_basis(const RebuildParams& p, const std::byte* basis, int f
 // One of a tile's rows, in the lanes that load it; out_row -1: none.
 struct Row {
   int position;
-  int out_row;  // of [M, chunk]
-  float scale;
+  int out_row;     // of [M, chunk]
+  uint16_t scale;  // bfloat16, not looked at before it is needed: it may be on its way
   const std::byte* factors;
 };
+
+inline constexpr uint16_t kUnitScale = 0x3f80;  // 1 in bfloat16
 
 // Row i of the item. Its scale is on its way when this returns.
 __device__ inline Row find_row(const RebuildParams& p, int64_t row, const int2* list, const Item& item,
                                int i) {
   const int nth = p.by_chunk(i);
-  if (nth >= item.count) return {0, -1, 0.0f, nullptr};
+  if (nth >= item.count) return {0, -1, 0, nullptr};
   const int2 entry = list[item.first + nth];
   const int t = i - nth * p.chunk, position = entry.y * p.chunk + t;
-  Row found{position, entry.x * p.chunk + t, 1.0f, p.of_token(p.factors.data, row, position)};
+  Row found{position, entry.x * p.chunk + t, kUnitScale, p.of_token(p.factors.data, row, position)};
   if (p.factors.data.dtype == DType::i8) {
-    found.scale =
-        __bfloat162float(*reinterpret_cast<const Bf16*>(p.of_token(p.factors.scales, row, position)));
+    found.scale = *reinterpret_cast<const uint16_t*>(p.of_token(p.factors.scales, row, position));
   }
   return found;
 }

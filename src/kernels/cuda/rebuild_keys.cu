@@ -13,14 +13,6 @@ namespace shadowkv::cuda {
 namespace {
 
 // ---- kernels ----------------------------------------------------------------------------------------------
-// What does not depend on the segment: frequencies, and queries where keys are scored.
-template <int kDim>
-__device__ void prepare_head(const RebuildParams& p, std::byte* memory, int64_t bg) {
-  auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
-  for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
-  if (p.scores.out != nullptr) load_queries<kDim>(p, bg, p.shared<uint2>(memory, &SharedPlan::queries));
-}
-
 // Rounds of kWarps tiles of an item that block `sharer` takes: sharer, sharer + p.sharers, ..
 template <int kDim, bool kCodes, Turning kTurning>
 __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t bg, int segment,
@@ -39,8 +31,12 @@ __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t 
   Row loaded = find_row(p, row, list, item, sharer * kRound + own);
   load_row<kCodes>(p, loaded.factors, 0, tile);
   for (int d = threadIdx.x; d < kDim; d += kThreads) copy_async_4(mean + d, all_mean + d);
+  if (p.scores.out != nullptr) load_queries<kDim>(p, bg, p.shared<uint2>(memory, &SharedPlan::queries));
   commit_copies();
-  if constexpr (kTurning != Turning::in_memory) prepare_head<kDim>(p, memory, bg);
+  if constexpr (kTurning != Turning::in_memory) {
+    auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
+    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
+  }
   const bool whole = p.rank <= p.panel;  // then only the first round needs the other warps
   for (int from = sharer * kRound; from < end; from += step) {
     Sums<kDim> sums = {};
@@ -73,13 +69,15 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 4 : 2) rebuild_keys_ke
   if constexpr (kTurning != Turning::in_memory) {
     if (block < 0) {
       load_queries<kDim>(p, bg, p.shared<uint2>(memory, &SharedPlan::queries));
+      commit_copies();
+      wait_for_copies<0>();
       __syncthreads();
       const int warp = threadIdx.x / kWarp;
       return score_others<kDim>(p, memory, blockIdx.y, blockIdx.x, (blockIdx.z * kWarps + warp) * kWarp,
                                 p.shared<std::byte>(memory, &SharedPlan::basis) + warp * kKeyRoom<kDim>);
     }
   }
-  const int segment = block / p.sharers, sharer = block % p.sharers;
+  const int segment = p.by_sharer(block), sharer = block - segment * p.sharers;
   const Item item = find_item(p, p.missing + bg * p.candidates, segment);
   if (sharer * kWarps * kTile >= item.count * p.chunk) return;
   rebuild_item<kDim, kCodes, kTurning>(p, memory, bg, segment, item, sharer);
@@ -238,6 +236,7 @@ bool choose_plan(Queue& queue, RebuildParams& params, bool codes, int64_t sequen
   if (panel == 0) return false;
   plan_shared<kDim>(params, codes, panel);
   params.sharers = sharers_of(params, sequences * params.kv_heads, device.multiprocessors());
+  params.by_sharer = Divider(params.sharers);
   return true;
 }
 

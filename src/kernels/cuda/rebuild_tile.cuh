@@ -81,7 +81,7 @@ struct OwnRows {
       const int from = (lane / 4 + 8 * half) * kSharers;
       position[half] = __shfl_sync(kAllLanes, loaded.position, from);
       out_row[half] = __shfl_sync(kAllLanes, loaded.out_row, from);
-      scale[half] = __shfl_sync(kAllLanes, loaded.scale, from);
+      scale[half] = __uint_as_float(__shfl_sync(kAllLanes, uint32_t{loaded.scale}, from) << 16);
     }
   }
 };
@@ -156,14 +156,16 @@ __device__ void write_words(std::byte* out, const OwnRows& rows, const Words<kDi
 
 // ---- scoring ----------------------------------------------------------------------------------------------
 
-// The KV head's queries as operands: of 16 numbers, lane 4 g + t holds 2 t, 2 t + 1 and 2 t + 8, 2 t + 9 of
-// query head g.
+// The KV head's queries as operands, by asynchronous copies: of 16 numbers, lane 4 g + t holds 2 t, 2 t + 1
+// and 2 t + 8, 2 t + 9 of query head g.
 template <int kDim>
 __device__ void load_queries(const RebuildParams& p, int64_t bg, uint2* queries) {
   const auto* q = reinterpret_cast<const uint32_t*>(p.scores.q + bg * p.scores.group * kDim);
   for (int i = threadIdx.x; i < kDim / 16 * kWarp; i += kThreads) {
     const int head = i % kWarp / 4, at = head * kDim / 2 + i / kWarp * 8 + i % 4;
-    queries[i] = head < p.scores.group ? make_uint2(q[at], q[at + 4]) : make_uint2(0, 0);
+    const bool held = head < p.scores.group;
+    copy_async_4(&queries[i].x, q + (held ? at : 0), held);
+    copy_async_4(&queries[i].y, q + (held ? at + 4 : 0), held);
   }
 }
 
@@ -262,7 +264,7 @@ __device__ void score_others(const RebuildParams& p, std::byte* memory, int64_t 
       load_matrices(a, room + lane % 16 * kStride + (i + lane / 16) * 16);
       words[0][i] = a[0], words[1][i] = a[1], words[0][i + 1] = a[2], words[1][i + 1] = a[3];
     }
-    Row found{0, from < 0 ? -1 : (first + from) * p.chunk + token, 1.0f, nullptr};
+    Row found{0, from < 0 ? -1 : (first + from) * p.chunk + token, kUnitScale, nullptr};
     score_tile<kDim>(p, memory, bg, OwnRows(found), words);
     __syncwarp();
   }

@@ -1,7 +1,8 @@
 // Attention over slots and resident tokens. A block takes one sequence, KV head and up to 16 query heads; its
-// warps walk 16 tokens at a time with an online softmax in registers and are merged in shared memory, slots
-// also with what is kept of other tokens. Bound: the bytes of the keys and values, each read once for all
-// query heads. What lies between heads of other sizes or float32 storage goes number by number.
+// warps walk 16 tokens at a time, whose rows come to shared memory one step ahead, with an online softmax in
+// registers, and are merged in shared memory, slots also with what is kept of other tokens. Bound: the bytes
+// of the keys and values, each read once for all query heads. What lies between heads of other sizes or
+// float32 storage goes number by number.
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -178,14 +179,13 @@ struct ValuePart {
     uint32_t words[4][kWords];
   };
 
-  __device__ void load(const std::byte* values, int64_t row_bytes, const int (&entries)[4], int first) {
-    const int g = threadIdx.x % kWarp / 4;
+  // Rows 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of a stage.
+  template <typename Rows>
+  __device__ void load(const Rows& rows, int first) {
+    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) words[i][w] = 0;
-      if (entries[i] < 0) continue;
-      const std::byte* from = values + entries[i] * row_bytes + 2 * first + 4 * kWords * g;
+      const std::byte* from = rows.value(8 * (i / 2) + 2 * t + i % 2, 2 * first + 4 * kWords * g);
       vector[i] = *reinterpret_cast<const typename Words<kWords>::Vector*>(from);
     }
   }
@@ -225,11 +225,12 @@ struct ValueRows {
   ValuePart<2> half;
   ValuePart<1> tail;
 
-  __device__ void load(const std::byte* values, const int (&entries)[4]) {
+  template <typename Rows>
+  __device__ void load(const Rows& rows) {
 #pragma unroll
-    for (int i = 0; i < kWide; ++i) wide[i].load(values, 2 * kDim, entries, 64 * i);
-    if constexpr (kHasHalf) half.load(values, 2 * kDim, entries, half_at());
-    if constexpr (kHasTail) tail.load(values, 2 * kDim, entries, tail_at());
+    for (int i = 0; i < kWide; ++i) wide[i].load(rows, 64 * i);
+    if constexpr (kHasHalf) half.load(rows, half_at());
+    if constexpr (kHasTail) tail.load(rows, tail_at());
   }
   __device__ void add(const uint32_t (&weights)[4], float (&sums)[kDim / 8][4]) const {
 #pragma unroll
@@ -279,35 +280,104 @@ struct Softmax {
   }
 };
 
-template <int kDim, typename Walk>
-__device__ void attend_step(const Walk& walk, const QueryTile<kDim>& query, float scale, int base,
-                            Softmax<kDim>& softmax) {
-  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  const int token = base + lane % kStepTokens;
-  const int entry = token < walk.count ? walk.entry(token) : -1;
-  const int first = __shfl_sync(kAllLanes, entry, g), second = __shfl_sync(kAllLanes, entry, g + 8);
-  int columns[4];
+// Keys and values of 16 tokens in shared memory, row after row. Pieces of 16 bytes change places within 128
+// bytes so that the lanes of a warp that read together meet all banks: keys are read by four lanes a row in
+// rows side by side, values by eight lanes a row in every second row.
+template <int kDim>
+struct StagedRows {
+  static constexpr int kPieces = 2 * kDim / 16;
+  static constexpr int kRowBytes = round_up(2 * kDim, 128);
+  static constexpr int kBytes = 2 * kStepTokens * kRowBytes;
+  std::byte* memory;
+
+  __device__ std::byte* key(int row, int byte) const {
+    return memory + row * kRowBytes + (byte ^ (row % 2 * 64));
+  }
+  __device__ std::byte* value(int row, int byte) const {
+    return memory + (kStepTokens + row) * kRowBytes + (byte ^ (row / 2 % 4 * 32));
+  }
+  // Sends for rows whose places lanes 0 .. 15 hold; zeros where there is none.
+  template <typename Walk>
+  __device__ void send(const Walk& walk, int entry) const {
+    constexpr int kLanes = kPieces < kWarp ? kPieces : kWarp, kRows = kWarp / kLanes;
+    const int lane = threadIdx.x % kWarp, own = lane / kLanes;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) columns[i] = __shfl_sync(kAllLanes, entry, 8 * (i / 2) + 2 * t + i % 2);
-  constexpr int64_t kRowBytes = 2 * kDim;
-  constexpr bool kEarly = kDim <= 128;  // else registers run short
-  KeyPart<kDim> low, high;
-  low.load(walk.keys + first * kRowBytes, t, first >= 0);
-  high.load(walk.keys + second * kRowBytes, t, second >= 0);
-  ValueRows<kDim> values;
-  if constexpr (kEarly) values.load(walk.values, columns);
+    for (int first = 0; first < kStepTokens; first += kRows) {
+      const int row = first + own;
+      const int from = __shfl_sync(kAllLanes, entry, row % kStepTokens);
+      const bool sends = own < kRows && row < kStepTokens;
+      if (sends) {
+        const int byte = lane % kLanes * 16;
+        const int64_t at = from < 0 ? 0 : int64_t{from} * (2 * kDim) + byte;
+        copy_async_16(key(row, byte), walk.keys + at, from >= 0);
+        copy_async_16(value(row, byte), walk.values + at, from >= 0);
+      }
+    }
+  }
+};
+
+// entry: of tokens in lanes 0 .. 15.
+template <int kDim>
+__device__ void attend_step(const StagedRows<kDim>& rows, int entry, const QueryTile<kDim>& query,
+                            float scale, Softmax<kDim>& softmax) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   float scores[2][4];
-  query.multiply(low, scores[0]);
-  query.multiply(high, scores[1]);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    KeyPart<kDim> key;
+    const int row = g + 8 * half;
+    key.load([&](int byte) { return rows.key(row, byte); }, t);
+    query.multiply(key, scores[half]);
+  }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
+    const int column = __shfl_sync(kAllLanes, entry, 8 * (i / 4) + 2 * t + i % 2);
     float& x = scores[i / 4][i % 4];
-    x = columns[2 * (i / 4) + i % 2] < 0 ? kMinusInfinity : x * scale;
+    x = column < 0 ? kMinusInfinity : x * scale;
   }
   uint32_t weights[4];
   softmax.take(scores, weights);
-  if constexpr (!kEarly) values.load(walk.values, columns);
+  ValueRows<kDim> values;
+  values.load(rows);
   values.add(weights, softmax.values);
+}
+
+constexpr int kStages = 2;
+
+// A warp's share of the tokens: steps of 16, kWarps apart. ring: kStages stages of this warp alone.
+template <int kDim, typename Walk>
+__device__ void attend_all(const Walk& walk, const QueryTile<kDim>& query, float scale, std::byte* ring,
+                           Softmax<kDim>& softmax) {
+  constexpr int kStep = kWarps * kStepTokens;
+  const int lane = threadIdx.x % kWarp, first = threadIdx.x / kWarp * kStepTokens;
+  const auto entry_at = [&](int base) {
+    const int token = base + lane;
+    return lane < kStepTokens && token < walk.count ? walk.entry(token) : -1;
+  };
+  const auto stage = [&](int nth) {
+    return StagedRows<kDim>{ring + nth % kStages * StagedRows<kDim>::kBytes};
+  };
+  int entries[kStages];  // of the stages on their way, the next to be used first
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) {
+    entries[i] = entry_at(first + i * kStep);
+    stage(i).send(walk, entries[i]);
+    commit_copies();
+  }
+  int ahead = entry_at(first + kStages * kStep);
+  for (int base = first, nth = 0; base < walk.count; base += kStep, ++nth) {
+    wait_for_copies<kStages - 1>();
+    __syncwarp();
+    attend_step(stage(nth), entries[0], query, scale, softmax);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i + 1 < kStages; ++i) entries[i] = entries[i + 1];
+    entries[kStages - 1] = ahead;
+    stage(nth).send(walk, ahead);
+    commit_copies();
+    ahead = entry_at(base + (kStages + 1) * kStep);
+  }
+  wait_for_copies<0>();
 }
 
 template <int kDim, typename Tokens>
@@ -323,10 +393,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1)
   QueryTile<kDim> query;
   query.load(p.q + head * kDim, heads);
   Softmax<kDim> softmax;
-  for (int base = warp * kStepTokens; base < walk.count; base += kWarps * kStepTokens) {
-    attend_step(walk, query, p.scale * kLog2e, base, softmax);
-  }
-  float* largest = shared;
+  auto* rings = reinterpret_cast<std::byte*>(shared);
+  constexpr int kRing = kStages * StagedRows<kDim>::kBytes;
+  attend_all(walk, query, p.scale * kLog2e, rings + warp * kRing, softmax);
+  float* largest = reinterpret_cast<float*>(rings + kWarps * kRing);
   float* sums = largest + kWarps * kTileHeads;
   float* values = sums + kWarps * kTileHeads;
 #pragma unroll
@@ -397,7 +467,8 @@ void attend(Queue& queue, const AttendParams& p, const Tokens& tokens, const cha
         constexpr int kDim = decltype(dim)::value;
         const int64_t tiles = ceil_div<int64_t>(p.group, kTileHeads);
         const int64_t rows = p.group < kTileHeads ? p.group : kTileHeads;
-        const int64_t shared = kWarps * (2 * kTileHeads + rows * kDim) * 4;
+        const int64_t shared =
+            kWarps * (kStages * int64_t{StagedRows<kDim>::kBytes} + (2 * kTileHeads + rows * kDim) * 4);
         allow_shared(attend_kernel<kDim, Tokens>, shared, op);
         attend_kernel<kDim, Tokens>
             <<<dim3(grid_x(tiles, op), heads, sequences), kWarps * kWarp, shared, stream_of(queue)>>>(p,
