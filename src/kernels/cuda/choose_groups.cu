@@ -22,7 +22,7 @@ struct GroupChoiceParams {
   int span_count;
   int room;
 
-  __device__ int limit() const { return limits[blockIdx.x / kv_heads]; }
+  __device__ int limit() const { return limits[blockIdx.x / static_cast<unsigned>(kv_heads)]; }
   __device__ Choice choice(int limit) const {
     return {n, min(limit, room), room, chosen + blockIdx.x * int64_t{room}};
   }
@@ -31,6 +31,31 @@ struct GroupChoiceParams {
 };
 
 constexpr int kMostGroup = 256;
+
+// Raises the best share by a score's; a head without any open entry has none (not a number, which fmaxf
+// drops).
+__device__ void raise_by(float& best, float score, float lse) {
+  best = fmaxf(best, score - lse);
+}
+
+// Factor of a sum of exp(number - largest) when a larger number takes that place.
+__device__ float rescale(float largest, float most) {
+  return fast_exp2(kLog2e * (largest - (most == kMinusInfinity ? 0.0f : most)));
+}
+
+// Scores [first, first + 4) of a row. kVectors: rows start at multiples of 16 bytes; from first >= n on
+// anything.
+template <bool kVectors>
+__device__ float4 load_four(const float* row, int first, int n) {
+  if constexpr (kVectors) {
+    return *reinterpret_cast<const float4*>(row + (first < n ? first : 0));
+  } else {
+    float x[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = first + i < n ? row[first + i] : kMinusInfinity;
+    return make_float4(x[0], x[1], x[2], x[3]);
+  }
+}
 
 // ---- long rows --------------------------------------------------------------------------------------------
 
@@ -59,14 +84,25 @@ struct FoundBin {
   int count;   // counted in this bin
 };
 
+struct alignas(8) ListedEntry {
+  float share;
+  int index;
+
+  __device__ bool comes_before(const ListedEntry& other) const {
+    return share > other.share || (share == other.share && index < other.index);
+  }
+  // The larger comes first.
+  __device__ uint64_t key() const { return uint64_t{order_of(share)} << 32 | ~static_cast<uint32_t>(index); }
+};
+
 struct LongShared {
   ChooseShared<kThreads> choose;
   float lses[kMostGroup];
   float2 parts[2][kHeadsAtOnce][kWarps];  // largest number and sum of a warp's spans, in turns
   int4 bins[2][kWarp * kLanePitch / 4];   // of spans, of entries
   FoundBin found[2];
-  uint64_t keys[kListed];  // order of an entry's number, then ~index: the larger comes first
-  uint64_t close[kSettled];
+  ListedEntry entries[kListed];
+  ListedEntry close[kSettled];
   int spans[kListedSpans];
   int limit;
   int listed_spans;
@@ -78,29 +114,27 @@ struct LongShared {
 
 // ---- log-sum-exps ----
 
-// Spans of up to kHeadsAtOnce heads that a thread has read: [j][h], closed where there are none.
+// Spans of kHeadsAtOnce heads that a thread has read: [j][h], closed where there are none.
 struct OwnSpans {
   float2 x[kOwn][kHeadsAtOnce];
 
-  // Spans base + threadIdx.x + j * kThreads of heads first + h.
+  // Spans base + threadIdx.x + j * kThreads of heads first + h; beyond the group those of its last head.
   __device__ void load(const GroupChoiceParams& p, int first, int base) {
-    const float2* from = p.row_spans() + int64_t{first} * p.span_count;
+    const float2* from[kHeadsAtOnce];
+#pragma unroll
+    for (int h = 0; h < kHeadsAtOnce; ++h)
+      from[h] = p.row_spans() + int64_t{min(first + h, p.group - 1)} * p.span_count;
 #pragma unroll
     for (int j = 0; j < kOwn; ++j) {
       const int i = base + static_cast<int>(threadIdx.x) + j * kThreads;
 #pragma unroll
       for (int h = 0; h < kHeadsAtOnce; ++h) {
         x[j][h] = make_float2(kMinusInfinity, 0.0f);
-        if (i < p.span_count && first + h < p.group) x[j][h] = from[int64_t{h} * p.span_count + i];
+        if (i < p.span_count) x[j][h] = from[h][i];
       }
     }
   }
 };
-
-// Factor of a sum of exp(number - largest) when a larger number takes that place.
-__device__ float rescale(float largest, float most) {
-  return fast_exp2(kLog2e * (largest - (most == kMinusInfinity ? 0.0f : most)));
-}
 
 // Largest number and sum of exp(number - largest) of head h of the spans that a thread has seen.
 struct HeadSum {
@@ -157,12 +191,6 @@ __device__ HeadLse merge_heads(LongShared& shared, const HeadSum (&own)[kHeadsAt
     all += part.y * rescale(part.x, most);
   }
   return {most, log_sum_exp({most, warp_reduce<8>(all, Sum())})};
-}
-
-// Raises the best share by a score's; a head without any open entry has none (not a number, which fmaxf
-// drops).
-__device__ void raise_by(float& best, float score, float lse) {
-  best = fmaxf(best, score - lse);
 }
 
 // A row's largest share, and the log-sum-exp of head lane / 8 of the last ones, whose spans `spans` holds.
@@ -304,18 +332,18 @@ __device__ void list_spans(const GroupChoiceParams& p, LongShared& shared, float
 #pragma unroll
     for (const float share : shares.best) own += apart(largest, share) < end ? 1 : 0;
     int at = append(shared.listed_spans, own);
+    if (at + own > kListedSpans) continue;
 #pragma unroll
     for (int j = 0; j < kOwn; ++j) {
-      if (!(apart(largest, shares.best[j]) < end)) continue;
-      if (at < kListedSpans) shared.spans[at] = base + static_cast<int>(threadIdx.x) + j * kThreads;
-      ++at;
+      if (apart(largest, shares.best[j]) < end)
+        shared.spans[at++] = base + static_cast<int>(threadIdx.x) + j * kThreads;
     }
   }
 }
 
 // ---- entries ----
 
-// Shares of fours of entries from first[q] on.
+// Shares of fours of entries from first[q] on; p.n where a thread has no more.
 struct QuadShares {
   int first[kQuads];
   float best[kQuads][4];
@@ -328,7 +356,7 @@ struct QuadShares {
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
       const int i = base + static_cast<int>(threadIdx.x) + q * kThreads;
-      first[q] = i < kLanes * spans ? shared.spans[i / kLanes] * kSpan + i % kLanes * 4 : p.n;
+      first[q] = i < kLanes * spans ? min(shared.spans[i / kLanes] * kSpan + i % kLanes * 4, p.n) : p.n;
 #pragma unroll
       for (float& x : best[q]) x = kMinusInfinity;
     }
@@ -336,17 +364,15 @@ struct QuadShares {
   }
 
  private:
+  // By heads head + h, beyond the group by its last one again.
   template <bool kVectors>
   __device__ void raise_by_heads(const GroupChoiceParams& p, const LongShared& shared, int head) {
-    const float* from = p.row() + int64_t{head} * p.n;
     float4 x[kQuads][kHeadsAtOnce];
 #pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
+    for (int h = 0; h < kHeadsAtOnce; ++h) {
+      const float* from = p.row() + int64_t{min(head + h, p.group - 1)} * p.n;
 #pragma unroll
-      for (int h = 0; h < kHeadsAtOnce; ++h) {
-        x[q][h] = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
-        if (head + h < p.group) load<kVectors>(x[q][h], from + int64_t{h} * p.n, first[q], p.n);
-      }
+      for (int q = 0; q < kQuads; ++q) x[q][h] = load_four<kVectors>(from, first[q], p.n);
     }
 #pragma unroll
     for (int h = 0; h < kHeadsAtOnce; ++h) {
@@ -358,43 +384,34 @@ struct QuadShares {
       }
     }
   }
-  template <bool kVectors>
-  __device__ static void load(float4& x, const float* from, int first, int n) {
-    if constexpr (kVectors) {
-      if (first < n) x = *reinterpret_cast<const float4*>(from + first);
-    } else {
-      if (first < n) x.x = from[first];
-      if (first + 1 < n) x.y = from[first + 1];
-      if (first + 2 < n) x.z = from[first + 2];
-      if (first + 3 < n) x.w = from[first + 3];
-    }
-  }
 };
 
-// Lists and counts the entries of the listed spans that are less than `end` apart from the largest share, up
-// to those that fit.
+// Lists the entries of the listed spans that are less than `end` apart from the largest share, up to those
+// that fit.
 template <bool kVectors>
 __device__ void list_entries(const GroupChoiceParams& p, LongShared& shared, int spans, float largest,
                              float end) {
   for (int base = 0; base < kSpan / 4 * spans; base += kQuads * kThreads) {
-    QuadShares shares;
+    QuadShares shares = {};
     shares.rank<kVectors>(p, shared, spans, base);
+    const auto takes = [&](int i) {
+      return shares.first[i / 4] < p.n && apart(largest, shares.best[i / 4][i % 4]) < end;
+    };
     int own = 0;
 #pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) own += apart(largest, shares.best[i / 4][i % 4]) < end ? 1 : 0;
+    for (int i = 0; i < 4 * kQuads; ++i) own += takes(i) ? 1 : 0;
     int at = append(shared.listed, own);
+    if (at + own > kListed) continue;
 #pragma unroll
     for (int i = 0; i < 4 * kQuads; ++i) {
-      const float share = shares.best[i / 4][i % 4], below = apart(largest, share);
-      if (!(below < end)) continue;
-      if (at < kListed) {
-        shared.keys[at] =
-            uint64_t{order_of(share)} << 32 | ~static_cast<uint32_t>(shares.first[i / 4] + i % 4);
-        count_bin(shared.bins_of(1), bin_of(below));
-      }
-      ++at;
+      if (takes(i)) shared.entries[at++] = {shares.best[i / 4][i % 4], shares.first[i / 4] + i % 4};
     }
   }
+}
+
+__device__ void count_entries(LongShared& shared, int listed, float largest) {
+  for (int i = threadIdx.x; i < listed; i += kThreads)
+    count_bin(shared.bins_of(1), bin_of(apart(largest, shared.entries[i].share)));
 }
 
 // A key that exactly k of the listed ones reach (k from 1 to how many there are): bit by bit until k are
@@ -405,7 +422,7 @@ __device__ uint64_t least_key_of(const LongShared& shared, int listed, int k) {
 #pragma unroll
   for (int j = 0; j < kOwnKeys; ++j) {
     const int i = static_cast<int>(threadIdx.x) + j * kThreads;
-    own[j] = i < listed ? shared.keys[i] : 0;
+    own[j] = i < listed ? shared.entries[i].key() : 0;
   }
   uint64_t least = 0;
 #pragma unroll 1
@@ -422,8 +439,7 @@ __device__ uint64_t least_key_of(const LongShared& shared, int listed, int k) {
   return least;
 }
 
-__device__ void mark(uint32_t* map, uint64_t key) {
-  const uint32_t entry = ~static_cast<uint32_t>(key);
+__device__ void mark(uint32_t* map, int entry) {
   atomicOr(&map[entry / 32], 1u << entry % 32);
 }
 
@@ -435,27 +451,27 @@ __device__ void mark_best(LongShared& shared, uint32_t* map, int listed, float l
   if (left < found.count && found.count > kSettled) {
     const uint64_t least = least_key_of(shared, listed, k);
     for (int i = threadIdx.x; i < listed; i += kThreads) {
-      if (shared.keys[i] >= least) mark(map, shared.keys[i]);
+      if (shared.entries[i].key() >= least) mark(map, shared.entries[i].index);
     }
     return;
   }
   const float end = end_of_bin(found.bin), sure = left < found.count ? end_of_bin(found.bin - 1) : end;
   for (int i = threadIdx.x; i < listed; i += kThreads) {
-    const uint64_t key = shared.keys[i];
-    const float below = apart(largest, share_of(static_cast<uint32_t>(key >> 32)));
+    const ListedEntry entry = shared.entries[i];
+    const float below = apart(largest, entry.share);
     if (below < sure)
-      mark(map, key);
+      mark(map, entry.index);
     else if (below < end)
-      shared.close[atomicAdd(&shared.listed_close, 1)] = key;
+      shared.close[atomicAdd(&shared.listed_close, 1)] = entry;
   }
   if (left == found.count) return;
   __syncthreads();
   if (threadIdx.x >= found.count) return;
-  const uint64_t own = shared.close[threadIdx.x];
+  const ListedEntry own = shared.close[threadIdx.x];
   int before = 0;
 #pragma unroll 4
-  for (int i = 0; i < found.count; ++i) before += shared.close[i] > own ? 1 : 0;
-  if (before < left) mark(map, own);
+  for (int i = 0; i < found.count; ++i) before += shared.close[i].comes_before(own) ? 1 : 0;
+  if (before < left) mark(map, own.index);
 }
 
 // Writes the marked entries by index.
@@ -556,6 +572,8 @@ __device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint
   if (listed > kListed || !has_map(p)) return choose_from_all(p, shared, choice);
   const int wanted = min(listed, choice.limit);
   if (wanted > 0) {
+    count_entries(shared, listed, row.largest);
+    __syncthreads();
     if (threadIdx.x < kWarp) find_bin(shared.bins_of(1), wanted, shared.found[1]);
     __syncthreads();
     mark_best(shared, map, listed, row.largest, wanted);
@@ -572,8 +590,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupCho
 
 // ---- short rows -------------------------------------------------------------------------------------------
 
-constexpr int kFew = 512;      // entries
-constexpr int kMostParts = 4;  // threads of an entry
+constexpr int kFew = 512;        // entries
+constexpr int kMostParts = 4;    // threads of an entry
+constexpr int kShortBlocks = 3;  // of a multiprocessor, where all threads have work
 
 struct ShortShared {
   uint4 orders[kFew / 4];
@@ -583,19 +602,26 @@ struct ShortShared {
 };
 
 // Log-sum-exp of a row, by one warp; what is not a number has no say.
+template <bool kVectors>
 __device__ float sum_row(const float* scores, int n) {
-  const int lane = threadIdx.x % kWarp;
-  RunningSum own;
-  if (n % 4 == 0) {
-    for (int j = lane; j < n / 4; j += kWarp) {
-      const float4 x = reinterpret_cast<const float4*>(scores)[j];
-      own.add(make_float4(fmaxf(x.x, kMinusInfinity), fmaxf(x.y, kMinusInfinity), fmaxf(x.z, kMinusInfinity),
-                          fmaxf(x.w, kMinusInfinity)));
-    }
-  } else {
-    for (int j = lane; j < n; j += kWarp) own.add(scores[j]);
+  constexpr int kFours = kFew / 4 / kWarp;  // of a lane
+  float4 x[kFours];
+  float most = kMinusInfinity, sum = 0.0f;
+#pragma unroll
+  for (int v = 0; v < kFours; ++v) {
+    const int first = 4 * (static_cast<int>(threadIdx.x) % kWarp + v * kWarp);
+    x[v] = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
+    if (first < n) x[v] = load_four<kVectors>(scores, first, n);
   }
-  return log_sum_exp(merge_lanes(own));
+#pragma unroll
+  for (const float4& four : x) most = fmaxf(most, fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w)));
+  most = warp_reduce(most, Max());
+#pragma unroll
+  for (int v = 0; v < kFours && 4 * kWarp * v < n; ++v) {
+    for (const float each : {x[v].x, x[v].y, x[v].z, x[v].w})
+      sum += rescale(fmaxf(each, kMinusInfinity), most);
+  }
+  return log_sum_exp({most, warp_reduce(sum, Sum())});
 }
 
 // An entry's threads, lanes side by side: 1, 2 or 4, as many as the block has for rows of n.
@@ -654,25 +680,29 @@ __device__ void write_taken(int* counts, bool taken, int entry, const Choice& p)
 __device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared) {
   const Parts parts(p.n);
   const int warp = threadIdx.x / kWarp, warps = static_cast<int>(blockDim.x) / kWarp, i = parts.entry();
-  const int own_limit = threadIdx.x == 0 ? p.limit() : 0;  // in flight with the scores
+  const float* scores = p.row();
+  const bool last = threadIdx.x == blockDim.x - 1;  // of the warp with the least to do
+  const int own_limit = last ? p.limit() : 0;       // in flight with the scores
   for (int h = warp; h < p.group; h += warps) {
-    const float lse = sum_row(p.row() + int64_t{h} * p.n, p.n);
+    const float* row = scores + h * p.n;
+    const float lse = p.n % 4 == 0 ? sum_row<true>(row, p.n) : sum_row<false>(row, p.n);
     if (threadIdx.x % kWarp == 0) shared.lses[h] = p.lses[blockIdx.x * int64_t{p.group} + h] = lse;
   }
   __syncthreads();
   float best = kMinusInfinity;
+#pragma unroll 4
   for (int h = parts.part; h < p.group && i < p.n; h += parts.count())
-    raise_by(best, p.row()[int64_t{h} * p.n + i], shared.lses[h]);
+    raise_by(best, scores[h * p.n + i], shared.lses[h]);
   const uint32_t own = order_of(parts.reduce(best, Max()));
   if (parts.part == 0) reinterpret_cast<uint32_t*>(shared.orders)[i] = own;
-  if (threadIdx.x == 0) shared.limit = own_limit;
+  if (last) shared.limit = own_limit;
   __syncthreads();
   const Choice choice = p.choice(shared.limit);
   const int before = count_before(shared.orders, p.n, own, parts);
   write_taken(shared.counts, own != 0 && before < choice.limit && parts.part == 0, i, choice);
 }
 
-__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p) {
+__global__ void __launch_bounds__(kFew, kShortBlocks) choose_short_kernel(GroupChoiceParams p) {
   __shared__ ShortShared shared;
   choose_short(p, shared);
 }
