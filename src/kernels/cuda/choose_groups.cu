@@ -1,682 +1,29 @@
 // Ranking and top-k of a row, one block a sequence and KV head, and what is done with the choice in the same
-// launch: finding slots, or giving them. Of a long row the spans come first: they give
-// the log-sum-exp of each query head, and by their largest entries the spans that can hold any of the k best.
-// The k-th largest of the spans' largest entries is reached by at least k entries, so whatever lies below it
-// is out; of the spans that reach it, few more than k, the entries are read, and of those that reach it the k
-// best are taken. Both times a histogram of the shares finds the k-th to within a bin; among the few entries
-// of its bin their ranks decide. Bound: bytes of the spans and of k spans' scores, an eighth of the scores
-// and a few; with few rows the latency of two loads, one after the other, and of nine barriers.
+// launch: finding slots, or giving them. Long rows (choose_long.cuh) and short ones (choose_short.cuh).
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cuda/selection.cuh"
+#include "kernels/cuda/choose_long.cuh"
+#include "kernels/cuda/choose_short.cuh"
 #include "kernels/cuda/slots.cuh"
 #include "kernels/synthetic_math.h"
 
 namespace shadowkv::cuda {
 namespace {
 
-struct GroupChoiceParams {
-  const float* scores;    // [B, H, n]
-  const float2* spans;    // [B, H, span_count] of long rows
-  const int32_t* limits;  // [B]
-  float* lses;            // [B, H]
-  int32_t* chosen;        // [B, G, room]
-  int64_t kv_heads;
-  int group;  // query heads of a KV head
-  int n;
-  int span_count;
-  int room;
-
-  __device__ int limit() const { return limits[blockIdx.x / kv_heads]; }
-  __device__ Choice choice(int limit) const {
-    return {n, min(limit, room), room, chosen + blockIdx.x * int64_t{room}};
-  }
-  __device__ const float* row() const { return scores + blockIdx.x * int64_t{group} * n; }
-  __device__ const float2* row_spans() const { return spans + blockIdx.x * int64_t{group} * span_count; }
-};
-
-constexpr int kMostGroup = 256;
-
-// ---- long rows --------------------------------------------------------------------------------------------
-
-constexpr int kThreads = 256;
-constexpr int kBlocks = 3;  // of a multiprocessor
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kHeadsAtOnce = 4;
-constexpr int kOwn = 4;    // spans of a thread at once: with kHeadsAtOnce heads, 16 loads in flight
-constexpr int kQuads = 3;  // four entries of a span, of a thread at once
-constexpr int kListedSpans = 1024;
-constexpr int kListed = 3072;            // entries
-constexpr int kSettled = kThreads;       // entries of one bin
-constexpr int64_t kMapBytes = 96 << 10;  // of a map of a row's entries, a bit each
-
-// Bins of how far shares lie below the row's largest, in nats: 64 bins of the first kFirstNats, then 64 of
-// twice, four times, .. as many each, as floats are spaced; the last bin also has all from 127 nats on.
-constexpr float kFirstNats = 0.5f;
-constexpr int kBinsShift = 23 - 6;
-constexpr int kShareBins = 512;
-constexpr int kLaneBins = kShareBins / kWarp;
-constexpr int kLanePitch = kLaneBins + 4;  // so that 16-byte accesses of a warp's lanes share no banks
-
-struct FoundBin {
-  int bin;
-  int larger;  // counted in the bins of larger shares
-  int count;   // counted in this bin
-};
-
-struct LongShared {
-  ChooseShared<kThreads> choose;
-  float lses[kMostGroup];
-  float2 parts[2][kHeadsAtOnce][kWarps];  // largest number and sum of a warp's spans, in turns
-  int4 bins[2][kWarp * kLanePitch / 4];   // of spans, of entries
-  FoundBin found[2];
-  uint64_t keys[kListed];  // order of an entry's number, then ~index: the larger comes first
-  uint64_t close[kSettled];
-  int spans[kListedSpans];
-  int limit;
-  int listed_spans;
-  int listed;
-  int listed_close;
-
-  __device__ int* bins_of(int which) { return reinterpret_cast<int*>(bins[which]); }
-};
-
-// ---- log-sum-exps ----
-
-// Spans of up to kHeadsAtOnce heads that a thread has read: [j][h], closed where there are none.
-struct OwnSpans {
-  float2 x[kOwn][kHeadsAtOnce];
-
-  // Spans base + threadIdx.x + j * kThreads of heads first + h.
-  __device__ void load(const GroupChoiceParams& p, int first, int base) {
-    const float2* from = p.row_spans() + int64_t{first} * p.span_count;
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) {
-      const int i = base + static_cast<int>(threadIdx.x) + j * kThreads;
-#pragma unroll
-      for (int h = 0; h < kHeadsAtOnce; ++h) {
-        x[j][h] = make_float2(kMinusInfinity, 0.0f);
-        if (i < p.span_count && first + h < p.group) x[j][h] = from[int64_t{h} * p.span_count + i];
-      }
-    }
-  }
-};
-
-// Factor of a sum of exp(number - largest) when a larger number takes that place.
-__device__ float rescale(float largest, float most) {
-  return fast_exp2(kLog2e * (largest - (most == kMinusInfinity ? 0.0f : most)));
-}
-
-// Largest number and sum of exp(number - largest) of head h of the spans that a thread has seen.
-struct HeadSum {
-  float largest = kMinusInfinity;
-  float sum = 0.0f;
-
-  __device__ void add(const OwnSpans& spans, int h) {
-    float most = largest;
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) most = fmaxf(most, spans.x[j][h].x);
-    sum *= rescale(largest, most);
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) sum += spans.x[j][h].y * rescale(spans.x[j][h].x, most);
-    largest = most;
-  }
-};
-
-// Of four numbers of each lane, over all lanes: lanes 8 i .. 8 i + 7 get that of number i.
-template <typename Op>
-__device__ float reduce_four(const float (&x)[kHeadsAtOnce], Op op) {
-  static_assert(kHeadsAtOnce == 4);
-  const bool high = (threadIdx.x & 16) != 0, odd = (threadIdx.x & 8) != 0;
-  const float even = op(high ? x[2] : x[0], __shfl_xor_sync(kAllLanes, high ? x[0] : x[2], 16));
-  const float next = op(high ? x[3] : x[1], __shfl_xor_sync(kAllLanes, high ? x[1] : x[3], 16));
-  const float one = op(odd ? next : even, __shfl_xor_sync(kAllLanes, odd ? even : next, 8));
-  return warp_reduce<8>(one, op);
-}
-
-// Largest number and log-sum-exp of head lane / 8 of the heads that the block has summed up.
-struct HeadLse {
-  float largest;
-  float lse;
-};
-
-__device__ HeadLse merge_heads(LongShared& shared, const HeadSum (&own)[kHeadsAtOnce], int turn) {
-  const int lane = threadIdx.x % kWarp;
-  float x[kHeadsAtOnce];
-#pragma unroll
-  for (int h = 0; h < kHeadsAtOnce; ++h) x[h] = own[h].largest;
-  const float largest = reduce_four(x, Max());
-#pragma unroll
-  for (int h = 0; h < kHeadsAtOnce; ++h)
-    x[h] = own[h].sum * rescale(own[h].largest, __shfl_sync(kAllLanes, largest, 8 * h));
-  const float sum = reduce_four(x, Sum());
-  if (lane % 8 == 0) shared.parts[turn][lane / 8][threadIdx.x / kWarp] = make_float2(largest, sum);
-  __syncthreads();
-  float most = kMinusInfinity, all = 0.0f;
-#pragma unroll
-  for (int w = lane % 8; w < kWarps; w += 8) most = fmaxf(most, shared.parts[turn][lane / 8][w].x);
-  most = warp_reduce<8>(most, Max());
-#pragma unroll
-  for (int w = lane % 8; w < kWarps; w += 8) {
-    const float2 part = shared.parts[turn][lane / 8][w];
-    all += part.y * rescale(part.x, most);
-  }
-  return {most, log_sum_exp({most, warp_reduce<8>(all, Sum())})};
-}
-
-// Raises the best share by a score's; a head without any open entry has none (not a number, which fmaxf
-// drops).
-__device__ void raise_by(float& best, float score, float lse) {
-  best = fmaxf(best, score - lse);
-}
-
-// A row's largest share, and the log-sum-exp of head lane / 8 of the last ones, whose spans `spans` holds.
-struct RowSum {
-  float largest = kMinusInfinity;
-  float lse;
-};
-
-// Sums up all heads: writes their log-sum-exps, also to shared (to be read after a barrier). spans: the first
-// ones, loaded; then the last ones.
-__device__ RowSum sum_heads(const GroupChoiceParams& p, LongShared& shared, OwnSpans& spans) {
-  RowSum row;
-  for (int first = 0; first < p.group; first += kHeadsAtOnce) {
-    HeadSum own[kHeadsAtOnce];
-    for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
-      if (first + base > 0) spans.load(p, first, base);
-#pragma unroll
-      for (int h = 0; h < kHeadsAtOnce; ++h) own[h].add(spans, h);
-    }
-    const HeadLse head = merge_heads(shared, own, first / kHeadsAtOnce % 2);
-    row.lse = head.lse;
-    raise_by(row.largest, head.largest, head.lse);
-    if (threadIdx.x < kWarp && threadIdx.x % 8 == 0) {
-      const int h = first + static_cast<int>(threadIdx.x) / 8;
-      shared.lses[h] = head.lse;
-      if (h < p.group) p.lses[blockIdx.x * int64_t{p.group} + h] = head.lse;
-    }
-  }
-  row.largest = fmaxf(row.largest, __shfl_xor_sync(kAllLanes, row.largest, 8));
-  row.largest = fmaxf(row.largest, __shfl_xor_sync(kAllLanes, row.largest, 16));
-  return row;
-}
-
-// ---- bins ----
-
-// How far a share lies below the row's largest, and kFirstNats; not a number in rows without any.
-__device__ float apart(float largest, float share) {
-  return (largest - share) + kFirstNats;
-}
-__device__ int bin_of(float apart) {
-  return static_cast<int>(min((__float_as_uint(apart) - __float_as_uint(kFirstNats)) >> kBinsShift,
-                              static_cast<uint32_t>(kShareBins - 1)));
-}
-// What open shares up to those of a bin lie below, exactly: bin_of() keeps order.
-__device__ float end_of_bin(int bin) {
-  const uint32_t end = __float_as_uint(kFirstNats) + (static_cast<uint32_t>(bin + 1) << kBinsShift);
-  return bin + 1 < kShareBins ? __uint_as_float(end) : -kMinusInfinity;
-}
-__device__ void count_bin(int* bins, int bin) {
-  atomicAdd(&bins[bin / kLaneBins * kLanePitch + bin % kLaneBins], 1);
-}
-
-// By one warp: the bin of the k-th largest share (k from 1), the last bin where fewer are counted.
-__device__ void find_bin(const int* bins, int k, FoundBin& found) {
-  const int lane = threadIdx.x % kWarp;
-  int until[kLaneBins];  // of the lane's bins
-#pragma unroll
-  for (int i = 0; i < kLaneBins; i += 4) {
-    const int4 x = *reinterpret_cast<const int4*>(bins + lane * kLanePitch + i);
-    until[i] = x.x + (i > 0 ? until[max(i - 1, 0)] : 0), until[i + 1] = until[i] + x.y;
-    until[i + 2] = until[i + 1] + x.z, until[i + 3] = until[i + 2] + x.w;
-  }
-  const int own = until[kLaneBins - 1], all = scan_lanes(own), before = all - own;
-  if (before < k && (k <= all || lane == kWarp - 1)) {  // in one lane only
-    int bin = 0, larger = before;
-#pragma unroll
-    for (int i = 0; i < kLaneBins - 1; ++i) {
-      if (before + until[i] < k) bin = i + 1, larger = before + until[i];
-    }
-    found = {lane * kLaneBins + bin, larger, bins[lane * kLanePitch + bin]};
-  }
-}
-
-// ---- spans ----
-
-// Shares of the best entries of the spans base + threadIdx.x + j * kThreads: exactly those of the entries, as
-// subtraction keeps order.
-struct SpanShares {
-  float best[kOwn];
-
-  __device__ void rank(const GroupChoiceParams& p, const LongShared& shared, int base) {
-#pragma unroll
-    for (float& x : best) x = kMinusInfinity;
-#pragma unroll 4
-    for (int h = 0; h < p.group; ++h) {
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const int i = base + static_cast<int>(threadIdx.x) + j * kThreads;
-        if (i < p.span_count)
-          raise_by(best[j], p.row_spans()[int64_t{h} * p.span_count + i].x, shared.lses[h]);
-      }
-    }
-  }
-  // Of spans that are held, by the log-sum-exp of head lane / 8.
-  __device__ void rank(const OwnSpans& spans, float lse) {
-#pragma unroll
-    for (float& x : best) x = kMinusInfinity;
-#pragma unroll
-    for (int h = 0; h < kHeadsAtOnce; ++h) {
-      const float of_head = __shfl_sync(kAllLanes, lse, 8 * h);
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) raise_by(best[j], spans.x[j][h].x, of_head);
-    }
-  }
-};
-
-// A thread then holds all of its spans from first to last.
-__device__ bool holds_spans(const GroupChoiceParams& p) {
-  return p.group <= kHeadsAtOnce && p.span_count <= kOwn * kThreads;
-}
-
-// Counts all spans with any open entry.
-__device__ void count_spans(const GroupChoiceParams& p, LongShared& shared, float largest,
-                            SpanShares& shares) {
-  for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
-    if (!holds_spans(p)) shares.rank(p, shared, base);
-#pragma unroll
-    for (const float share : shares.best) {
-      if (share > kMinusInfinity) count_bin(shared.bins_of(0), bin_of(apart(largest, share)));
-    }
-  }
-}
-
-// Places for `own` items of each lane at the end of a list, one after the other; the lane's first. All lanes
-// of the warp take part.
-__device__ int append(int& listed, int own) {
-  const int until = scan_lanes(own), lane = threadIdx.x % kWarp;
-  int at = 0;
-  if (lane == kWarp - 1 && until > 0) at = atomicAdd(&listed, until);
-  return __shfl_sync(kAllLanes, at, kWarp - 1) + until - own;
-}
-
-// Lists the spans that are less than `end` apart from the largest share, up to those that fit.
-__device__ void list_spans(const GroupChoiceParams& p, LongShared& shared, float largest, float end,
-                           SpanShares& shares) {
-  for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
-    if (!holds_spans(p)) shares.rank(p, shared, base);
-    int own = 0;
-#pragma unroll
-    for (const float share : shares.best) own += apart(largest, share) < end ? 1 : 0;
-    int at = append(shared.listed_spans, own);
-#pragma unroll
-    for (int j = 0; j < kOwn; ++j) {
-      if (!(apart(largest, shares.best[j]) < end)) continue;
-      if (at < kListedSpans) shared.spans[at] = base + static_cast<int>(threadIdx.x) + j * kThreads;
-      ++at;
-    }
-  }
-}
-
-// ---- entries ----
-
-// Shares of fours of entries from first[q] on.
-struct QuadShares {
-  int first[kQuads];
-  float best[kQuads][4];
-
-  // Fours base + threadIdx.x + q * kThreads of the listed spans; kVectors: rows start at multiples of 16
-  // bytes.
-  template <bool kVectors>
-  __device__ void rank(const GroupChoiceParams& p, const LongShared& shared, int spans, int base) {
-    constexpr int kLanes = kSpan / 4;  // of a span
-#pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      const int i = base + static_cast<int>(threadIdx.x) + q * kThreads;
-      first[q] = i < kLanes * spans ? shared.spans[i / kLanes] * kSpan + i % kLanes * 4 : p.n;
-#pragma unroll
-      for (float& x : best[q]) x = kMinusInfinity;
-    }
-    for (int h = 0; h < p.group; h += kHeadsAtOnce) raise_by_heads<kVectors>(p, shared, h);
-  }
-
- private:
-  template <bool kVectors>
-  __device__ void raise_by_heads(const GroupChoiceParams& p, const LongShared& shared, int head) {
-    const float* from = p.row() + int64_t{head} * p.n;
-    float4 x[kQuads][kHeadsAtOnce];
-#pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-#pragma unroll
-      for (int h = 0; h < kHeadsAtOnce; ++h) {
-        x[q][h] = make_float4(kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity);
-        if (head + h < p.group) load<kVectors>(x[q][h], from + int64_t{h} * p.n, first[q], p.n);
-      }
-    }
-#pragma unroll
-    for (int h = 0; h < kHeadsAtOnce; ++h) {
-      const float lse = shared.lses[head + h];
-#pragma unroll
-      for (int q = 0; q < kQuads; ++q) {
-        raise_by(best[q][0], x[q][h].x, lse), raise_by(best[q][1], x[q][h].y, lse);
-        raise_by(best[q][2], x[q][h].z, lse), raise_by(best[q][3], x[q][h].w, lse);
-      }
-    }
-  }
-  template <bool kVectors>
-  __device__ static void load(float4& x, const float* from, int first, int n) {
-    if constexpr (kVectors) {
-      if (first < n) x = *reinterpret_cast<const float4*>(from + first);
-    } else {
-      if (first < n) x.x = from[first];
-      if (first + 1 < n) x.y = from[first + 1];
-      if (first + 2 < n) x.z = from[first + 2];
-      if (first + 3 < n) x.w = from[first + 3];
-    }
-  }
-};
-
-// Lists and counts the entries of the listed spans that are less than `end` apart from the largest share, up
-// to those that fit.
-template <bool kVectors>
-__device__ void list_entries(const GroupChoiceParams& p, LongShared& shared, int spans, float largest,
-                             float end) {
-  for (int base = 0; base < kSpan / 4 * spans; base += kQuads * kThreads) {
-    QuadShares shares;
-    shares.rank<kVectors>(p, shared, spans, base);
-    int own = 0;
-#pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) own += apart(largest, shares.best[i / 4][i % 4]) < end ? 1 : 0;
-    int at = append(shared.listed, own);
-#pragma unroll
-    for (int i = 0; i < 4 * kQuads; ++i) {
-      const float share = shares.best[i / 4][i % 4], below = apart(largest, share);
-      if (!(below < end)) continue;
-      if (at < kListed) {
-        shared.keys[at] =
-            uint64_t{order_of(share)} << 32 | ~static_cast<uint32_t>(shares.first[i / 4] + i % 4);
-        count_bin(shared.bins_of(1), bin_of(below));
-      }
-      ++at;
-    }
-  }
-}
-
-// A key that exactly k of the listed ones reach (k from 1 to how many there are): bit by bit until k are
-// left.
-__device__ uint64_t least_key_of(const LongShared& shared, int listed, int k) {
-  constexpr int kOwnKeys = kListed / kThreads;
-  uint64_t own[kOwnKeys];
-#pragma unroll
-  for (int j = 0; j < kOwnKeys; ++j) {
-    const int i = static_cast<int>(threadIdx.x) + j * kThreads;
-    own[j] = i < listed ? shared.keys[i] : 0;
-  }
-  uint64_t least = 0;
-#pragma unroll 1
-  for (int bit = 63; bit >= 0; --bit) {
-    const uint64_t raised = least | uint64_t{1} << bit;
-    int count = 0;
-#pragma unroll
-    for (int j = 0; j < kOwnKeys; ++j) {
-      if (j * kThreads < listed) count += __syncthreads_count(own[j] >= raised ? 1 : 0);
-    }
-    if (count >= k) least = raised;
-    if (count == k) break;
-  }
-  return least;
-}
-
-__device__ void mark(uint32_t* map, uint64_t key) {
-  const uint32_t entry = ~static_cast<uint32_t>(key);
-  atomicOr(&map[entry / 32], 1u << entry % 32);
-}
-
-// Marks the k best (from 1) of the listed entries: those of larger shares than the k-th one's bin, then the
-// best of that bin.
-__device__ void mark_best(LongShared& shared, uint32_t* map, int listed, float largest, int k) {
-  const FoundBin found = shared.found[1];
-  const int left = k - found.larger;  // of the bin
-  if (left < found.count && found.count > kSettled) {
-    const uint64_t least = least_key_of(shared, listed, k);
-    for (int i = threadIdx.x; i < listed; i += kThreads) {
-      if (shared.keys[i] >= least) mark(map, shared.keys[i]);
-    }
-    return;
-  }
-  const float end = end_of_bin(found.bin), sure = left < found.count ? end_of_bin(found.bin - 1) : end;
-  for (int i = threadIdx.x; i < listed; i += kThreads) {
-    const uint64_t key = shared.keys[i];
-    const float below = apart(largest, share_of(static_cast<uint32_t>(key >> 32)));
-    if (below < sure)
-      mark(map, key);
-    else if (below < end)
-      shared.close[atomicAdd(&shared.listed_close, 1)] = key;
-  }
-  if (left == found.count) return;
-  __syncthreads();
-  if (threadIdx.x >= found.count) return;
-  const uint64_t own = shared.close[threadIdx.x];
-  int before = 0;
-#pragma unroll 4
-  for (int i = 0; i < found.count; ++i) before += shared.close[i] > own ? 1 : 0;
-  if (before < left) mark(map, own);
-}
-
-// Writes the marked entries by index.
-__device__ void write_marked(LongShared& shared, const uint32_t* map, const Choice& p) {
-  const int words = ceil_div(p.n, 32), each = ceil_div(words, kThreads), lane = threadIdx.x % kWarp,
-            warp = threadIdx.x / kWarp, first = static_cast<int>(threadIdx.x) * each;
-  int own = 0;
-  for (int i = first; i < min(words, first + each); ++i) own += __popc(map[i]);
-  const int until = scan_lanes(own);
-  if (lane == kWarp - 1) shared.choose.above[warp] = until;
-  __syncthreads();
-  int at = until - own, all = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
-    at += w < warp ? shared.choose.above[w] : 0;
-    all += shared.choose.above[w];
-  }
-  for (int i = first; own > 0 && i < min(words, first + each); ++i) {
-    for (uint32_t bits = map[i]; bits != 0; bits &= bits - 1) p.chosen[at++] = i * 32 + __ffs(bits) - 1;
-  }
-  for (int k = all + static_cast<int>(threadIdx.x); k < p.room; k += kThreads) p.chosen[k] = -1;
-}
-
-// ---- rows ----
-
-__device__ bool has_map(const GroupChoiceParams& p) {
-  return p.n <= 8 * kMapBytes;
-}
-int64_t map_bytes(int64_t n) {
-  return n <= 8 * kMapBytes ? ceil_div<int64_t>(n, 128) * 16 : 0;
-}
-
-// Clears what is counted and marked; whole 16 bytes of the map, beyond its entries too.
-__device__ void clear(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
-  constexpr int kVectors = 2 * kWarp * kLanePitch / 4;
-#pragma unroll
-  for (int first = 0; first < kVectors; first += kThreads) {
-    if (first + threadIdx.x < kVectors) shared.bins[0][first + threadIdx.x] = make_int4(0, 0, 0, 0);
-  }
-  if (threadIdx.x == 0) shared.listed_spans = shared.listed = shared.listed_close = 0;
-  if (!has_map(p)) return;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < ceil_div(p.n, 128); i += kThreads)
-    reinterpret_cast<int4*>(map)[i] = make_int4(0, 0, 0, 0);
-}
-
-// Lists every entry that may be among the `limit` best (from 1) of the spans counted; returns how many there
-// are, which may be more than fit.
-__device__ int list_candidates(const GroupChoiceParams& p, LongShared& shared, float largest,
-                               SpanShares& shares, int limit) {
-  if (threadIdx.x < kWarp) find_bin(shared.bins_of(0), limit, shared.found[0]);
-  __syncthreads();
-  const float end = end_of_bin(shared.found[0].bin);
-  list_spans(p, shared, largest, end, shares);
-  __syncthreads();
-  const int spans = shared.listed_spans;
-  if (spans > kListedSpans) return kListed + 1;
-  if (p.n % 4 == 0)
-    list_entries<true>(p, shared, spans, largest, end);
-  else
-    list_entries<false>(p, shared, spans, largest, end);
-  __syncthreads();
-  return shared.listed;
-}
-
-__device__ float share_of_entry(const GroupChoiceParams& p, const LongShared& shared, int i) {
-  float best = kMinusInfinity;
-#pragma unroll 4
-  for (int h = 0; h < p.group; ++h) raise_by(best, p.row()[int64_t{h} * p.n + i], shared.lses[h]);
-  return best;
-}
-
-// Many are wanted, or many are alike: from all entries, ranked anew whenever they are looked at.
-__device__ void choose_from_all(const GroupChoiceParams& p, LongShared& shared, const Choice& choice) {
-  const auto orders = [&](int i) { return order_of(share_of_entry(p, shared, i)); };
-  int open = 0;
-  for (int i = threadIdx.x; i < p.n; i += kThreads) open += orders(i) != 0 ? 1 : 0;
-  choose(shared.choose, orders, open, choice);
-}
-
-// Chooses row blockIdx.x by all kThreads threads of the block. map: map_bytes() of space, 16-byte aligned.
-__device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
-  OwnSpans spans;
-  spans.load(p, 0, 0);
-  const int own_limit = threadIdx.x == 0 ? p.limit() : 0;  // in flight with the spans
-  clear(p, shared, map);
-  const RowSum row = sum_heads(p, shared, spans);
-  SpanShares shares;
-  if (holds_spans(p))
-    shares.rank(spans, row.lse);
-  else
-    __syncthreads();
-  count_spans(p, shared, row.largest, shares);
-  if (threadIdx.x == 0) shared.limit = own_limit;
-  __syncthreads();
-  const Choice choice = p.choice(shared.limit);
-  const int listed = choice.limit > 0 ? list_candidates(p, shared, row.largest, shares, choice.limit) : 0;
-  if (listed > kListed || !has_map(p)) return choose_from_all(p, shared, choice);
-  const int wanted = min(listed, choice.limit);
-  if (wanted > 0) {
-    if (threadIdx.x < kWarp) find_bin(shared.bins_of(1), wanted, shared.found[1]);
-    __syncthreads();
-    mark_best(shared, map, listed, row.largest, wanted);
-  }
-  __syncthreads();
-  write_marked(shared, map, choice);
-}
-
-// ---- short rows -------------------------------------------------------------------------------------------
-
-constexpr int kFew = 512;      // entries
-constexpr int kMostParts = 4;  // threads of an entry
-
-struct ShortShared {
-  uint4 orders[kFew / 4];
-  int limit;
-  float lses[kMostGroup];
-  int counts[kFew / kWarp];
-};
-
-// Log-sum-exp of a row, by one warp; what is not a number has no say.
-__device__ float sum_row(const float* scores, int n) {
-  const int lane = threadIdx.x % kWarp;
-  RunningSum own;
-  if (n % 4 == 0) {
-    for (int j = lane; j < n / 4; j += kWarp) {
-      const float4 x = reinterpret_cast<const float4*>(scores)[j];
-      own.add(make_float4(fmaxf(x.x, kMinusInfinity), fmaxf(x.y, kMinusInfinity), fmaxf(x.z, kMinusInfinity),
-                          fmaxf(x.w, kMinusInfinity)));
-    }
-  } else {
-    for (int j = lane; j < n; j += kWarp) own.add(scores[j]);
-  }
-  return log_sum_exp(merge_lanes(own));
-}
-
-// An entry's threads, lanes side by side: 1, 2 or 4, as many as the block has for rows of n.
-struct Parts {
-  int shift;
-  int part;  // of this thread
-
-  __device__ explicit Parts(int n) {
-    const int threads = static_cast<int>(blockDim.x);
-    shift = 4 * n <= threads ? 2 : 2 * n <= threads ? 1 : 0;
-    part = static_cast<int>(threadIdx.x) & (count() - 1);
-  }
-  __device__ int count() const { return 1 << shift; }
-  __device__ int entry() const { return static_cast<int>(threadIdx.x) >> shift; }
-  template <typename T, typename Op>
-  __device__ T reduce(T x, Op op) const {
-    for (int step = 1; step < count(); step *= 2) x = op(x, __shfl_xor_sync(kAllLanes, x, step));
-    return x;
-  }
-};
-
-// How many entries come before this thread's, of order `own` (from 1): of equal ones those of a lower index.
-__device__ int count_before(const uint4* orders, int n, uint32_t own, const Parts& parts) {
-  const int quad = parts.entry() / 4, place = parts.entry() % 4;
-  int before = 0;
-#pragma unroll 4
-  for (int j = parts.part; j < ceil_div(n, 4); j += parts.count()) {
-    const uint4 x = orders[j];
-    const uint32_t most = j < quad ? own - 1 : own;
-    before += (x.x > most ? 1 : 0) + (x.y > most ? 1 : 0) + (x.z > most ? 1 : 0) + (x.w > most ? 1 : 0);
-  }
-  if (parts.part == 0) {
-    const uint4 x = orders[quad];
-    before += (place > 0 && x.x == own ? 1 : 0) + (place > 1 && x.y == own ? 1 : 0) +
-              (place > 2 && x.z == own ? 1 : 0);
-  }
-  return parts.reduce(before, Sum());
-}
-
-// Writes the taken entries, which threads hold by index, and -1 behind them.
-__device__ void write_taken(int* counts, bool taken, int entry, const Choice& p) {
-  const int warp = threadIdx.x / kWarp, threads = static_cast<int>(blockDim.x);
-  const unsigned lanes = __ballot_sync(kAllLanes, taken);
-  if (threadIdx.x % kWarp == 0) counts[warp] = __popc(lanes);
-  __syncthreads();
-  int at = lanes_below(lanes), all = 0;
-  for (int w = 0; w < threads / kWarp; ++w) {
-    at += w < warp ? counts[w] : 0;
-    all += counts[w];
-  }
-  if (taken) p.chosen[at] = entry;
-  for (int k = all + static_cast<int>(threadIdx.x); k < p.room; k += threads) p.chosen[k] = -1;
-}
-
-// Chooses row blockIdx.x by all threads of the block: at most kFew, at least as many as entries.
-__device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared) {
-  const Parts parts(p.n);
-  const int warp = threadIdx.x / kWarp, warps = static_cast<int>(blockDim.x) / kWarp, i = parts.entry();
-  const int own_limit = threadIdx.x == 0 ? p.limit() : 0;  // in flight with the scores
-  for (int h = warp; h < p.group; h += warps) {
-    const float lse = sum_row(p.row() + int64_t{h} * p.n, p.n);
-    if (threadIdx.x % kWarp == 0) shared.lses[h] = p.lses[blockIdx.x * int64_t{p.group} + h] = lse;
-  }
-  __syncthreads();
-  float best = kMinusInfinity;
-  for (int h = parts.part; h < p.group && i < p.n; h += parts.count())
-    raise_by(best, p.row()[int64_t{h} * p.n + i], shared.lses[h]);
-  const uint32_t own = order_of(parts.reduce(best, Max()));
-  if (parts.part == 0) reinterpret_cast<uint32_t*>(shared.orders)[i] = own;
-  if (threadIdx.x == 0) shared.limit = own_limit;
-  __syncthreads();
-  const Choice choice = p.choice(shared.limit);
-  const int before = count_before(shared.orders, p.n, own, parts);
-  write_taken(shared.counts, own != 0 && before < choice.limit && parts.part == 0, i, choice);
-}
-
 // ---- what follows in the same launch ----------------------------------------------------------------------
 
+// Each has: Shared; load(bg), called early; out(bg), where the choice is to lie in the end; run(bg, what
+// load() gave, the choice, shared).
 struct Nothing {
   struct Shared {};
-  __device__ void run(int64_t /*bg*/, Shared& /*shared*/) const {}
+  struct Held {};
+  int32_t* chosen;  // [B, G, room]
+  int room;
+
+  __device__ Held load(int64_t /*bg*/) const { return {}; }
+  __device__ int32_t* out(int64_t bg) const { return chosen + bg * room; }
+  __device__ void run(int64_t /*bg*/, const Held& /*held*/, int32_t* /*list*/, Shared& /*shared*/) const {}
 };
 
 // ForcedHits on the device.
@@ -700,18 +47,19 @@ struct Forcing {
 
 struct ThenFind {
   Forcing forcing;
-  int32_t* candidates;
   FindParams find;
   using Shared = FindParams::Shared;
+  using Held = FindParams::Held;
 
-  __device__ void run(int64_t bg, Shared& shared) const {
+  __device__ Held load(int64_t bg) const { return find.load(bg); }
+  __device__ int32_t* out(int64_t bg) const { return find.chunks + bg * find.candidates; }
+  __device__ void run(int64_t bg, const Held& held, int32_t* list, Shared& shared) const {
     if (forcing.on) {
       const ForcedChoice forced = forcing.of(find.batch, find.slots, find.candidates, bg);
-      for (int i = threadIdx.x; i < find.candidates; i += blockDim.x)
-        candidates[bg * find.candidates + i] = forced.chunk(i);
+      for (int i = threadIdx.x; i < find.candidates; i += blockDim.x) list[i] = forced.chunk(i);
       __syncthreads();
     }
-    find.run(bg, shared);
+    find.run(bg, held, list, shared);
   }
 };
 
@@ -719,17 +67,36 @@ struct ThenAssign {
   Forcing forcing;
   AssignParams assign;
   using Shared = AssignParams::Shared;
+  using Held = AssignParams::Held;
 
-  __device__ void run(int64_t bg, Shared& shared) const {
+  __device__ Held load(int64_t bg) const { return assign.load(bg); }
+  __device__ int32_t* out(int64_t bg) const { return assign.picked + bg * assign.entries; }
+  __device__ void run(int64_t bg, const Held& held, int32_t* list, Shared& shared) const {
     if (forcing.on) {
       const ForcedChoice forced = forcing.of(assign.batch, assign.slots, assign.candidates, bg);
-      for (int i = threadIdx.x; i < assign.entries; i += blockDim.x)
-        assign.picked[bg * assign.entries + i] = forced.pick(i);
+      for (int i = threadIdx.x; i < assign.entries; i += blockDim.x) list[i] = forced.pick(i);
       __syncthreads();
     }
-    assign.run(bg, shared);
+    assign.run(bg, held, list, shared);
   }
 };
+
+constexpr int kSharedList = 512;  // entries of a choice that are kept in shared memory
+
+// Chooses by choose(list, meanwhile) and does what follows; list is where the choice is needed once more.
+template <typename Then, typename Choose>
+__device__ void choose_then_run(const Then& then, int room, typename Then::Shared& shared,
+                                const Choose& choose) {
+  __shared__ int32_t shared_list[kSharedList];
+  const int64_t bg = blockIdx.x;
+  int32_t* out = then.out(bg);
+  int32_t* list = room <= kSharedList ? shared_list : out;
+  typename Then::Held held;
+  choose(list, [&] { held = then.load(bg); });
+  __syncthreads();
+  then.run(bg, held, list, shared);
+  for (int i = threadIdx.x; i < room && list != out; i += blockDim.x) out[i] = list[i];
+}
 
 template <typename Then>
 __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p, Then then) {
@@ -739,21 +106,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupCho
   };
   __shared__ Shared shared;
   extern __shared__ int4 map[];
-  choose_long(p, shared.choose, reinterpret_cast<uint32_t*>(map));
-  __syncthreads();
-  then.run(blockIdx.x, shared.then);
+  choose_then_run(then, p.room, shared.then, [&](int32_t* list, const auto& meanwhile) {
+    choose_long(p, shared.choose, reinterpret_cast<uint32_t*>(map), list, meanwhile);
+  });
 }
 
 template <typename Then>
-__global__ void __launch_bounds__(kFew) choose_short_kernel(GroupChoiceParams p, Then then) {
+__global__ void __launch_bounds__(kFew, kShortBlocks) choose_short_kernel(GroupChoiceParams p, Then then) {
   union Shared {
     ShortShared choose;
     typename Then::Shared then;
   };
   __shared__ Shared shared;
-  choose_short(p, shared.choose);
-  __syncthreads();
-  then.run(blockIdx.x, shared.then);
+  choose_then_run(then, p.room, shared.then, [&](int32_t* list, const auto& meanwhile) {
+    choose_short(p, shared.choose, list, meanwhile);
+  });
 }
 
 // ---- launching --------------------------------------------------------------------------------------------
@@ -779,7 +146,6 @@ void choose_then(Queue& queue, const ChooseGroupsParams& p, const Then& then, co
                                  is_short ? nullptr : spans_for(queue, p, op),
                                  p.limits,
                                  device_ptr<float>(p.lse),
-                                 device_ptr<int32_t>(p.chosen),
                                  kv_heads,
                                  static_cast<int>(group),
                                  static_cast<int>(n),
@@ -801,13 +167,12 @@ void choose_then(Queue& queue, const ChooseGroupsParams& p, const Then& then, co
 }  // namespace
 
 void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
-  choose_then(queue, p, Nothing(), "choose_groups");
+  choose_then(queue, p, Nothing{device_ptr<int32_t>(p.chosen), static_cast<int>(p.chosen.shape[2])},
+              "choose_groups");
 }
 
 void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
-  choose_then(queue, p.choose(),
-              ThenFind{Forcing(p.forced), device_ptr<int32_t>(p.candidates), FindParams(p.find())},
-              "choose_candidates");
+  choose_then(queue, p.choose(), ThenFind{Forcing(p.forced), FindParams(p.find())}, "choose_candidates");
 }
 
 void pick_candidates(Queue& queue, const PickCandidatesParams& p) {

@@ -82,11 +82,6 @@ __device__ inline uint32_t order_of(float x) {
   return x > kMinusInfinity ? order : 0u;
 }
 
-// The number above -infinity that has this order.
-__device__ inline float share_of(uint32_t order) {
-  return __uint_as_float((order >> 31) != 0 ? order & 0x7fffffffu : ~order);
-}
-
 // Sum over the lanes up to and with this one. All lanes of the warp must take part.
 __device__ inline int scan_lanes(int own) {
   const int lane = threadIdx.x % kWarp;

@@ -9,12 +9,13 @@ constexpr int kThreads = 256;
 
 __global__ void __launch_bounds__(kThreads) find_slots_kernel(FindParams p) {
   __shared__ FindParams::Shared shared;
-  p.run(blockIdx.x, shared);
+  p.run(blockIdx.x, p.load(blockIdx.x), p.chunks + blockIdx.x * int64_t{p.candidates}, shared);
 }
 
 __global__ void __launch_bounds__(kThreads) assign_slots_kernel(AssignParams p) {
   __shared__ AssignParams::Shared shared;
-  p.run(blockIdx.x, shared);
+  const int32_t* picked = p.picked == nullptr ? nullptr : p.picked + blockIdx.x * int64_t{p.entries};
+  p.run(blockIdx.x, p.load(blockIdx.x), picked, shared);
 }
 
 // One warp an entry.

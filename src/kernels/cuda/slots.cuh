@@ -54,78 +54,87 @@ struct SlotMap {
 struct FindParams {
   DecodeBatch batch;
   SlotView slots;
-  const int32_t* chunks;  // [B, G, M]
-  int candidates;         // M
-  int32_t* found;         // [B, G, M]
-  int2* missing;          // [B, G, M]
+  int candidates;   // M
+  int32_t* chunks;  // [B, G, M]
+  int32_t* found;   // [B, G, M]
+  int2* missing;    // [B, G, M]
 
   struct Shared {
     SlotMap map;
     int counts[kWarp];
   };
+  // What of a head's slots is known before its chunks are: asked for early, it is there when it is needed.
+  struct Held {
+    const int32_t* ids;
+    int count;
+    int own;  // the chunk that slot threadIdx.x holds
+
+    __device__ int id(int slot) const { return slot == static_cast<int>(threadIdx.x) ? own : ids[slot]; }
+  };
 
   explicit FindParams(const FindSlotsParams& p)
       : batch(p.batch),
         slots(p.slots),
-        chunks(device_ptr<int32_t>(p.chunks)),
         candidates(static_cast<int>(p.chunks.shape[2])),
+        chunks(device_ptr<int32_t>(p.chunks)),
         found(device_ptr<int32_t>(p.found)),
         missing(device_ptr<int2>(p.missing)) {}
 
-  __device__ void run(int64_t bg, Shared& shared) const;
-
- private:
-  __device__ void find(int64_t bg, SlotMap& map) const;
-  __device__ void list(int64_t bg, int* counts) const;
+  __device__ Held load(int64_t bg) const {
+    const int64_t row = batch.rows[bg / slots.kv_heads];
+    Held held{slots.chunks(row, bg % slots.kv_heads), slots.counts[row], -1};
+    if (static_cast<int>(threadIdx.x) < held.count) held.own = held.ids[threadIdx.x];
+    return held;
+  }
+  // wanted: the chunks of one head, in shared memory or in place.
+  __device__ void run(int64_t bg, const Held& held, const int32_t* wanted, Shared& shared) const;
 };
 
-__device__ inline void FindParams::find(int64_t bg, SlotMap& map) const {
-  const int64_t row = batch.rows[bg / slots.kv_heads], first_candidate = bg * candidates;
-  const int32_t* ids = slots.chunks(row, bg % slots.kv_heads);
-  const int count = slots.counts[row], threads = static_cast<int>(blockDim.x);
-  for (int i = threadIdx.x; i < candidates; i += threads) found[first_candidate + i] = -1;
-  for (int first = 0; first < count; first += kMapSlots) {
-    const int some = min(count - first, kMapSlots);
-    uint32_t entries = kWarp;
-    while (entries < 2u * static_cast<uint32_t>(some)) entries *= 2;
-    __syncthreads();  // the last round's map is not read any more
-    for (uint32_t i = threadIdx.x; i < entries; i += threads) map.chunks[i] = map.slots[i] = -1;
-    __syncthreads();
-    for (int s = threadIdx.x; s < some; s += threads) {
-      if (ids[first + s] >= 0) map.insert(ids[first + s], first + s, entries - 1);
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < candidates; i += threads) {  // the thread that wrote found[i] before
-      const int32_t chunk = chunks[first_candidate + i];
-      const int32_t slot = chunk < 0 ? -1 : map.find(chunk, entries - 1);
-      if (slot >= 0) found[first_candidate + i] = slot;
-    }
+// Puts slots [first, first + kMapSlots) of a head into the map; returns the mask of its places.
+__device__ inline uint32_t build_map(const FindParams::Held& held, int first, SlotMap& map) {
+  const int some = min(held.count - first, kMapSlots);
+  uint32_t entries = kWarp;
+  while (static_cast<int>(entries) < 2 * some) entries *= 2;
+  __syncthreads();  // an earlier map is not read any more
+  for (uint32_t i = threadIdx.x; i < entries; i += blockDim.x) map.chunks[i] = map.slots[i] = -1;
+  __syncthreads();
+  for (int s = first + static_cast<int>(threadIdx.x); s < first + some; s += static_cast<int>(blockDim.x)) {
+    const int chunk = held.id(s);
+    if (chunk >= 0) map.insert(chunk, s, entries - 1);
   }
+  __syncthreads();
+  return entries - 1;
 }
 
-__device__ inline void FindParams::list(int64_t bg, int* counts) const {
-  int2* out = missing + bg * candidates;
+__device__ inline void FindParams::run(int64_t bg, const Held& held, const int32_t* wanted,
+                                       Shared& shared) const {
+  const int64_t base = bg * candidates;
+  const int maps = max(1, ceil_div(held.count, kMapSlots));
+  uint32_t mask = maps == 1 ? build_map(held, 0, shared.map) : 0;
   int listed = 0;
   for (int first = 0; first < candidates; first += static_cast<int>(blockDim.x)) {
-    const int i = first + static_cast<int>(threadIdx.x);  // the thread that wrote found[i]
-    const int32_t chunk = i < candidates ? chunks[bg * candidates + i] : -1;
-    const bool is_missing = chunk >= 0 && found[bg * candidates + i] < 0;
+    const int i = first + static_cast<int>(threadIdx.x);
+    const int chunk = i < candidates ? wanted[i] : -1;
+    int slot = -1;
+    for (int m = 0; m < maps; ++m) {
+      if (maps > 1) mask = build_map(held, m * kMapSlots, shared.map);
+      if (chunk >= 0) slot = max(slot, shared.map.find(chunk, mask));
+    }
+    const bool is_missing = chunk >= 0 && slot < 0;
     int all = 0;
-    const int rank = rank_in_block(is_missing, counts, all);
-    if (is_missing) out[listed + rank] = make_int2(i, chunk);
+    const int rank = rank_in_block(is_missing, shared.counts, all);
+    if (is_missing) missing[base + listed + rank] = make_int2(i, chunk);
+    if (i < candidates) found[base + i] = slot;
     listed += all;
   }
-  for (int i = listed + threadIdx.x; i < candidates; i += blockDim.x) out[i] = make_int2(-1, -1);
-}
-
-__device__ inline void FindParams::run(int64_t bg, Shared& shared) const {
-  find(bg, shared.map);
-  list(bg, shared.counts);
+  for (int i = listed + static_cast<int>(threadIdx.x); i < candidates; i += static_cast<int>(blockDim.x))
+    missing[base + i] = make_int2(-1, -1);
 }
 
 // ---- assigning --------------------------------------------------------------------------------------------
 
-inline constexpr int kCountedSlots = 256;      // heads with as few rank them by counting
+inline constexpr int kFewSlots = 256;          // heads with as few are settled in shared memory
+inline constexpr int kFewCandidates = 512;     // likewise
 inline constexpr int kSortedSlots = 4096;      // heads with more look for one victim after another
 inline constexpr int32_t kTaken = 0x7fffffff;  // stamp of a slot that this step has picked, until it ends
 inline constexpr int64_t kNoSlot = 0x7fffffffffffffff;
@@ -166,10 +175,28 @@ struct AssignParams {
   int32_t* source;        // [B, G, K]
   unsigned long long* counters;
 
-  struct Shared {
+  struct Few {
+    int64_t orders[kFewSlots];
+    int64_t victims[kFewSlots];
+    int2 candidates[kFewCandidates];  // chunk and slot
+    bool taken[kFewSlots];
+  };
+  struct Many {
     int64_t orders[kSortedSlots];
     int64_t reduced[kWarp];
+  };
+  struct Shared {
+    union {
+      Few few;
+      Many many;
+    };
     int counts[kWarp];
+  };
+  // What is known before the picks are: asked for early, it is there when it is needed.
+  struct Held {
+    SlotHead head;
+    int own_id, own_stamp;  // of slot threadIdx.x
+    int2 own_candidate;     // candidate threadIdx.x: chunk and slot
   };
 
   explicit AssignParams(const AssignSlotsParams& p)
@@ -184,18 +211,37 @@ struct AssignParams {
         source(device_ptr<int32_t>(p.source)),
         counters(reinterpret_cast<unsigned long long*>(p.counters)) {}
 
-  __device__ void run(int64_t bg, Shared& shared) const;
+  __device__ Held load(int64_t bg) const;
+  // wanted: the picks of one head, in shared memory or in place; null: all candidates.
+  __device__ void run(int64_t bg, const Held& held, const int32_t* wanted, Shared& shared) const;
 
  private:
-  __device__ int2 mark_hits(const SlotHead& head, int64_t bg, int* counts) const;
+  __device__ int2 run_few(const Held& held, const int32_t* wanted, Few& few, int* counts) const;
+  __device__ int2 run_many(const Held& held, int64_t bg, const int32_t* wanted, Many& many,
+                           int* counts) const;
+  __device__ int2 mark_hits(const SlotHead& head, int64_t bg, const int32_t* wanted) const;
 };
 
+__device__ inline AssignParams::Held AssignParams::load(int64_t bg) const {
+  const int64_t b = bg / slots.kv_heads, g = bg % slots.kv_heads, row = batch.rows[b];
+  const int own = static_cast<int>(threadIdx.x);
+  Held held{{slots.chunks(row, g), slots.stamps(row, g), slots.counts[row], batch.tokens[b],
+             chunks + bg * candidates, assigned + bg * entries, source + bg * entries},
+            -1,
+            -1,
+            make_int2(-1, -1)};
+  if (own < candidates) held.own_candidate = make_int2(held.head.chunks[own], found[bg * candidates + own]);
+  if (own < held.head.slots) held.own_id = held.head.ids[own], held.own_stamp = held.head.stamps[own];
+  return held;
+}
+
 // Writes hits, and misses as source without a slot. Returns chunks picked and hits among them.
-__device__ inline int2 AssignParams::mark_hits(const SlotHead& head, int64_t bg, int* counts) const {
+__device__ inline int2 AssignParams::mark_hits(const SlotHead& head, int64_t bg,
+                                               const int32_t* wanted) const {
   int2 all = make_int2(0, 0);
   for (int first = 0; first < entries; first += static_cast<int>(blockDim.x)) {
     const int i = first + static_cast<int>(threadIdx.x);
-    const int c = i >= entries ? -1 : picked == nullptr ? i : picked[bg * entries + i];
+    const int c = i >= entries ? -1 : wanted == nullptr ? i : wanted[i];
     const bool is_picked = c >= 0 && c < candidates && head.chunks[c] >= 0;
     const int slot = is_picked ? found[bg * candidates + c] : -1;
     if (i < entries) {
@@ -223,37 +269,19 @@ __device__ inline void sort_orders(int64_t* orders, int count) {
   __syncthreads();
 }
 
-// orders[0 .. slots) in ascending order. The first half of `orders` is left with them.
-__device__ inline void rank_orders(int64_t* orders, const SlotHead& head) {
-  int64_t* unsorted = orders + kCountedSlots;
-  for (int i = threadIdx.x; i < head.slots; i += blockDim.x) unsorted[i] = head.order(i);
-  __syncthreads();
-  for (int i = threadIdx.x; i < head.slots; i += blockDim.x) {
-    const int64_t own = unsorted[i];
-    int before = 0;
-    for (int j = 0; j < head.slots; ++j) before += unsorted[j] < own || (unsorted[j] == own && j < i) ? 1 : 0;
-    orders[before] = own;
-  }
-  __syncthreads();
-}
-
 // Gives each miss the next victim in order, from orders sorted in shared memory.
-__device__ inline void assign_sorted(AssignParams::Shared& s, const SlotHead& head, int entries) {
-  if (head.slots <= kCountedSlots) {
-    rank_orders(s.orders, head);
-  } else {
-    int count = 2;
-    while (count < head.slots) count *= 2;
-    for (int i = threadIdx.x; i < count; i += blockDim.x)
-      s.orders[i] = i < head.slots ? head.order(i) : kNoSlot;
-    sort_orders(s.orders, count);
-  }
+__device__ inline void assign_sorted(AssignParams::Many& s, const SlotHead& head, int entries, int* counts) {
+  int count = 2;
+  while (count < head.slots) count *= 2;
+  for (int i = threadIdx.x; i < count; i += blockDim.x)
+    s.orders[i] = i < head.slots ? head.order(i) : kNoSlot;
+  sort_orders(s.orders, count);
   int before = 0;  // misses of earlier rounds
   for (int first = 0; first < entries; first += static_cast<int>(blockDim.x)) {
     const int i = first + static_cast<int>(threadIdx.x);
     const bool miss = i < entries && head.source[i] >= 0;
     int all = 0;
-    const int nth = before + rank_in_block(miss, s.counts, all);
+    const int nth = before + rank_in_block(miss, counts, all);
     before += all;
     if (miss && nth < head.slots && s.orders[nth] != kNoSlot) {
       head.take(i, s.orders[nth]);
@@ -264,7 +292,7 @@ __device__ inline void assign_sorted(AssignParams::Shared& s, const SlotHead& he
 }
 
 // The same for any number of slots: a search for every miss.
-__device__ inline void assign_one_by_one(AssignParams::Shared& s, const SlotHead& head, int entries) {
+__device__ inline void assign_one_by_one(AssignParams::Many& s, const SlotHead& head, int entries) {
   int64_t last = -kNoSlot;
   for (int i = 0; i < entries; ++i) {
     if (head.source[i] < 0) continue;
@@ -292,26 +320,75 @@ __device__ inline void assign_one_by_one(AssignParams::Shared& s, const SlotHead
   }
 }
 
-__device__ inline void AssignParams::run(int64_t bg, Shared& shared) const {
-  const int64_t b = bg / slots.kv_heads, g = bg % slots.kv_heads, row = batch.rows[b];
-  const SlotHead head{slots.chunks(row, g), slots.stamps(row, g),     slots.counts[row],
-                      batch.tokens[b],      chunks + bg * candidates, assigned + bg * entries,
-                      source + bg * entries};
-  const int2 counts = mark_hits(head, bg, shared.counts);
-  if (counts.y < counts.x) {
+__device__ inline int2 AssignParams::run_many(const Held& held, int64_t bg, const int32_t* wanted, Many& many,
+                                              int* counts) const {
+  const SlotHead& head = held.head;
+  const int2 picks = mark_hits(head, bg, wanted);
+  if (picks.y < picks.x) {
     if (head.slots <= kSortedSlots) {
-      assign_sorted(shared, head, entries);
+      assign_sorted(many, head, entries, counts);
     } else {
-      assign_one_by_one(shared, head, entries);
+      assign_one_by_one(many, head, entries);
     }
   }
   __syncthreads();
   for (int i = threadIdx.x; i < entries; i += blockDim.x) {
     if (head.assigned[i] >= 0) head.stamps[head.assigned[i]] = head.now;
   }
-  if (threadIdx.x != 0 || counts.x == 0) return;
-  atomicAdd(counters, static_cast<unsigned long long>(counts.x));
-  atomicAdd(counters + 1, static_cast<unsigned long long>(counts.y));
+  return picks;
+}
+
+// The same for few slots, candidates and entries, of each no more than the block has threads: entry and slot
+// threadIdx.x are this thread's.
+__device__ inline int2 AssignParams::run_few(const Held& held, const int32_t* wanted, Few& few,
+                                             int* counts) const {
+  const SlotHead& head = held.head;
+  const int own = static_cast<int>(threadIdx.x);
+  if (own < candidates) few.candidates[own] = held.own_candidate;
+  if (own < head.slots) few.taken[own] = false;
+  __syncthreads();
+  const int c = own >= entries ? -1 : wanted == nullptr ? own : wanted[own];
+  const int2 candidate = c >= 0 && c < candidates ? few.candidates[c] : make_int2(-1, -1);
+  const bool is_picked = candidate.x >= 0;
+  int slot = is_picked ? candidate.y : -1;
+  if (slot >= 0) few.taken[slot] = true;
+  int misses = 0;
+  const bool is_miss = is_picked && slot < 0;
+  const int nth = rank_in_block(is_miss, counts, misses);  // also: all slots that are taken are marked
+  const int hits = __syncthreads_count(slot >= 0 ? 1 : 0);
+  const int64_t age = held.own_id < 0 ? -1 : held.own_stamp;
+  const int64_t order = own < head.slots && !few.taken[own] ? age * (int64_t{1} << 32) + own : kNoSlot;
+  if (own < head.slots) few.orders[own] = order, few.victims[own] = kNoSlot;
+  __syncthreads();
+  if (order != kNoSlot) {
+    int before = 0;
+    for (int s = 0; s < head.slots; ++s) before += few.orders[s] < order ? 1 : 0;
+    few.victims[before] = order;
+  }
+  __syncthreads();
+  const bool gets = is_miss && nth < head.slots && few.victims[nth] != kNoSlot;  // else more picks than slots
+  if (gets) {
+    slot = static_cast<int>(few.victims[nth] & 0xffffffff);
+    head.ids[slot] = candidate.x;
+  }
+  if (slot >= 0) head.stamps[slot] = head.now;
+  if (own < entries) {
+    head.assigned[own] = slot;
+    head.source[own] = gets ? c : -1;
+  }
+  return make_int2(hits + misses, hits);
+}
+
+__device__ inline void AssignParams::run(int64_t bg, const Held& held, const int32_t* wanted,
+                                         Shared& shared) const {
+  const int threads = static_cast<int>(blockDim.x);
+  const bool few = held.head.slots <= min(threads, kFewSlots) && entries <= threads &&
+                   candidates <= min(threads, kFewCandidates);
+  const int2 picks = few ? run_few(held, wanted, shared.few, shared.counts)
+                         : run_many(held, bg, wanted, shared.many, shared.counts);
+  if (threadIdx.x != 0 || picks.x == 0) return;
+  atomicAdd(counters, static_cast<unsigned long long>(picks.x));
+  atomicAdd(counters + 1, static_cast<unsigned long long>(picks.y));
 }
 
 }  // namespace shadowkv::cuda
