@@ -20,32 +20,37 @@ SHADOWKV_HD inline float random_uniform(uint64_t bits, float low, float high) {
   return low + (high - low) * static_cast<float>(bits >> 40) * 0x1.0p-24f;
 }
 
-// What ForcedHits (kernels.h) puts in place of one KV head's choice.
+// a * b / divisor in whole numbers, for products below 2^53; quick on a GPU.
+SHADOWKV_HD inline int64_t share_of(int64_t a, int64_t b, int64_t divisor) {
+  return static_cast<int64_t>(static_cast<double>(a) * static_cast<double>(b) / static_cast<double>(divisor));
+}
+
+// What ForcedHits (kernels.h) puts in place of one KV head's choice. All counts are below 2^31.
 struct ForcedChoice {
-  int64_t candidates;
-  int64_t picks;
-  int64_t misses;  // of the picks, at every step
-  int64_t tokens;  // of the sequence
-  int64_t sealed;  // its sealed chunks
-  int64_t head;
+  int32_t candidates;
+  int32_t every;   // candidates of a pick
+  int32_t misses;  // of the picks, at every step
+  int32_t tokens;  // of the sequence
+  int32_t sealed;  // its sealed chunks
+  int32_t head;
 
   // The index of pick i among the candidates.
-  SHADOWKV_HD int32_t pick(int64_t i) const { return static_cast<int32_t>(i * (candidates / picks)); }
+  SHADOWKV_HD int32_t pick(int32_t i) const { return i * every; }
   // The chunk of candidate i.
-  SHADOWKV_HD int32_t chunk(int64_t i) const {
+  SHADOWKV_HD int32_t chunk(int32_t i) const {
     // In whole units, so that strata stand still while a sequence grows by a few chunks.
-    const int64_t unit = 8 * candidates;
-    const int64_t open = sealed - 1 >= unit ? (sealed - 1) / unit * unit : sealed - 1;
-    const int64_t first = i * open / candidates;
-    const int64_t size = (i + 1) * open / candidates - first;
-    const int64_t every = candidates / picks;
+    const int32_t unit = 8 * candidates;
+    const int32_t open = sealed - 1 >= unit ? (sealed - 1) / unit * unit : sealed - 1;
+    const auto first = static_cast<int32_t>(share_of(i, open, candidates));
+    const auto size = static_cast<uint32_t>(share_of(i + 1, open, candidates) - first);
+    const int32_t nth = i / every, picks = candidates / every;
     // How often this candidate has changed: picks change `misses` a step in turn, others at every step.
-    const int64_t changes = i % every == 0 ? (tokens * misses + i / every) / picks : tokens;
+    const int64_t changed = int64_t{tokens} * misses + nth;
+    const auto changes = static_cast<uint32_t>(i == nth * every ? share_of(changed, 1, picks) : tokens);
     const uint64_t key = static_cast<uint64_t>(i) << 32 | static_cast<uint64_t>(head);
     // One further at each change, so that a change never finds the chunk it had.
-    const uint64_t offset = random_bits(key, 0) + static_cast<uint64_t>(changes);
-    return static_cast<int32_t>(1 + first +
-                                static_cast<int64_t>(offset % static_cast<uint64_t>(size > 0 ? size : 1)));
+    const uint32_t start = static_cast<uint32_t>(random_bits(key, 0) >> 32), all = size > 0 ? size : 1;
+    return 1 + first + static_cast<int32_t>((start % all + changes % all) % all);
   }
 };
 

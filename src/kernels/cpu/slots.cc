@@ -138,12 +138,13 @@ class Assignment {
 ForcedChoice forced_choice(const ForcedHits& forced, const DecodeBatch& batch, const SlotView& slots,
                            int64_t candidates, int64_t bg) {
   const int64_t tokens = batch.tokens[bg / slots.kv_heads];
-  return {.candidates = candidates,
-          .picks = forced.picks,
-          .misses = std::llround((1 - forced.share) * static_cast<double>(forced.picks)),
-          .tokens = tokens,
-          .sealed = sealed_chunks(tokens, slots.chunk, forced.local_window),
-          .head = bg % slots.kv_heads};
+  return {
+      .candidates = static_cast<int32_t>(candidates),
+      .every = static_cast<int32_t>(candidates / forced.picks),
+      .misses = static_cast<int32_t>(std::llround((1 - forced.share) * static_cast<double>(forced.picks))),
+      .tokens = static_cast<int32_t>(tokens),
+      .sealed = static_cast<int32_t>(sealed_chunks(tokens, slots.chunk, forced.local_window)),
+      .head = static_cast<int32_t>(bg % slots.kv_heads)};
 }
 
 // Lists the candidates of one KV head that no slot holds; there is room for (candidate, chunk) of all.
@@ -204,7 +205,7 @@ void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
   for (int64_t bg = 0; bg < p.batch.size * heads && p.forced.share >= 0; ++bg) {
     const ForcedChoice forced = forced_choice(p.forced, p.batch, p.slots, candidates, bg);
     for (int64_t i = 0; i < candidates; ++i) {
-      p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(i);
+      p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(static_cast<int32_t>(i));
     }
   }
   cpu::find_slots(queue, p.find());
@@ -217,7 +218,8 @@ void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
                 picks = assign.picked.shape[2];
   for (int64_t bg = 0; bg < assign.batch.size * heads && p.forced.share >= 0; ++bg) {
     const ForcedChoice forced = forced_choice(p.forced, assign.batch, assign.slots, candidates, bg);
-    for (int64_t i = 0; i < picks; ++i) assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(i);
+    for (int64_t i = 0; i < picks; ++i)
+      assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(static_cast<int32_t>(i));
   }
   cpu::assign_slots(queue, assign);
 }

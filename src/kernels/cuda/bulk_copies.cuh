@@ -71,6 +71,14 @@ __device__ inline void wait_for_earlier_kernel() {
 #endif
 }
 
+// Whether the device has bulk copies and early launches: Hopper and later.
+inline bool has_bulk_copies(Queue& queue, const char* op) {
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_of(queue).ordinal()),
+             op);
+  return major >= 9;
+}
+
 // Launches a kernel that may be set up while the one before it on the queue still runs, where the device can:
 // all of its threads start with wait_for_earlier_kernel().
 struct EarlyLaunch {
@@ -81,10 +89,6 @@ struct EarlyLaunch {
 };
 template <typename... Parameters, typename... Arguments>
 void launch_early(const EarlyLaunch& launch, void (*kernel)(Parameters...), Arguments... arguments) {
-  int major = 0;
-  check_cuda(
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_of(launch.queue).ordinal()),
-      launch.op);
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
@@ -93,7 +97,7 @@ void launch_early(const EarlyLaunch& launch, void (*kernel)(Parameters...), Argu
   config.blockDim = static_cast<unsigned>(launch.threads);
   config.stream = stream_of(launch.queue);
   config.attrs = &early;
-  config.numAttrs = major >= 9 ? 1 : 0;
+  config.numAttrs = has_bulk_copies(launch.queue, launch.op) ? 1 : 0;
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), launch.op);
 }
 

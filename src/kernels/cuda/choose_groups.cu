@@ -29,19 +29,24 @@ struct Nothing {
 // ForcedHits on the device.
 struct Forcing {
   bool on;
-  int64_t picks, misses, local_window;
+  int every, misses;
+  int64_t local_window;
 
-  explicit Forcing(const ForcedHits& p)
+  Forcing(const ForcedHits& p, int64_t candidates)
       : on(p.share >= 0),
-        picks(p.picks),
-        misses(std::llround((1 - p.share) * static_cast<double>(p.picks))),
+        every(on ? static_cast<int>(candidates / p.picks) : 0),
+        misses(static_cast<int>(std::llround((1 - p.share) * static_cast<double>(p.picks)))),
         local_window(p.local_window) {}
 
-  __device__ ForcedChoice of(const DecodeBatch& batch, const SlotView& slots, int64_t candidates,
+  __device__ ForcedChoice of(const DecodeBatch& batch, const SlotView& slots, int candidates,
                              int64_t bg) const {
     const int64_t tokens = batch.tokens[bg / slots.kv_heads];
-    return {candidates,         picks, misses, tokens, sealed_chunks(tokens, slots.chunk, local_window),
-            bg % slots.kv_heads};
+    return {candidates,
+            every,
+            misses,
+            static_cast<int>(tokens),
+            static_cast<int>(sealed_chunks(tokens, slots.chunk, local_window)),
+            static_cast<int>(bg % slots.kv_heads)};
   }
 };
 
@@ -172,11 +177,14 @@ void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
 }
 
 void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
-  choose_then(queue, p.choose(), ThenFind{Forcing(p.forced), FindParams(p.find())}, "choose_candidates");
+  choose_then(queue, p.choose(), ThenFind{Forcing(p.forced, p.candidates.shape[2]), FindParams(p.find())},
+              "choose_candidates");
 }
 
 void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
-  choose_then(queue, p.choose(), ThenAssign{Forcing(p.forced), AssignParams(p.assign)}, "pick_candidates");
+  choose_then(queue, p.choose(),
+              ThenAssign{Forcing(p.forced, p.assign.chunks.shape[2]), AssignParams(p.assign)},
+              "pick_candidates");
 }
 
 }  // namespace shadowkv::cuda
