@@ -1,8 +1,7 @@
 // Values of misses over the host link by bulk copies. A few blocks, so that the rest of the device is left to
 // others: loads over the link hold up all other loads of their multiprocessor, bulk copies do not. Every warp
 // has a ring of pieces under way, a miss each: it sends for one more as soon as it has put the oldest into
-// its slot. Scales of int8 come by loads, those of 32 misses at once: bulk copies as small take as long as
-// large ones. Bound: bytes of the misses' values over the link's rate.
+// its slot. Bound: bytes of the misses' values over the link's rate.
 #include "kernels/cuda/bulk_copies.cuh"
 #include "kernels/cuda/gather_values.cuh"
 
@@ -16,7 +15,7 @@ constexpr int kThreads = kWarps * kWarp;
 // Bytes of a piece: the rows of a chunk, then with int8 their scales.
 struct Piece {
   uint32_t rows;
-  uint32_t scales;  // 16, or 0
+  uint32_t scales;
   int row_vectors;  // of 16 bytes
 
   __host__ __device__ uint32_t bytes() const { return rows + scales; }
@@ -36,17 +35,16 @@ class Ring {
     __syncwarp();
   }
 
-  // Sends for the piece that lane `from` knows. scales: of its rows.
-  __device__ void send(int from, const std::byte* rows, const uint4& scales, std::byte* to) {
+  // Sends for the piece that lane `from` knows.
+  __device__ void send(int from, const std::byte* rows, const std::byte* scales, std::byte* to) {
     if (sent_ - taken_ == kStages) take();
     const int lane = threadIdx.x % kWarp, stage = static_cast<int>(sent_ % kStages);
     if (lane == from) {
       std::byte* place = memory_ + stage * piece_.bytes();
-      expect_bytes(&barriers_[stage], piece_.rows);
+      expect_bytes(&barriers_[stage], piece_.bytes());
       copy_bulk(place, rows, piece_.rows, &barriers_[stage]);
-      if constexpr (kCodes) *reinterpret_cast<uint4*>(place + piece_.rows) = scales;
+      if constexpr (kCodes) copy_bulk(place + piece_.rows, scales, piece_.scales, &barriers_[stage]);
     }
-    __syncwarp();  // the scales are there
     const uint64_t address = __shfl_sync(kAllLanes, reinterpret_cast<uint64_t>(to), from);
     if (lane == stage) to_ = reinterpret_cast<std::byte*>(address);
     ++sent_;
@@ -96,15 +94,12 @@ __global__ void __launch_bounds__(kThreads) gather_link_kernel(GatherParams p, P
   for (int64_t base = 0; base < items; base += warps * kWarp) {
     const int64_t item = base + lane * warps + nth;
     const bool is_miss = item < items && p.source[item] >= 0 && p.assigned[item] >= 0;
-    const std::byte* rows = nullptr;
-    uint4 scales = {};
+    const std::byte *rows = nullptr, *scales = nullptr;
     std::byte* to = nullptr;
     if (is_miss) {
       const Miss miss = miss_of(p, item);
       rows = p.values.data.at(miss.row, miss.head, miss.token);
-      if constexpr (kCodes) {
-        scales = *reinterpret_cast<const uint4*>(p.values.scales.at(miss.row, miss.head, miss.token));
-      }
+      if constexpr (kCodes) scales = p.values.scales.at(miss.row, miss.head, miss.token);
       to = miss.to;
     }
     for (unsigned left = __ballot_sync(kAllLanes, is_miss); left != 0; left &= left - 1) {
@@ -137,8 +132,9 @@ bool goes_over_link(Queue& queue, const GatherValuesParams& p) {
   const bool codes = data.dtype == DType::i8;
   if (!p.over_link || p.slots.dtype != DType::bf16 || !(codes || data.dtype == DType::bf16)) return false;
   const bool whole = data.token_bytes == p.slots.head_dim * size_of(data.dtype) && data.token_bytes % 16 == 0;
-  const bool scales = !codes || (p.values.scales.token_bytes == size_of(DType::bf16) &&
-                                 p.slots.chunk * size_of(DType::bf16) == 16 && is_aligned(p.values.scales));
+  const bool scales =
+      !codes || (p.values.scales.token_bytes == size_of(DType::bf16) &&
+                 p.slots.chunk * size_of(DType::bf16) % 16 == 0 && is_aligned(p.values.scales));
   return whole && scales && is_aligned(data) && has_bulk_copies(queue, kOp);
 }
 
