@@ -130,6 +130,7 @@ class ShadowAttention final : public Attention {
   void score(int64_t layer, const Part& part, const Selection& s);
   void select(int64_t layer, const Part& part, const Selection& s);
   [[nodiscard]] ForcedHits forced_hits(const Selection& s) const;
+  [[nodiscard]] bool spares_others() const;
   void fetch(int64_t layer, const Part& part, const Selection& s);
   void attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out);
   void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, const Attended& kept);

@@ -341,6 +341,12 @@ ForcedHits ShadowAttention::forced_hits(const Selection& s) const {
   return {.share = forced_hit_share_, .picks = s.assigned.shape[2], .local_window = config_.local_window};
 }
 
+// Whether fetching is to leave the device to what runs beside it: where a micro-batch computes meanwhile, and
+// either that takes longer than the link (rerank) or whole rows cross it as fast so (not those of int8).
+bool ShadowAttention::spares_others() const {
+  return batches_.size() > 1 && (reranks_ || !values_.quantized());
+}
+
 // Values of misses travel on the part's copy queue.
 void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s) {
   part.lane.copy.wait_for(part.lane.compute);
@@ -351,7 +357,8 @@ void ShadowAttention::fetch(int64_t layer, const Part& part, const Selection& s)
                                  .source = s.source,
                                  .values = values_.view(device_.compute(), layer),
                                  .slots = slot_view(layer),
-                                 .over_link = part.over_link});
+                                 .over_link = part.over_link,
+                                 .spares = spares_others()});
 }
 
 // One micro-batch fetches after the other, or they would compute at the same time and fetch at the same time.

@@ -28,6 +28,7 @@ class ValueStore {
   [[nodiscard]] int64_t layer_bytes(int64_t tokens) const {
     return tokens * shape_.kv_heads * shape_.head_dim * size_of(type_);
   }
+  [[nodiscard]] bool quantized() const { return scales_.has_value(); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up values; room must be there

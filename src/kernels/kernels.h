@@ -390,6 +390,7 @@ struct GatherValuesParams {
   QuantizedView values;
   SlotView slots;
   bool over_link = false;  // some lie in host memory: leave most of a GPU to others meanwhile
+  bool spares = false;     // likewise: hardly be in the others' way, at a lower rate of the link
 };
 void gather_values(Queue& queue, const GatherValuesParams& params);
 

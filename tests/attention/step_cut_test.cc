@@ -87,6 +87,11 @@ TEST(StepCut, TwoMicroBatchesComeByThemselvesOnlyWhereTheLinkIsWorthThem) {
   EXPECT_EQ(text_of(cut_step(step)), "[ 0+14L ]");
   EXPECT_THAT(arrange_step(step), IsEmpty());
   step.micro_batches = 0;
+  const auto some = bytes_of(8, 6);
+  step.host_bytes = some;
+  EXPECT_EQ(micro_batches_of(step), 2) << "some that stay change nothing";
+  EXPECT_EQ(text_of(cut_step(step)), "[ 0+14L ]") << "they are not where arrange_step() puts them";
+  step.host_bytes = bytes;
   step.picked_bytes = int64_t{8} << 20;
   EXPECT_EQ(micro_batches_of(step), 1);
   step.picked_bytes = int64_t{58} << 20;

@@ -224,13 +224,13 @@ TEST_P(SlotOps, ValuesOverTheLinkArriveAsThoseOfTheDevice) {
       source.push_back(entry % 4 == 1 ? -1 : entry);
     }
     std::vector<std::vector<float>> held;
-    for (const bool over_link : {false, true}) {
+    for (const auto& [over_link, spares] : {std::pair{false, false}, {true, false}, {true, true}}) {
       Slots slots(*device_, shape_of(kHeads, kChunk, kHeadDim, DType::bf16), {kEntries, kEntries});
       const Array ids = upload(*device_, chunks, {2, kHeads, kEntries});
       const Array to = upload(*device_, assigned, {2, kHeads, kEntries});
       const Array from = upload(*device_, source, {2, kHeads, kEntries});
       gather_values(queue_, {Sequences(*device_, {0, 1}, {kTokens, kTokens}).batch(), ids.view, to.view,
-                             from.view, values.view, slots.view, over_link});
+                             from.view, values.view, slots.view, over_link, spares});
       for (int64_t b = 0; b < 2; ++b) {
         for (int64_t g = 0; g < kHeads; ++g) {
           held.push_back(
@@ -238,7 +238,8 @@ TEST_P(SlotOps, ValuesOverTheLinkArriveAsThoseOfTheDevice) {
         }
       }
     }
-    for (std::size_t i = 0; i < held.size() / 2; ++i) EXPECT_EQ(held[i], held[i + held.size() / 2]);
+    const std::size_t heads = held.size() / 3;
+    for (std::size_t i = heads; i < held.size(); ++i) EXPECT_EQ(held[i], held[i % heads]);
     EXPECT_NE(held[0], std::vector<float>(held[0].size()));
   }
 }

@@ -130,7 +130,8 @@ void launch(Queue& queue, const GatherParams& params, const Piece& piece, unsign
 bool goes_over_link(Queue& queue, const GatherValuesParams& p) {
   const PagedView& data = p.values.data;
   const bool codes = data.dtype == DType::i8;
-  if (!p.over_link || p.slots.dtype != DType::bf16 || !(codes || data.dtype == DType::bf16)) return false;
+  if (!p.over_link || !p.spares || p.slots.dtype != DType::bf16 || !(codes || data.dtype == DType::bf16))
+    return false;
   const bool whole = data.token_bytes == p.slots.head_dim * size_of(data.dtype) && data.token_bytes % 16 == 0;
   const bool scales =
       !codes || (p.values.scales.token_bytes == size_of(DType::bf16) &&
@@ -144,7 +145,9 @@ void gather_over_link(Queue& queue, const GatherParams& params) {
   const Piece piece{static_cast<uint32_t>(params.slots.chunk * data.token_bytes),
                     codes ? static_cast<uint32_t>(params.slots.chunk * size_of(DType::bf16)) : 0u,
                     static_cast<int>(data.token_bytes / 16)};
-  launch<2>(queue, params, piece, 8);
+  constexpr unsigned kBlocks = 16;
+  constexpr int kStages = 2;  // more pieces under way lower the link's rate
+  launch<kStages>(queue, params, piece, kBlocks);
 }
 
 }  // namespace shadowkv::cuda
