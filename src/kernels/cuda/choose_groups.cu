@@ -157,8 +157,7 @@ void choose_then(Queue& queue, const ChooseGroupsParams& p, const Then& then, co
                                  static_cast<int>(spans_of(n)),
                                  static_cast<int>(room)};
   if (is_short) {
-    const int threads =
-        std::min(kFew, kMostParts * static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp)));
+    const int threads = static_cast<int>(round_up<int64_t>(n > 0 ? n : 1, kWarp));
     choose_short_kernel<<<grid_x(rows, op), threads, 0, stream_of(queue)>>>(params, then);
   } else {
     check_cuda(cudaFuncSetAttribute(choose_long_kernel<Then>, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -22,37 +22,14 @@ inline constexpr int kListed = 3072;            // entries
 inline constexpr int kSettled = kThreads;       // entries of one bin
 inline constexpr int64_t kMapBytes = 96 << 10;  // of a map of a row's entries, a bit each
 
-// Bins of how far shares lie below the row's largest, in nats: 64 bins of the first kFirstNats, then 64 of
-// twice, four times, .. as many each, as floats are spaced; the last bin also has all from 127 nats on.
-inline constexpr float kFirstNats = 0.5f;
-inline constexpr int kBinsShift = 23 - 6;
-inline constexpr int kShareBins = 512;
-inline constexpr int kLaneBins = kShareBins / kWarp;
-inline constexpr int kLanePitch = kLaneBins + 4;  // so that 16-byte accesses of a warp's lanes share no banks
-
-struct FoundBin {
-  int bin;
-  int larger;  // counted in the bins of larger shares
-  int count;   // counted in this bin
-};
-
-struct alignas(8) ListedEntry {
-  float share;
-  int index;
-
-  __device__ bool comes_before(const ListedEntry& other) const {
-    return share > other.share || (share == other.share && index < other.index);
-  }
-  // The larger comes first.
-  __device__ uint64_t key() const { return uint64_t{order_of(share)} << 32 | ~static_cast<uint32_t>(index); }
-};
-
 struct LongShared {
   ChooseShared<kThreads> choose;
   float lses[kMostGroup];
   float2 parts[2][kHeadsAtOnce][kWarps];  // largest number and sum of a warp's spans, in turns
-  int4 bins[2][kWarp * kLanePitch / 4];   // of spans, of entries
-  FoundBin found[2];
+  ShareBins span_bins;
+  ShareBins entry_bins;
+  FoundBin span_bin;
+  FoundBin entry_bin;
   ListedEntry entries[kListed];
   ListedEntry close[kSettled];
   int spans[kListedSpans];
@@ -60,8 +37,6 @@ struct LongShared {
   int listed_spans;
   int listed;
   int listed_close;
-
-  __device__ int* bins_of(int which) { return reinterpret_cast<int*>(bins[which]); }
 };
 
 // ---- log-sum-exps ----
@@ -115,12 +90,7 @@ __device__ inline float reduce_four(const float (&x)[kHeadsAtOnce], Op op) {
   return warp_reduce<8>(one, op);
 }
 
-// Largest number and log-sum-exp of head lane / 8 of the heads that the block has summed up.
-struct HeadLse {
-  float largest;
-  float lse;
-};
-
+// Of the heads that the block has summed up, head lane / 8.
 __device__ inline HeadLse merge_heads(LongShared& shared, const HeadSum (&own)[kHeadsAtOnce], int turn) {
   const int lane = threadIdx.x % kWarp;
   float x[kHeadsAtOnce];
@@ -176,46 +146,6 @@ __device__ inline RowSum sum_heads(const GroupChoiceParams& p, LongShared& share
   return row;
 }
 
-// ---- bins ----
-
-// How far a share lies below the row's largest, and kFirstNats; not a number in rows without any.
-__device__ inline float apart(float largest, float share) {
-  return (largest - share) + kFirstNats;
-}
-__device__ inline int bin_of(float apart) {
-  return static_cast<int>(min((__float_as_uint(apart) - __float_as_uint(kFirstNats)) >> kBinsShift,
-                              static_cast<uint32_t>(kShareBins - 1)));
-}
-// What open shares up to those of a bin lie below, exactly: bin_of() keeps order.
-__device__ inline float end_of_bin(int bin) {
-  const uint32_t end = __float_as_uint(kFirstNats) + (static_cast<uint32_t>(bin + 1) << kBinsShift);
-  return bin + 1 < kShareBins ? __uint_as_float(end) : -kMinusInfinity;
-}
-__device__ inline void count_bin(int* bins, int bin) {
-  atomicAdd(&bins[bin / kLaneBins * kLanePitch + bin % kLaneBins], 1);
-}
-
-// By one warp: the bin of the k-th largest share (k from 1), the last bin where fewer are counted.
-__device__ inline void find_bin(const int* bins, int k, FoundBin& found) {
-  const int lane = threadIdx.x % kWarp;
-  int until[kLaneBins];  // of the lane's bins
-#pragma unroll
-  for (int i = 0; i < kLaneBins; i += 4) {
-    const int4 x = *reinterpret_cast<const int4*>(bins + lane * kLanePitch + i);
-    until[i] = x.x + (i > 0 ? until[max(i - 1, 0)] : 0), until[i + 1] = until[i] + x.y;
-    until[i + 2] = until[i + 1] + x.z, until[i + 3] = until[i + 2] + x.w;
-  }
-  const int own = until[kLaneBins - 1], all = scan_lanes(own), before = all - own;
-  if (before < k && (k <= all || lane == kWarp - 1)) {  // in one lane only
-    int bin = 0, larger = before;
-#pragma unroll
-    for (int i = 0; i < kLaneBins - 1; ++i) {
-      if (before + until[i] < k) bin = i + 1, larger = before + until[i];
-    }
-    found = {lane * kLaneBins + bin, larger, bins[lane * kLanePitch + bin]};
-  }
-}
-
 // ---- spans ----
 
 // Shares of the best entries of the spans base + threadIdx.x + j * kThreads: exactly those of the entries, as
@@ -261,7 +191,7 @@ __device__ inline void count_spans(const GroupChoiceParams& p, LongShared& share
     if (!holds_spans(p)) shares.rank(p, shared, base);
 #pragma unroll
     for (const float share : shares.best) {
-      if (share > kMinusInfinity) count_bin(shared.bins_of(0), bin_of(apart(largest, share)));
+      if (share > kMinusInfinity) shared.span_bins.count(bin_of(apart(largest, share)));
     }
   }
 }
@@ -363,7 +293,7 @@ __device__ inline void list_entries(const GroupChoiceParams& p, LongShared& shar
 
 __device__ inline void count_entries(LongShared& shared, int listed, float largest) {
   for (int i = threadIdx.x; i < listed; i += kThreads)
-    count_bin(shared.bins_of(1), bin_of(apart(largest, shared.entries[i].share)));
+    shared.entry_bins.count(bin_of(apart(largest, shared.entries[i].share)));
 }
 
 // A key that exactly k of the listed ones reach (k from 1 to how many there are): bit by bit until k are
@@ -398,7 +328,7 @@ __device__ inline void mark(uint32_t* map, int entry) {
 // Marks the k best (from 1) of the listed entries: those of larger shares than the k-th one's bin, then the
 // best of that bin.
 __device__ inline void mark_best(LongShared& shared, uint32_t* map, int listed, float largest, int k) {
-  const FoundBin found = shared.found[1];
+  const FoundBin found = shared.entry_bin;
   const int left = k - found.larger;  // of the bin
   if (left < found.count && found.count > kSettled) {
     const uint64_t least = least_key_of(shared, listed, k);
@@ -420,10 +350,7 @@ __device__ inline void mark_best(LongShared& shared, uint32_t* map, int listed, 
   __syncthreads();
   if (threadIdx.x >= found.count) return;
   const ListedEntry own = shared.close[threadIdx.x];
-  int before = 0;
-#pragma unroll 4
-  for (int i = 0; i < found.count; ++i) before += shared.close[i].comes_before(own) ? 1 : 0;
-  if (before < left) mark(map, own.index);
+  if (count_before(shared.close, found.count, own) < left) mark(map, own.index);
 }
 
 // Writes the marked entries by index.
@@ -458,11 +385,8 @@ inline int64_t map_bytes(int64_t n) {
 
 // Clears what is counted and marked; whole 16 bytes of the map, beyond its entries too.
 __device__ inline void clear(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
-  constexpr int kVectors = 2 * kWarp * kLanePitch / 4;
-#pragma unroll
-  for (int first = 0; first < kVectors; first += kThreads) {
-    if (first + threadIdx.x < kVectors) shared.bins[0][first + threadIdx.x] = make_int4(0, 0, 0, 0);
-  }
+  shared.span_bins.clear(kThreads);
+  shared.entry_bins.clear(kThreads);
   if (threadIdx.x == 0) shared.listed_spans = shared.listed = shared.listed_close = 0;
   if (!has_map(p)) return;
 #pragma unroll 1
@@ -474,9 +398,9 @@ __device__ inline void clear(const GroupChoiceParams& p, LongShared& shared, uin
 // are, which may be more than fit.
 __device__ inline int list_candidates(const GroupChoiceParams& p, LongShared& shared, float largest,
                                       SpanShares& shares, int limit) {
-  if (threadIdx.x < kWarp) find_bin(shared.bins_of(0), limit, shared.found[0]);
+  if (threadIdx.x < kWarp) find_bin(shared.span_bins, limit, shared.span_bin);
   __syncthreads();
-  const float end = end_of_bin(shared.found[0].bin);
+  const float end = end_of_bin(shared.span_bin.bin);
   list_spans(p, shared, largest, end, shares);
   __syncthreads();
   const int spans = shared.listed_spans;
@@ -530,7 +454,7 @@ __device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint
   if (wanted > 0) {
     count_entries(shared, listed, row.largest);
     __syncthreads();
-    if (threadIdx.x < kWarp) find_bin(shared.bins_of(1), wanted, shared.found[1]);
+    if (threadIdx.x < kWarp) find_bin(shared.entry_bins, wanted, shared.entry_bin);
     __syncthreads();
     mark_best(shared, map, listed, row.largest, wanted);
   }
