@@ -96,7 +96,7 @@ __device__ void choose_then_run(const Then& then, int room, typename Then::Share
   const int64_t bg = blockIdx.x;
   int32_t* out = then.out(bg);
   int32_t* list = room <= kSharedList ? shared_list : out;
-  typename Then::Held held;
+  typename Then::Held held{};
   choose(list, [&] { held = then.load(bg); });
   __syncthreads();
   then.run(bg, held, list, shared);

@@ -81,7 +81,7 @@ __device__ inline void write_taken(int* counts, bool taken, const Choice& p) {
 }
 
 // Chooses row blockIdx.x by all threads of the block: whole warps, a thread an entry at least.
-// meanwhile(): called while the first loads are under way.
+// meanwhile(): called by every thread before the first barrier.
 template <typename Meanwhile>
 __device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared, int32_t* chosen,
                              const Meanwhile& meanwhile) {
@@ -91,6 +91,7 @@ __device__ void choose_short(const GroupChoiceParams& p, ShortShared& shared, in
   shared.bins.clear(static_cast<int>(blockDim.x));
   if (last) shared.listed_close = 0;
   sum_short_heads(p, shared);
+  meanwhile();
   __syncthreads();
   float best = kMinusInfinity, largest = kMinusInfinity;
 #pragma unroll 4
