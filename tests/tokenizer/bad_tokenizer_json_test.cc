@@ -82,7 +82,7 @@ TEST(BadTokenizerJson, AnUnsupportedConstructIsNamed) {
   EXPECT_THAT(complaint("/normalizer",
                         R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Strip"}]})"),
               AllOf(HasSubstr("Strip"), HasSubstr("[1]")));
-  EXPECT_THAT(complaint("/pre_tokenizer", R"({"type": "Metaspace"})"), HasSubstr("Metaspace"));
+  EXPECT_THAT(complaint("/pre_tokenizer", R"({"type": "BertPreTokenizer"})"), HasSubstr("BertPreTokenizer"));
   EXPECT_THAT(complaint("/post_processor", R"({"type": "BertProcessing"})"), HasSubstr("BertProcessing"));
   EXPECT_THAT(complaint("/decoder", R"({"type": "WordPiece"})"), HasSubstr("WordPiece"));
 }
