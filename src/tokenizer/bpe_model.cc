@@ -33,6 +33,12 @@ size_t unit_number(SymbolUnit unit, std::string_view text) {
   return unit == SymbolUnit::byte ? static_cast<unsigned char>(text[0]) : read_utf8(text).code_point;
 }
 
+std::string_view last_character(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0U) == 0x80) --begin;
+  return text.substr(begin);
+}
+
 void push_symbol(int32_t id, std::vector<BpeModel::Symbol>& symbols) {
   const auto place = static_cast<int32_t>(symbols.size());
   symbols.push_back({id, place - 1, place + 1});
@@ -44,6 +50,7 @@ BpeModel::BpeModel(const TokenizerSpec& spec) : spec_(spec) {
   build_units();
   build_pairs();
   build_whole_pieces();
+  if (spec_.unit == SymbolUnit::character && !spec_.ignore_merges && spells_everything()) build_cuts();
 }
 
 void BpeModel::build_units() {
@@ -107,7 +114,51 @@ size_t BpeModel::pair_slot(int32_t left, int32_t right) const {
   return slot;
 }
 
+bool BpeModel::spells_everything() const {
+  const std::vector<int32_t>& bytes = spec_.byte_fallback;
+  return spec_.unknown_id >= 0 ||
+         (!bytes.empty() && std::find(bytes.begin(), bytes.end(), -1) == bytes.end());
+}
+
+bool BpeModel::stands_for_bytes(int32_t id) const {
+  return id == spec_.unknown_id ||
+         std::find(spec_.byte_fallback.begin(), spec_.byte_fallback.end(), id) != spec_.byte_fallback.end();
+}
+
+// Vocabularies of characters come without cuts before spaces, yet hardly ever merge across one: cutting a
+// book there makes words of it, most of which are one token, and gives the same ids.
+void BpeModel::build_cuts() {
+  cuts_.resize(unit_ids_.size());
+  for (size_t number = 0; number < cuts_.size(); ++number) cuts_[number] = unit_ids_[number] >= 0;
+  for (const MergeSpec& merge : spec_.merges) {
+    const std::string_view left = spec_.tokens[static_cast<size_t>(merge.left)].bytes;
+    const std::string_view right = spec_.tokens[static_cast<size_t>(merge.right)].bytes;
+    if (left.empty() || right.empty()) continue;
+    const std::string_view begin = first_unit(spec_.unit, right);
+    if (last_character(left) == begin && !stands_for_bytes(merge.left)) continue;
+    const size_t number = unit_number(spec_.unit, begin);
+    if (number < cuts_.size()) cuts_[number] = false;
+  }
+}
+
 void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  if (cuts_.empty()) return encode_uncut(piece, scratch, ids);
+  size_t begin = 0;
+  size_t previous = cuts_.size();
+  for (size_t at = 0; at < piece.size();) {
+    const std::string_view rest = piece.substr(at);
+    const size_t number = unit_number(spec_.unit, rest);
+    if (at > begin && number != previous && number < cuts_.size() && cuts_[number]) {
+      encode_uncut(piece.substr(begin, at - begin), scratch, ids);
+      begin = at;
+    }
+    previous = number;
+    at += first_unit(spec_.unit, rest).size();
+  }
+  encode_uncut(piece.substr(begin), scratch, ids);
+}
+
+void BpeModel::encode_uncut(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   const int32_t whole = find_whole(piece);
   if (whole >= 0) {
     ids.push_back(whole);

@@ -39,9 +39,13 @@ class BpeModel {
   void build_units();
   void build_pairs();
   void build_whole_pieces();
+  void build_cuts();
+  [[nodiscard]] bool spells_everything() const;  // no character is left out
+  [[nodiscard]] bool stands_for_bytes(int32_t id) const;
   [[nodiscard]] size_t pair_slot(int32_t left, int32_t right) const;
   [[nodiscard]] int32_t find_whole(std::string_view piece) const;
   void insert_whole(int32_t id);
+  void encode_uncut(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   void fill_symbols(std::string_view piece, Scratch& scratch) const;
   [[nodiscard]] int32_t unit_id(std::string_view unit) const;
   // Appends the tokens of the unit's bytes; false when one of them is missing.
@@ -51,8 +55,11 @@ class BpeModel {
 
   const TokenizerSpec& spec_;
   std::vector<int32_t> unit_ids_;  // by byte or code point; -1 or beyond its end: none
-  std::vector<PairSlot> pairs_;    // open addressing, a power of two
-  std::vector<int32_t> whole_;     // open addressing by bytes; pieces that are one token. -1: free
+  // By unit: no merge joins it to another unit before it, so that a piece can be cut between the two. Empty:
+  // none is looked for.
+  std::vector<bool> cuts_;
+  std::vector<PairSlot> pairs_;  // open addressing, a power of two
+  std::vector<int32_t> whole_;   // open addressing by bytes; pieces that are one token. -1: free
   size_t longest_whole_ = 0;
 };
 

@@ -48,6 +48,7 @@ std::vector<RegexPart> find_parts(const Regex& regex, std::string_view text, boo
 std::string replace_matches(const Regex& regex, std::string_view text, std::string_view content,
                             int64_t max_bytes, Regex::Scratch& scratch) {
   std::string out;
+  if (text.empty()) return out;
   size_t covered = 0;
   const auto add = [&](std::string_view part) {
     require(static_cast<int64_t>(out.size() + part.size()) <= max_bytes,

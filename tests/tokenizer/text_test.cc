@@ -93,7 +93,7 @@ TEST(Normalizer, TakesItsStepsInOrder) {
                                              {.kind = Kind::replace, .pattern = " +|y*$", .content = "_"}};
   const Normalizer normalizer(steps);
   EXPECT_EQ(normalizer.apply("\ufb01\u3000 ayy", 100), "x_fi_a_");
-  EXPECT_EQ(normalizer.apply("", 100), "_") << "an empty match is replaced, an empty text gets no prefix";
+  EXPECT_EQ(normalizer.apply("", 100), "") << "neither prefix nor replacement";
 }
 
 TEST(Normalizer, ATextThatGrowsTooLongIsRefused) {
