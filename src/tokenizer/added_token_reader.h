@@ -19,7 +19,7 @@ class AddedTokenReader {
   AddedTokenReader(const IdsByText& ids, Writing writing, TokenizerSpec& spec);
 
   // Adds the token that `part` describes; throws InvalidInput naming the field when one is missing, of a
-  // wrong type, or contradicts the vocabulary.
+  // wrong type, or contradicts the vocabulary, or when all tokens read are too long together once normalized.
   void read(const JsonPart& part, int64_t id);
 
  private:
@@ -29,6 +29,7 @@ class AddedTokenReader {
   Writing writing_;
   TokenizerSpec& spec_;
   Normalizer normalizer_;
+  int64_t room_;  // bytes of written tokens
 };
 
 }  // namespace shadowkv

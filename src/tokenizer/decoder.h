@@ -27,8 +27,8 @@ class Decoder {
 
   // Appends the text that `id` (of a token) makes complete.
   void add(int32_t id, DecodeState& state, std::string& text) const;
-  // Appends what has been waiting. Bytes that form no character become U+FFFD: between other tokens one byte
-  // token that belongs to none makes all of its neighbours so, one U+FFFD each.
+  // Appends what has been waiting. Where a run of tokens of bytes between two others is not UTF-8 as a whole,
+  // each of them gives U+FFFD, as in the `tokenizers` package.
   void finish(DecodeState& state, std::string& text) const;
 
  private:

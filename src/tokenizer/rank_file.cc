@@ -2,7 +2,6 @@
 #include <array>
 #include <charconv>
 #include <fstream>
-#include <sstream>
 
 #include "base/check.h"
 #include "formats/json.h"
@@ -195,6 +194,21 @@ void add_opening(TokenizerSpec& spec) {
   }
 }
 
+// What stands beside the ranks; the file may be missing.
+void read_config(const fs::path& path, const Family& family, const IdsByText& ids, TokenizerSpec& spec) {
+  std::error_code error;
+  const Json config = fs::exists(path, error)
+                          ? read_json_file(path, {.bytes = kMaxConfigBytes, .unique_keys = true})
+                          : Json::object();
+  const JsonPart file{config, path.string()};
+  if (find_field(file, "added_tokens_decoder")) {
+    add_listed_tokens(get_field(file, "added_tokens_decoder"), ids, spec);
+  } else {
+    add_specials(family, spec);
+  }
+  if (get_bool_or(file, "add_bos_token", true)) add_opening(spec);
+}
+
 }  // namespace
 
 bool is_rank_file(const fs::path& path) {
@@ -220,19 +234,7 @@ TokenizerSpec read_rank_file(const fs::path& path) {
   spec.ignore_merges = true;
   if (family.nfc) spec.normalizers.push_back({.kind = NormalizerStep::Kind::nfc});
   spec.pre_tokenizers.push_back({.pattern = std::string(family.pattern)});
-  const fs::path config_path = path.parent_path() / "tokenizer_config.json";
-  std::error_code error;
-  Json config = Json::object();
-  if (fs::exists(config_path, error)) {
-    config = read_json_file(config_path, {.bytes = kMaxConfigBytes, .unique_keys = true});
-  }
-  const JsonPart file{config, config_path.string()};
-  if (find_field(file, "added_tokens_decoder")) {
-    add_listed_tokens(get_field(file, "added_tokens_decoder"), ids, spec);
-  } else {
-    add_specials(family, spec);
-  }
-  if (get_bool_or(file, "add_bos_token", true)) add_opening(spec);
+  read_config(path.parent_path() / "tokenizer_config.json", family, ids, spec);
   check_spec(spec);
   return spec;
 }

@@ -20,7 +20,8 @@ struct RegexPart {
 [[nodiscard]] std::vector<RegexPart> find_parts(const Regex& regex, std::string_view text, bool invert,
                                                 Regex::Scratch& scratch);
 
-// The text with `content` in the place of every match; an empty text stays one. Throws InvalidInput when it grows beyond max_bytes.
+// The text with `content` in the place of every match; an empty text stays one. Throws InvalidInput when it
+// grows beyond max_bytes.
 [[nodiscard]] std::string replace_matches(const Regex& regex, std::string_view text, std::string_view content,
                                           int64_t max_bytes, Regex::Scratch& scratch);
 

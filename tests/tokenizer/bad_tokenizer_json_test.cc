@@ -211,6 +211,20 @@ TEST(BadTokenizerJson, ABadDecoderOfCharactersIsRefused) {
       HasSubstr("40 steps"));
 }
 
+TEST(BadTokenizerJson, AddedTokensThatNormalizationMakesTooLongAreRefused) {
+  json file = character_file();
+  file["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "<"}}}, {"content", std::string(1024, 'x')}};
+  json token = file["added_tokens"][0];
+  token["normalized"] = true;
+  for (int i = 0; i < 2200; ++i) {  // 31 KiB each
+    token["id"] = 10 + i;
+    token["content"] = std::to_string(i) + std::string(31, '<');
+    file["added_tokens"].push_back(token);
+  }
+  EXPECT_THAT(refusal_of([&] { (void)load(file.dump()); }), HasSubstr("67108864"));
+}
+
 // What is left of a damaged file loads or is refused, and encodes without harm when it loads.
 TEST(BadTokenizerJson, DamageIsRefusedOrHarmless) {
   std::mt19937 random(1);

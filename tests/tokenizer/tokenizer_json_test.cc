@@ -113,6 +113,7 @@ TEST(Tokenizer, ThreadsShareOneTokenizer) {
   const auto lines = read_lines("llama3.encode.jsonl");
   std::vector<int> wrong(4, 0);
   std::vector<std::thread> threads;
+  threads.reserve(wrong.size());
   for (int& count : wrong) {
     threads.emplace_back([&tokenizer, &lines, &count] {
       for (const auto& line : lines) {
