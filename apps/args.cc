@@ -209,10 +209,12 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
            {"--shape", "NAME",
             "Run a named shape on random weights instead of a model, such as tiny [default: none]", group},
            options.shape);
-  add_path(app,
-           {"--tokenizer", "PATH",
-            "tokenizer.json or GGUF file to take the tokenizer from [default: the model's own]", group},
-           options.tokenizer);
+  add_path(
+      app,
+      {"--tokenizer", "PATH",
+       "tokenizer.json, GGUF or tiktoken rank file to take the tokenizer from [default: the model's own]",
+       group},
+      options.tokenizer);
   add(app, {"--device", "NAME", "Where to compute: cpu, cuda, or auto for a GPU where there is one", group},
       options.device, [&options](const std::string& value) {
         require(value == "cpu" || value == "cuda" || value == "auto",

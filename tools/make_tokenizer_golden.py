@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes tests/testdata/tokenizer/: small tokenizer.json files trained on the spot, and what the `tokenizers`
-package gives for a corpus of awkward texts.
+"""Makes tests/testdata/tokenizer/: small tokenizer.json files and a file of ranks, trained on the spot, and what the
+`tokenizers` and `tiktoken` packages give for a corpus of awkward texts.
 
-Needs (PyPI): tokenizers==0.23.3 gguf==0.19.0 jinja2==3.1.6.
+Needs (PyPI): tokenizers==0.23.3 tiktoken==0.14.0 sentencepiece==0.2.3 gguf==0.19.0 jinja2==3.1.6.
 Usage: make_tokenizer_golden.py EMBEDDED_MODEL.gguf OUTPUT_FOLDER
 
 Texts hold only code points assigned in Unicode 14: newer and older tables agree on those, and the libraries compared
@@ -10,6 +10,9 @@ here carry tables of different versions. The package's normalization knows less 
 the texts of tokenizers that normalize leave out what it treats otherwise than Python; normalization itself is compared
 with Python's. The result is the same on every run.
 """
+import base64
+import collections
+import io
 import json
 import pathlib
 import random
@@ -19,12 +22,18 @@ import unicodedata
 import gguf
 import jinja2
 import jinja2.sandbox
+import sentencepiece
+import tiktoken
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
                         trainers)
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
           r"\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+SPACE = "\u2581"
 
 SAMPLES = [
     "", " ", "a", "Hello, world!", "I'm sure they'll say it's what we've done; you'd better not. DON'T SHOUT, I'LL GO.",
@@ -177,6 +186,87 @@ def without_some_bytes(tokenizer):
     return Tokenizer.from_str(json.dumps(data))
 
 
+def sentencepiece_model():
+    """A model like Llama 2's: texts as they are but for the space in front, bytes for characters without piece."""
+    model = io.BytesIO()
+    lines = [line for line in training_text() if line and "\0" not in line]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=560, byte_fallback=True,
+        character_coverage=0.98, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+        allow_whitespace_only_pieces=True, num_threads=1, minloglevel=2)
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def all_merges(vocab, scores):
+    """Every way to cut a piece into two, the pieces of the highest scores first."""
+    cuts = [(p[:i], p[i:]) for p in vocab for i in range(1, len(p)) if p[:i] in vocab and p[i:] in vocab]
+    return sorted(cuts, key=lambda cut: -scores["".join(cut)])
+
+
+def in_pieces(model, normalizer, pre_tokenizer, decoder):
+    """The tokenizer.json of such a model."""
+    ids = range(model.get_piece_size())
+    vocab = {model.id_to_piece(i): i for i in ids}
+    pieces = {model.id_to_piece(i): model.get_score(i) for i in ids
+              if not (model.is_byte(i) or model.is_control(i) or model.is_unknown(i))}
+    # The tests write scores of -id, which must order the pieces as their own do.
+    assert all(model.get_score(i) > model.get_score(i + 1) for i in range(259, len(ids) - 1))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=all_merges(pieces, pieces), unk_token="<unk>", fuse_unk=True,
+                                     byte_fallback=True))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoder
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def pieces_decoder(strip):
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence(steps + ([decoders.Strip(" ", 1, 0)] if strip else []))
+
+
+def trained_metaspace(pre_tokenizer, decoder, normalizer=None, byte_tokens=(), **flags):
+    """Of characters, some of which it lacks."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<s>", "</s>", "<unk>"] + list(byte_tokens),
+                                  show_progress=False)
+    lines = training_text()
+    counts = collections.Counter(c for line in lines for c in line)
+    known = sorted(counts, key=lambda c: (-counts[c], c))[:120]
+    tokenizer.train_from_iterator(["".join(c for c in line if c in known) for line in lines], trainer)
+    tokenizer.decoder = decoder
+    data = json.loads(tokenizer.to_str())
+    data["model"].update(flags)
+    data["added_tokens"] = data["added_tokens"][:3]
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def character_tokenizers(model):
+    sequence = pre_tokenizers.Sequence
+    metaspace = lambda scheme, split: pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+    legacy = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    yield "pieces", in_pieces(model, legacy, None, pieces_decoder(True))
+    yield "pieces_first", in_pieces(model, None, metaspace("first", False), pieces_decoder(False))
+    yield "metaspace", trained_metaspace(metaspace("always", True), decoders.Metaspace(), ignore_merges=True)
+    # Bytes of some characters only, a pattern that is replaced, and added tokens among normalized text.
+    some_bytes = [f"<0x{b:02X}>" for b in range(0x80, 0xE8)]
+    plain = trained_metaspace(
+        sequence([pre_tokenizers.Digits(individual_digits=True), metaspace("never", True)]),
+        decoders.Sequence([decoders.Metaspace(prepend_scheme="never"), decoders.ByteFallback(), decoders.Fuse()]),
+        normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\p{Lu}{2,}"), "CAPITALS"),
+                              normalizers.Replace("ee", "i")]), some_bytes, byte_fallback=True, fuse_unk=True)
+    plain.add_tokens([AddedToken("word", single_word=True, normalized=False), AddedToken("<l>", lstrip=True),
+                      AddedToken("<r>", rstrip=True), AddedToken("sheep see", normalized=True)])
+    yield "metaspace_never", plain
+
+
 def embedded_tokenizer(path):
     """Of the GGUF's keys: Digits one by one, then ByteLevel; token type 3 is special."""
     fields = gguf.GGUFReader(path).fields
@@ -215,6 +305,45 @@ def decode_lines(tokenizer, count, seed):
         yield json.dumps(row, separators=(",", ":")) + "\n"
 
 
+def check_pieces(model, tokenizer, texts):
+    """SentencePiece itself gives the ids of its tokenizer.json, which the tests expect of its scores."""
+    tokenizer.encode_special_tokens = True
+    for text in texts:
+        assert model.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids, text
+    tokenizer.encode_special_tokens = False
+
+
+def ranks_of(tokenizer):
+    """The tokens of a byte-level vocabulary in order, without its special ones."""
+    byte_of = {c: bytes([b]) for b, c in enumerate(byte_characters())}
+    special = {t.content for t in tokenizer.get_added_tokens_decoder().values()}
+    tokens = sorted((i, t) for t, i in tokenizer.get_vocab().items() if t not in special)
+    return {b"".join(byte_of[c] for c in t): rank for rank, (_, t) in enumerate(tokens)}
+
+
+def byte_characters():
+    """Of each byte the character in which byte-level vocabularies write it."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(b if b in printable else next(others)) for b in range(256)]
+
+
+def rank_lines(encoding, texts, form):
+    for text in texts:
+        normal = unicodedata.normalize(form, text) if form else text
+        ids = encoding.encode(normal, allowed_special="all")
+        plain = encoding.encode(normal, disallowed_special=())
+        yield json.dumps([text, ids, None if plain == ids else plain], separators=(",", ":")) + "\n"
+
+
+def rank_decode_lines(encoding, specials, count, seed):
+    rng = random.Random(seed)
+    for _ in range(count):
+        ids = [rng.randrange(encoding.n_vocab) for _ in range(rng.randint(1, 24))]
+        without = [i for i in ids if i not in specials.values()]
+        yield json.dumps([ids, encoding.decode(ids), encoding.decode(without)], separators=(",", ":")) + "\n"
+
+
 def chat_lines(template):
     def render(messages):
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -234,6 +363,36 @@ def write(path, lines):
     print(path, path.stat().st_size)
 
 
+def write_character_tokenizers(folder):
+    model = sentencepiece_model()
+    unknown = unknown_to_normalizer("NFKC")
+    for index, (name, tokenizer) in enumerate(character_tokenizers(model)):
+        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        (folder / f"{name}.json").write_text(json.dumps(json.loads(tokenizer.to_str()), separators=(",", ":")))
+        texts = SAMPLES + random_texts(20, 400 + index) + [f"\u2581 {SPACE}x <0x41>", "see sheep SEE", " sheep  see x"]
+        if name == "pieces":
+            check_pieces(model, tokenizer, texts + random_texts(2000, 9))
+        texts += [s.format("<s>", "</s>") for s in SPECIALS]
+        if name == "metaspace_never":
+            texts = ["".join(c for c in text if c not in unknown) for text in texts + ADDED]
+        write(folder / f"{name}.encode.jsonl", golden_lines(tokenizer, texts))
+        write(folder / f"{name}.decode.jsonl", decode_lines(tokenizer, 40, 500 + index))
+
+
+def write_ranks(folder, tokenizer):
+    ranks = ranks_of(tokenizer)
+    lines = "".join(f"{base64.b64encode(t).decode()} {r}\n" for t, r in ranks.items())
+    (folder / "small.tiktoken").write_text(lines)
+    for index, (name, pattern, form) in enumerate((("qwen", QWEN2, "NFC"), ("cl100k", LLAMA3, None), ("o200k", O200K, None))):
+        names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + [f"<|extra_{i}|>" for i in range(205)]
+        specials = {t: len(ranks) + i for i, t in enumerate(names)}
+        encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
+        texts = SAMPLES + [s.format(*names[1:3]) for s in SPECIALS] + random_texts(15, 600 + index)
+        write(folder / f"ranks_{name}.encode.jsonl", rank_lines(encoding, texts, form))
+        if name == "qwen":
+            write(folder / "ranks_qwen.decode.jsonl", rank_decode_lines(encoding, specials, 40, 700))
+
+
 def main(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     small = list(small_tokenizers())
@@ -249,6 +408,8 @@ def main(model, folder):
             texts = ["".join(c for c in text if c not in unknown) for text in texts]
         write(folder / f"{name}.encode.jsonl", golden_lines(tokenizer, texts))
         write(folder / f"{name}.decode.jsonl", decode_lines(tokenizer, 40, 200 + index))
+    write_character_tokenizers(folder)
+    write_ranks(folder, small[0][1])
     tokenizer, template = embedded_tokenizer(model)
     texts = SAMPLES + [s.format("<|im_start|>", "<|im_end|>") for s in SPECIALS] + random_texts(400, 7)
     write(folder / "embedded.encode.jsonl", golden_lines(tokenizer, texts))

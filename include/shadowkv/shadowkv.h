@@ -53,7 +53,7 @@ struct SequenceFootprint {
 struct EngineOptions {
   std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with `shape`
   std::string shape = {};                // name of a shape to run on random weights instead of a model
-  std::filesystem::path tokenizer = {};  // tokenizer.json or .gguf, where the model has none beside it
+  std::filesystem::path tokenizer = {};  // tokenizer.json, .gguf or tiktoken ranks; else the model's own
   std::string device = "cpu";      // cpu, cuda, or auto: a GPU where this build and this machine have one
   std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
   int threads = 0;                 // host threads; 0: one per core

@@ -37,7 +37,8 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const EngineOptions& options) {
   if (!options.tokenizer.empty()) return Tokenizer::open(options.tokenizer);
   if (options.model.empty()) return nullptr;
   if (!std::filesystem::is_directory(options.model)) return Tokenizer::open(options.model);
-  return std::filesystem::exists(options.model / "tokenizer.json") ? Tokenizer::open(options.model) : nullptr;
+  const std::optional<std::filesystem::path> file = Tokenizer::find_file(options.model);
+  return file ? Tokenizer::open(*file) : nullptr;
 }
 
 ModelInfo info_of(const ModelConfig& config, bool has_tokenizer) {

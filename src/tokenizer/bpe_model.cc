@@ -4,6 +4,8 @@
 #include <bit>
 #include <functional>
 
+#include "tokenizer/utf8.h"
+
 namespace shadowkv {
 namespace {
 
@@ -22,26 +24,50 @@ size_t table_size(size_t entries) {
   return std::bit_ceil(2 * entries + 16);
 }
 
+std::string_view first_unit(SymbolUnit unit, std::string_view text) {
+  return text.substr(0, unit == SymbolUnit::byte ? 1 : static_cast<size_t>(read_utf8(text).length));
+}
+
+// The byte or code point that `text` begins with.
+size_t unit_number(SymbolUnit unit, std::string_view text) {
+  return unit == SymbolUnit::byte ? static_cast<unsigned char>(text[0]) : read_utf8(text).code_point;
+}
+
+std::string_view last_character(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0U) == 0x80) --begin;
+  return text.substr(begin);
+}
+
+void push_symbol(int32_t id, std::vector<BpeModel::Symbol>& symbols) {
+  const auto place = static_cast<int32_t>(symbols.size());
+  symbols.push_back({id, place - 1, place + 1});
+}
+
 }  // namespace
 
 BpeModel::BpeModel(const TokenizerSpec& spec) : spec_(spec) {
-  byte_ids_.fill(-1);
-  for (size_t id = 0; id < spec.tokens.size(); ++id) {
-    const TokenSpec& token = spec.tokens[id];
-    if (token.kind == TokenKind::model && token.bytes.size() == 1) {
-      byte_ids_[static_cast<unsigned char>(token.bytes[0])] = static_cast<int32_t>(id);
-    }
-  }
+  build_units();
   build_pairs();
   build_whole_pieces();
+  if (spec_.unit == SymbolUnit::character && !spec_.ignore_merges && spells_everything()) build_cuts();
+}
+
+void BpeModel::build_units() {
+  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
+    const TokenSpec& token = spec_.tokens[id];
+    if (token.kind != TokenKind::model || token.bytes.empty()) continue;
+    if (first_unit(spec_.unit, token.bytes).size() != token.bytes.size()) continue;
+    const size_t number = unit_number(spec_.unit, token.bytes);
+    if (number >= unit_ids_.size()) unit_ids_.resize(number + 1, -1);
+    unit_ids_[number] = static_cast<int32_t>(id);
+  }
 }
 
 void BpeModel::build_pairs() {
   pairs_.assign(table_size(spec_.merges.size()), PairSlot());
-  for (size_t rank = 0; rank < spec_.merges.size(); ++rank) {
-    const MergeSpec& merge = spec_.merges[rank];
-    pairs_[pair_slot(merge.left, merge.right)] = {merge.left, merge.right, static_cast<int32_t>(rank),
-                                                  merge.merged};
+  for (const MergeSpec& merge : spec_.merges) {
+    pairs_[pair_slot(merge.left, merge.right)] = {merge.left, merge.right, merge.rank, merge.merged};
   }
 }
 
@@ -88,7 +114,51 @@ size_t BpeModel::pair_slot(int32_t left, int32_t right) const {
   return slot;
 }
 
+bool BpeModel::spells_everything() const {
+  const std::vector<int32_t>& bytes = spec_.byte_fallback;
+  return spec_.unknown_id >= 0 ||
+         (!bytes.empty() && std::find(bytes.begin(), bytes.end(), -1) == bytes.end());
+}
+
+bool BpeModel::stands_for_bytes(int32_t id) const {
+  return id == spec_.unknown_id ||
+         std::find(spec_.byte_fallback.begin(), spec_.byte_fallback.end(), id) != spec_.byte_fallback.end();
+}
+
+// Vocabularies of characters come without cuts before spaces, yet hardly ever merge across one: cutting a
+// book there makes words of it, most of which are one token, and gives the same ids.
+void BpeModel::build_cuts() {
+  cuts_.resize(unit_ids_.size());
+  for (size_t number = 0; number < cuts_.size(); ++number) cuts_[number] = unit_ids_[number] >= 0;
+  for (const MergeSpec& merge : spec_.merges) {
+    const std::string_view left = spec_.tokens[static_cast<size_t>(merge.left)].bytes;
+    const std::string_view right = spec_.tokens[static_cast<size_t>(merge.right)].bytes;
+    if (left.empty() || right.empty()) continue;
+    const std::string_view begin = first_unit(spec_.unit, right);
+    if (last_character(left) == begin && !stands_for_bytes(merge.left)) continue;
+    const size_t number = unit_number(spec_.unit, begin);
+    if (number < cuts_.size()) cuts_[number] = false;
+  }
+}
+
 void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  if (cuts_.empty()) return encode_uncut(piece, scratch, ids);
+  size_t begin = 0;
+  size_t previous = cuts_.size();
+  for (size_t at = 0; at < piece.size();) {
+    const std::string_view rest = piece.substr(at);
+    const size_t number = unit_number(spec_.unit, rest);
+    if (at > begin && number != previous && number < cuts_.size() && cuts_[number]) {
+      encode_uncut(piece.substr(begin, at - begin), scratch, ids);
+      begin = at;
+    }
+    previous = number;
+    at += first_unit(spec_.unit, rest).size();
+  }
+  encode_uncut(piece.substr(begin), scratch, ids);
+}
+
+void BpeModel::encode_uncut(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   const int32_t whole = find_whole(piece);
   if (whole >= 0) {
     ids.push_back(whole);
@@ -97,21 +167,34 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   }
 }
 
+int32_t BpeModel::unit_id(std::string_view unit) const {
+  const size_t number = unit_number(spec_.unit, unit);
+  return number < unit_ids_.size() ? unit_ids_[number] : -1;
+}
+
+bool BpeModel::push_bytes(std::string_view unit, std::vector<Symbol>& symbols) const {
+  if (spec_.byte_fallback.empty()) return false;
+  const auto token_of = [&](char byte) { return spec_.byte_fallback[static_cast<unsigned char>(byte)]; };
+  if (std::any_of(unit.begin(), unit.end(), [&](char byte) { return token_of(byte) < 0; })) return false;
+  for (const char byte : unit) push_symbol(token_of(byte), symbols);
+  return true;
+}
+
+// As in the `tokenizers` package an unknown token waits for a known unit, another unknown one or the end;
+// tokens of bytes go before it.
 void BpeModel::fill_symbols(std::string_view piece, Scratch& scratch) const {
   std::vector<Symbol>& symbols = scratch.symbols;
   symbols.clear();
-  bool after_unknown = false;
-  for (const char byte : piece) {
-    int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
-    const bool unknown = id < 0;
-    if (unknown) {
-      if (spec_.unknown_id < 0 || (after_unknown && spec_.fuse_unknown)) continue;
-      id = spec_.unknown_id;
-    }
-    after_unknown = unknown;
-    const auto place = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, place - 1, place + 1});
+  bool unknown_waits = false;
+  for (std::string_view unit; !piece.empty(); piece.remove_prefix(unit.size())) {
+    unit = first_unit(spec_.unit, piece);
+    const int32_t id = unit_id(unit);
+    if (id < 0 && (push_bytes(unit, symbols) || spec_.unknown_id < 0)) continue;
+    if (unknown_waits && (id >= 0 || !spec_.fuse_unknown)) push_symbol(spec_.unknown_id, symbols);
+    if (id >= 0) push_symbol(id, symbols);
+    unknown_waits = id < 0;
   }
+  if (unknown_waits) push_symbol(spec_.unknown_id, symbols);
   if (!symbols.empty()) symbols.back().next = -1;
 }
 

@@ -1,10 +1,6 @@
 #include "tokenizer/bpe_tokenizer.h"
 
-#include <algorithm>
-#include <limits>
-
 #include "base/check.h"
-#include "tokenizer/normalize.h"
 #include "tokenizer/utf8.h"
 
 namespace shadowkv {
@@ -16,7 +12,11 @@ struct BpeTokenizer::Scratch {
 };
 
 BpeTokenizer::BpeTokenizer(TokenizerSpec spec)
-    : spec_(std::move(spec)), pre_tokenizer_(spec_.pre_tokenizers), model_(spec_) {
+    : spec_(std::move(spec)),
+      normalizer_(spec_.normalizers),
+      pre_tokenizer_(spec_.pre_tokenizers),
+      model_(spec_),
+      decoder_(spec_) {
   build_finders();
   build_ids();
 }
@@ -30,37 +30,35 @@ void BpeTokenizer::build_finders() {
       if (token.special != special) continue;
       (token.normalized ? in_normalized : raw).push_back(token);
       (token.normalized ? normalized_contents : raw_contents)
-          .push_back(token.normalized ? normalized(token.content) : token.content);
+          .push_back(token.normalized ? normalizer_.apply(token.content, kMaxNormalizedTokenBytes)
+                                      : token.content);
     }
   }
   raw_tokens_ = AddedTokenFinder(raw, raw_contents);
   normalized_tokens_ = AddedTokenFinder(in_normalized, normalized_contents);
 }
 
+// Where several tokens give the same bytes, those that merges make come first and byte tokens last.
 void BpeTokenizer::build_ids() {
   special_.assign(spec_.tokens.size(), false);
   for (const AddedTokenSpec& token : spec_.added) {
     special_[static_cast<size_t>(token.id)] = token.special;
     ids_.emplace(token.content, token.id);
   }
-  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
-    const TokenSpec& token = spec_.tokens[id];
-    if (token.kind == TokenKind::model) ids_.emplace(token.bytes, static_cast<int32_t>(id));
-  }
-  for (size_t id = 0; id < spec_.tokens.size(); ++id) {
-    const TokenSpec& token = spec_.tokens[id];
-    if (token.kind == TokenKind::added) ids_.emplace(token.bytes, static_cast<int32_t>(id));
-  }
-}
-
-std::string BpeTokenizer::normalized(std::string_view text) const {
-  std::string out(text);
-  for (const UnicodeForm form : spec_.normalizers) out = normalize(out, form);
-  return out;
+  const auto add = [&](auto&& wanted) {
+    for (size_t id = 0; id < spec_.tokens.size(); ++id) {
+      const auto token = static_cast<int32_t>(id);
+      if (wanted(token)) ids_.emplace(decoder_.bytes_of(token), token);
+    }
+  };
+  const auto kind = [&](int32_t id) { return spec_.tokens[static_cast<size_t>(id)].kind; };
+  add([&](int32_t id) { return kind(id) == TokenKind::model && !decoder_.is_byte(id); });
+  add([&](int32_t id) { return kind(id) == TokenKind::added && !decoder_.is_byte(id); });
+  add([&](int32_t id) { return kind(id) != TokenKind::hole && decoder_.is_byte(id); });
 }
 
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text, EncodeOptions options) const {
-  require(text.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()) / 2,
+  require(static_cast<int64_t>(text.size()) <= kMaxTextBytes,
           "a text of {} bytes is too long to be encoded at once; at most 1 GiB is possible", text.size());
   const std::optional<int64_t> invalid = find_invalid_utf8(text);
   require(!invalid, "the text is not valid UTF-8: the byte at offset {} is not part of a character",
@@ -72,10 +70,13 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, EncodeOptions o
   for (const auto& segment : raw_tokens_.split(text, options.parse_special)) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
-    } else if (spec_.normalizers.empty()) {
-      encode_text(segment.text, scratch, ids);
+      continue;
+    }
+    const bool is_first = segment.text.data() == text.data();
+    if (normalizer_.changes_nothing()) {
+      encode_text({segment.text, is_first}, scratch, ids);
     } else {
-      encode_text(normalized(segment.text), scratch, ids);
+      encode_text({normalizer_.apply(segment.text, kMaxTextBytes), is_first}, scratch, ids);
     }
   }
   if (options.add_special) ids.insert(ids.end(), spec_.suffix.begin(), spec_.suffix.end());
@@ -83,31 +84,27 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, EncodeOptions o
 }
 
 // `text` is normalized and holds no token of raw_tokens_.
-void BpeTokenizer::encode_text(std::string_view text, Scratch& scratch, std::vector<int32_t>& ids) const {
+void BpeTokenizer::encode_text(PreTokenizer::Piece text, Scratch& scratch, std::vector<int32_t>& ids) const {
   const PreTokenizer::Sink encode_piece = [&](std::string_view piece) {
     model_.encode(piece, scratch.model, ids);
   };
-  for (const auto& segment : normalized_tokens_.split(text, scratch.options.parse_special)) {
+  for (const auto& segment : normalized_tokens_.split(text.bytes, scratch.options.parse_special)) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
-    } else {
-      pre_tokenizer_.split(segment.text, scratch.pre_tokenizer, encode_piece);
+      continue;
     }
+    const bool is_first = text.is_first && segment.text.data() == text.bytes.data();
+    pre_tokenizer_.split({segment.text, is_first}, scratch.pre_tokenizer, encode_piece);
   }
 }
 
-std::string BpeTokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
-  std::string bytes;
-  for (const int32_t id : ids) {
-    require(id >= 0, "{} is not a token id", id);
-    if (has_token(id) && !(skip_special && is_special(id)))
-      bytes += spec_.tokens[static_cast<size_t>(id)].bytes;
-  }
-  if (!find_invalid_utf8(bytes)) return bytes;
-  std::string text;
-  text.reserve(bytes.size());
-  append_lossy_utf8(text, bytes, false);
-  return text;
+void BpeTokenizer::decode_next(int32_t id, bool skip_special, DecodeState& state, std::string& text) const {
+  require(id >= 0, "{} is not a token id", id);
+  if (has_token(id) && !(skip_special && is_special(id))) decoder_.add(id, state, text);
+}
+
+void BpeTokenizer::decode_end(DecodeState& state, std::string& text) const {
+  decoder_.finish(state, text);
 }
 
 int64_t BpeTokenizer::vocab_size() const {
@@ -120,7 +117,7 @@ bool BpeTokenizer::has_token(int32_t id) const {
 
 std::string_view BpeTokenizer::bytes_of(int32_t id) const {
   require(has_token(id), "{}: no token has the id {} (ids run below {})", spec_.origin, id, vocab_size());
-  return spec_.tokens[static_cast<size_t>(id)].bytes;
+  return decoder_.bytes_of(id);
 }
 
 bool BpeTokenizer::is_special(int32_t id) const {

@@ -8,6 +8,8 @@
 
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe_model.h"
+#include "tokenizer/decoder.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/tokenizer.h"
 
@@ -22,7 +24,8 @@ class BpeTokenizer final : public Tokenizer {
 
   using Tokenizer::encode;
   [[nodiscard]] std::vector<int32_t> encode(std::string_view text, EncodeOptions options) const override;
-  [[nodiscard]] std::string decode(std::span<const int32_t> ids, bool skip_special) const override;
+  void decode_next(int32_t id, bool skip_special, DecodeState& state, std::string& text) const override;
+  void decode_end(DecodeState& state, std::string& text) const override;
   [[nodiscard]] int64_t vocab_size() const override;
   [[nodiscard]] bool has_token(int32_t id) const override;
   [[nodiscard]] std::string_view bytes_of(int32_t id) const override;
@@ -34,14 +37,15 @@ class BpeTokenizer final : public Tokenizer {
 
   void build_finders();
   void build_ids();
-  [[nodiscard]] std::string normalized(std::string_view text) const;
-  void encode_text(std::string_view text, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void encode_text(PreTokenizer::Piece text, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   TokenizerSpec spec_;
+  Normalizer normalizer_;
   AddedTokenFinder raw_tokens_;         // looked for in the text as given
   AddedTokenFinder normalized_tokens_;  // and in what its normalization leaves
   PreTokenizer pre_tokenizer_;
   BpeModel model_;
+  Decoder decoder_;
   std::vector<bool> special_;                          // by id
   std::unordered_map<std::string_view, int32_t> ids_;  // by bytes, added tokens by content
 };

@@ -3,43 +3,12 @@
 #include <algorithm>
 #include <string>
 
-#include "tokenizer/utf8.h"
+#include "tokenizer/regex_parts.h"
 
 namespace shadowkv {
 namespace {
 
-struct Part {
-  int64_t begin, end;  // bytes
-  bool is_match;
-};
-
-int64_t after_character(std::string_view text, int64_t at) {
-  if (at >= static_cast<int64_t>(text.size())) return at + 1;
-  return at + read_utf8(text.substr(static_cast<size_t>(at))).length;
-}
-
-// The text as matches and what lies between them. An empty match right behind the last one does not count.
-std::vector<Part> find_parts(const Regex& regex, std::string_view text, bool invert,
-                             Regex::Scratch& scratch) {
-  const auto size = static_cast<int64_t>(text.size());
-  std::vector<Part> parts;
-  int64_t covered = 0;
-  int64_t from = 0;
-  int64_t last_end = -1;
-  while (from <= size) {
-    const std::optional<RegexMatch> match = regex.find(text, from, scratch);
-    if (!match) break;
-    if (match->begin == match->end && match->end == last_end) {
-      from = after_character(text, from);
-      continue;
-    }
-    if (covered != match->begin) parts.push_back({covered, match->begin, invert});
-    parts.push_back({match->begin, match->end, !invert});
-    covered = from = last_end = match->end;
-  }
-  if (covered != size) parts.push_back({covered, size, invert});
-  return parts;
-}
+using Part = RegexPart;
 
 std::vector<Part> join_contiguous(const std::vector<Part>& parts) {
   std::vector<Part> out;
@@ -108,7 +77,7 @@ PreTokenizer::PreTokenizer(std::span<const PreTokenizerStep> steps) {
   steps_.reserve(steps.size());
   for (const PreTokenizerStep& step : steps) {
     Step& added = steps_.emplace_back(Step{step, std::nullopt});
-    if (step.kind == PreTokenizerStep::Kind::split) added.regex.emplace(step.pattern);
+    if (step.kind != PreTokenizerStep::Kind::prefix) added.regex.emplace(step.pattern);
   }
 }
 
@@ -121,22 +90,39 @@ PreTokenizer::Scratch PreTokenizer::make_scratch() const {
   return scratch;
 }
 
-void PreTokenizer::split(std::string_view text, Scratch& scratch, const Sink& sink) const {
-  if (!text.empty()) run(0, text, scratch, sink);
+void PreTokenizer::split(Piece text, Scratch& scratch, const Sink& sink) const {
+  if (!text.bytes.empty()) run(0, text, scratch, sink);
 }
 
-void PreTokenizer::run(size_t step, std::string_view piece, Scratch& scratch, const Sink& sink) const {
-  if (step == steps_.size()) return sink(piece);
+void PreTokenizer::run(size_t step, Piece piece, Scratch& scratch, const Sink& sink) const {
+  if (step == steps_.size()) return sink(piece.bytes);
   const Step& current = steps_[step];
-  if (!current.regex) {
-    if (piece.starts_with(' ')) return run(step + 1, piece, scratch, sink);
-    return run(step + 1, std::string(1, ' ').append(piece), scratch, sink);
+  switch (current.spec.kind) {
+    case PreTokenizerStep::Kind::split:
+      return run_split(step, piece, scratch, sink);
+    case PreTokenizerStep::Kind::replace: {
+      const std::string replaced = replace_matches(*current.regex, piece.bytes, current.spec.content,
+                                                   kMaxTextBytes, *scratch.steps[step]);
+      if (!replaced.empty()) run(step + 1, {replaced, piece.is_first}, scratch, sink);
+      return;
+    }
+    case PreTokenizerStep::Kind::prefix:
+      if (piece.bytes.starts_with(current.spec.content) || (current.spec.first_only && !piece.is_first))
+        return run(step + 1, piece, scratch, sink);
+      return run(step + 1, {std::string(current.spec.content).append(piece.bytes), piece.is_first}, scratch,
+                 sink);
   }
-  std::vector<Part> parts = find_parts(*current.regex, piece, current.spec.invert, *scratch.steps[step]);
+}
+
+void PreTokenizer::run_split(size_t step, Piece piece, Scratch& scratch, const Sink& sink) const {
+  const Step& current = steps_[step];
+  std::vector<Part> parts =
+      find_parts(*current.regex, piece.bytes, current.spec.invert, *scratch.steps[step]);
   for (const Part& part : apply_behavior(std::move(parts), current.spec.behavior)) {
     if (part.begin == part.end) continue;
-    run(step + 1, piece.substr(static_cast<size_t>(part.begin), static_cast<size_t>(part.end - part.begin)),
-        scratch, sink);
+    const auto begin = static_cast<size_t>(part.begin);
+    const std::string_view bytes = piece.bytes.substr(begin, static_cast<size_t>(part.end) - begin);
+    run(step + 1, {bytes, piece.is_first && begin == 0}, scratch, sink);
   }
 }
 

@@ -16,6 +16,10 @@ namespace shadowkv {
 class PreTokenizer {
  public:
   using Sink = std::function<void(std::string_view piece)>;  // the piece is valid during the call
+  struct Piece {
+    std::string_view bytes;  // valid UTF-8
+    bool is_first;           // the text as it was given begins with it
+  };
   struct Scratch {
     std::vector<std::optional<Regex::Scratch>> steps;
   };
@@ -24,15 +28,17 @@ class PreTokenizer {
   explicit PreTokenizer(std::span<const PreTokenizerStep> steps);
 
   [[nodiscard]] Scratch make_scratch() const;
-  // Pieces in order of the text, none of them empty. `text` must be valid UTF-8.
-  void split(std::string_view text, Scratch& scratch, const Sink& sink) const;
+  // Pieces in order of the text, none of them empty. Throws InvalidInput when replacing makes a piece longer
+  // than kMaxTextBytes.
+  void split(Piece text, Scratch& scratch, const Sink& sink) const;
 
  private:
   struct Step {
     PreTokenizerStep spec;
-    std::optional<Regex> regex;  // of a split
+    std::optional<Regex> regex;  // of split and replace
   };
-  void run(size_t step, std::string_view piece, Scratch& scratch, const Sink& sink) const;
+  void run(size_t step, Piece piece, Scratch& scratch, const Sink& sink) const;
+  void run_split(size_t step, Piece piece, Scratch& scratch, const Sink& sink) const;
 
   std::vector<Step> steps_;
 };

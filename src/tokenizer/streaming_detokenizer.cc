@@ -1,6 +1,4 @@
-#include "base/check.h"
 #include "tokenizer/tokenizer.h"
-#include "tokenizer/utf8.h"
 
 namespace shadowkv {
 
@@ -8,18 +6,15 @@ StreamingDetokenizer::StreamingDetokenizer(std::shared_ptr<const Tokenizer> toke
     : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
 
 std::string StreamingDetokenizer::add(int32_t id) {
-  require(id >= 0, "{} is not a token id", id);
-  if (!tokenizer_->has_token(id) || (skip_special_ && tokenizer_->is_special(id))) return {};
-  pending_ += tokenizer_->bytes_of(id);
   std::string text;
-  pending_.erase(0, static_cast<size_t>(append_lossy_utf8(text, pending_, true)));
+  tokenizer_->decode_next(id, skip_special_, state_, text);
   return text;
 }
 
 std::string StreamingDetokenizer::finish() {
   std::string text;
-  append_lossy_utf8(text, pending_, false);
-  pending_.clear();
+  tokenizer_->decode_end(state_, text);
+  state_ = {};
   return text;
 }
 

@@ -1,11 +1,7 @@
-#include <algorithm>
-#include <array>
-#include <unordered_map>
-
 #include "formats/json.h"
+#include "tokenizer/added_token_reader.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/tokenizer_json_parts.h"
-#include "tokenizer/utf8.h"
 #include "tokenizer/vocabulary_files.h"
 
 namespace shadowkv {
@@ -13,8 +9,6 @@ namespace {
 
 constexpr int64_t kMaxFileBytes = int64_t{256} << 20;
 constexpr int64_t kMaxDepth = 64;
-
-using IdsByText = std::unordered_map<std::string_view, int32_t>;
 
 // Where a file may name a feature without using it: null, false, "" and 0 are all off.
 void require_off(const JsonPart& part, const char* key) {
@@ -27,7 +21,8 @@ void require_off(const JsonPart& part, const char* key) {
 
 // The bytes of a token that stands in the alphabet of bytes; others decode to the characters they are written
 // in.
-TokenSpec make_token(const std::string& text) {
+TokenSpec make_token(SymbolUnit unit, const std::string& text) {
+  if (unit == SymbolUnit::character) return {TokenKind::model, text};
   std::optional<std::string> bytes = alphabet_to_bytes(text);
   if (bytes) return {TokenKind::model, std::move(*bytes)};
   return {TokenKind::added, text};
@@ -42,7 +37,7 @@ IdsByText read_vocab(const JsonPart& vocab, TokenizerSpec& spec) {
             in_quotes(text));
     const int64_t id =
         get_integer({value, fmt::format("{}: the id of the token {}", vocab.name, in_quotes(text))});
-    TokenSpec token = make_token(text);
+    TokenSpec token = make_token(spec.unit, text);
     set_token(spec, id, token.kind, std::move(token.bytes));
     ids.emplace(text, static_cast<int32_t>(id));
   }
@@ -77,19 +72,23 @@ void read_merges(const JsonPart& merges, const IdsByText& ids, TokenizerSpec& sp
     if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
     const auto [left, right] = merge_sides(merge, name);
     const std::string whole = std::string(left) + std::string(right);
-    spec.merges.push_back(
-        {merge_token(ids, left, name), merge_token(ids, right, name), merge_token(ids, whole, name)});
+    spec.merges.push_back({merge_token(ids, left, name), merge_token(ids, right, name),
+                           merge_token(ids, whole, name), static_cast<int32_t>(spec.merges.size())});
   }
 }
 
-bool has_every_byte(const TokenizerSpec& spec) {
-  std::array<bool, 256> seen{};
-  for (const TokenSpec& token : spec.tokens) {
-    if (token.kind == TokenKind::model && token.bytes.size() == 1) {
-      seen[static_cast<unsigned char>(token.bytes[0])] = true;
-    }
+void read_byte_fallback(const JsonPart& model, const IdsByText& ids, TokenizerSpec& spec) {
+  if (!get_bool_or(model, "byte_fallback", false)) return;
+  if (spec.unit == SymbolUnit::byte) {
+    return require(
+        find_missing_byte(spec) < 0,
+        "{} sets 'byte_fallback' though its vocabulary does not hold all 256 bytes, which is not supported",
+        model.name);
   }
-  return std::find(seen.begin(), seen.end(), false) == seen.end();
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto found = ids.find(byte_token(static_cast<unsigned char>(byte)));
+    spec.byte_fallback.push_back(found == ids.end() ? -1 : found->second);
+  }
 }
 
 IdsByText read_model(const JsonPart& model, TokenizerSpec& spec) {
@@ -105,40 +104,18 @@ IdsByText read_model(const JsonPart& model, TokenizerSpec& spec) {
     const JsonPart unknown = get_field(model, "unk_token");
     spec.unknown_id = merge_token(ids, get_string(unknown), unknown.name);
   }
-  require(!get_bool_or(model, "byte_fallback", false) || has_every_byte(spec),
-          "{} sets 'byte_fallback' though its vocabulary does not hold all 256 bytes, which is not supported",
-          model.name);
+  read_byte_fallback(model, ids, spec);
   return ids;
 }
 
-void read_added_token(const JsonPart& part, const IdsByText& ids, TokenizerSpec& spec) {
-  const int64_t id = get_integer(get_field(part, "id"));
-  const std::string& content = get_string(get_field(part, "content"));
-  const bool is_normalized = get_bool(get_field(part, "normalized"));
-  std::string written = content;  // a token that is looked for in normalized text decodes to normalized text
-  if (is_normalized) {
-    for (const UnicodeForm form : spec.normalizers) written = normalize(written, form);
-  }
-  const auto in_vocab = ids.find(content);
-  if (in_vocab == ids.end()) {
-    set_token(spec, id, TokenKind::added, make_token(written).bytes);
-  } else {
-    require(in_vocab->second == id, "{} gives {} the id {}, the vocabulary {}", part.name, in_quotes(content),
-            id, in_vocab->second);
-  }
-  spec.added.push_back({.id = static_cast<int32_t>(id),
-                        .content = content,
-                        .special = get_bool(get_field(part, "special")),
-                        .lstrip = get_bool(get_field(part, "lstrip")),
-                        .rstrip = get_bool(get_field(part, "rstrip")),
-                        .single_word = get_bool(get_field(part, "single_word")),
-                        .normalized = is_normalized});
-}
-
 void read_added_tokens(const JsonPart& list, const IdsByText& ids, TokenizerSpec& spec) {
+  const bool bytes = spec.unit == SymbolUnit::byte;
+  AddedTokenReader reader(
+      ids, bytes ? AddedTokenReader::Writing::byte_alphabet : AddedTokenReader::Writing::plain, spec);
   size_t index = 0;
-  for (const Json& token : get_array(list)) {
-    read_added_token({token, fmt::format("{}[{}]", list.name, index++)}, ids, spec);
+  for (const Json& value : get_array(list)) {
+    const JsonPart token{value, fmt::format("{}[{}]", list.name, index++)};
+    reader.read(token, get_integer(get_field(token, "id")));
   }
 }
 
@@ -155,12 +132,12 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& path) {
     const Json* value = find_field(file, key);
     return JsonPart{value ? *value : null, fmt::format("{}: the {}", spec.origin, key)};
   };
-  read_normalizer(part("normalizer"), spec);  // before the added tokens, which may be normalized
+  read_normalizer(part("normalizer"), spec);        // before the added tokens, which may be normalized
+  read_pre_tokenizer(part("pre_tokenizer"), spec);  // before the model, whose unit it decides
   const IdsByText ids = read_model(get_field(file, "model"), spec);
   if (find_field(file, "added_tokens")) read_added_tokens(get_field(file, "added_tokens"), ids, spec);
-  read_pre_tokenizer(part("pre_tokenizer"), spec);
   read_post_processor(part("post_processor"), spec);
-  check_decoder(part("decoder"));
+  read_decoder(part("decoder"), spec);
   check_spec(spec);
   return spec;
 }

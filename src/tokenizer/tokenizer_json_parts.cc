@@ -2,23 +2,11 @@
 
 #include <utility>
 
+#include "tokenizer/known_patterns.h"
 #include "tokenizer/regex_dialect.h"
 
 namespace shadowkv {
 namespace {
-
-[[noreturn]] void refuse(const JsonPart& part, std::string_view construct) {
-  throw InvalidInput(fmt::format("{} is {}, which is not supported", part.name, in_quotes(construct)));
-}
-
-// Applies `read` to every element of the array `key`.
-template <typename Reader>
-void for_each_element(const JsonPart& part, const char* key, Reader&& read) {
-  const JsonPart list = get_field(part, key);
-  size_t index = 0;
-  for (const Json& element : get_array(list))
-    read(JsonPart{element, fmt::format("{}[{}]", list.name, index++)});
-}
 
 SplitBehavior parse_behavior(const JsonPart& part) {
   constexpr std::pair<std::string_view, SplitBehavior> kNames[] = {
@@ -34,16 +22,9 @@ SplitBehavior parse_behavior(const JsonPart& part) {
   refuse(part, name);
 }
 
-std::string parse_pattern(const JsonPart& part) {
-  if (find_field(part, "Regex")) return get_string(get_field(part, "Regex"));
-  const std::string& text = get_string(get_field(part, "String"));
-  require(!text.empty(), "{} is an empty string", part.name);
-  return quote_pattern(text);
-}
-
 void read_split(const JsonPart& part, TokenizerSpec& spec) {
   spec.pre_tokenizers.push_back({.kind = PreTokenizerStep::Kind::split,
-                                 .pattern = parse_pattern(get_field(part, "pattern")),
+                                 .pattern = read_pattern(get_field(part, "pattern")),
                                  .behavior = parse_behavior(get_field(part, "behavior")),
                                  .invert = get_bool(get_field(part, "invert"))});
 }
@@ -56,10 +37,25 @@ void read_digits(const JsonPart& part, TokenizerSpec& spec) {
 
 void read_byte_level(const JsonPart& part, TokenizerSpec& spec) {
   if (get_bool(get_field(part, "add_prefix_space"))) {
-    spec.pre_tokenizers.push_back({.kind = PreTokenizerStep::Kind::prefix_space});
+    spec.pre_tokenizers.push_back({.kind = PreTokenizerStep::Kind::prefix, .content = " "});
   }
   if (get_bool_or(part, "use_regex", true)) {
     spec.pre_tokenizers.push_back({.pattern = std::string(kGpt2Pattern)});
+  }
+}
+
+void read_metaspace_steps(const JsonPart& part, TokenizerSpec& spec) {
+  const MetaspaceFields fields = read_metaspace(part);
+  spec.pre_tokenizers.push_back(
+      {.kind = PreTokenizerStep::Kind::replace, .pattern = " ", .content = fields.replacement});
+  if (fields.prepends) {
+    spec.pre_tokenizers.push_back({.kind = PreTokenizerStep::Kind::prefix,
+                                   .content = fields.replacement,
+                                   .first_only = fields.first_only});
+  }
+  if (get_bool_or(part, "split", true)) {
+    spec.pre_tokenizers.push_back(
+        {.pattern = quote_pattern(fields.replacement), .behavior = SplitBehavior::merged_with_next});
   }
 }
 
@@ -73,6 +69,7 @@ void read_pre_tokenizer_steps(const JsonPart& part, TokenizerSpec& spec, bool& e
   require(!ended, "{} ({}) comes after ByteLevel, which must be the last step", part.name, in_quotes(type));
   if (type == "Split") return read_split(part, spec);
   if (type == "Digits") return read_digits(part, spec);
+  if (type == "Metaspace") return read_metaspace_steps(part, spec);
   if (type != "ByteLevel") refuse(part, type);
   read_byte_level(part, spec);
   ended = true;
@@ -112,24 +109,37 @@ void read_template(const JsonPart& part, TokenizerSpec& spec) {
   spec.suffix.insert(spec.suffix.end(), after.begin(), after.end());
 }
 
-int count_byte_level(const JsonPart& part) {
-  const std::string& type = get_string(get_field(part, "type"));
-  if (type == "ByteLevel") return 1;
-  if (type != "Sequence") refuse(part, type);
-  int count = 0;
-  for_each_element(part, "decoders", [&](const JsonPart& decoder) { count += count_byte_level(decoder); });
-  return count;
+void read_replace(const JsonPart& part, TokenizerSpec& spec) {
+  spec.normalizers.push_back({.kind = NormalizerStep::Kind::replace,
+                              .pattern = read_pattern(get_field(part, "pattern")),
+                              .content = get_string(get_field(part, "content"))});
 }
 
 }  // namespace
+
+void refuse(const JsonPart& part, std::string_view construct) {
+  throw InvalidInput(fmt::format("{} is {}, which is not supported", part.name, in_quotes(construct)));
+}
+
+std::string read_pattern(const JsonPart& part) {
+  if (find_field(part, "Regex")) return get_string(get_field(part, "Regex"));
+  const std::string& text = get_string(get_field(part, "String"));
+  require(!text.empty(), "{} is an empty string", part.name);
+  return quote_pattern(text);
+}
 
 void read_normalizer(const JsonPart& part, TokenizerSpec& spec) {
   if (part.value.is_null()) return;
   const std::string& type = get_string(get_field(part, "type"));
   if (type == "NFC") {
-    spec.normalizers.push_back(UnicodeForm::nfc);
+    spec.normalizers.push_back({.kind = NormalizerStep::Kind::nfc});
   } else if (type == "NFKC") {
-    spec.normalizers.push_back(UnicodeForm::nfkc);
+    spec.normalizers.push_back({.kind = NormalizerStep::Kind::nfkc});
+  } else if (type == "Prepend") {
+    spec.normalizers.push_back(
+        {.kind = NormalizerStep::Kind::prepend, .content = get_string(get_field(part, "prepend"))});
+  } else if (type == "Replace") {
+    read_replace(part, spec);
   } else if (type == "Sequence") {
     for_each_element(part, "normalizers", [&](const JsonPart& step) { read_normalizer(step, spec); });
   } else {
@@ -140,8 +150,7 @@ void read_normalizer(const JsonPart& part, TokenizerSpec& spec) {
 void read_pre_tokenizer(const JsonPart& part, TokenizerSpec& spec) {
   bool byte_level = false;
   if (!part.value.is_null()) read_pre_tokenizer_steps(part, spec, byte_level);
-  require(byte_level, "{} does not end with ByteLevel; only byte-level vocabularies are supported",
-          part.name);
+  spec.unit = byte_level ? SymbolUnit::byte : SymbolUnit::character;
 }
 
 void read_post_processor(const JsonPart& part, TokenizerSpec& spec) {
@@ -151,11 +160,6 @@ void read_post_processor(const JsonPart& part, TokenizerSpec& spec) {
   if (type == "TemplateProcessing") return read_template(part, spec);
   if (type != "Sequence") refuse(part, type);
   for_each_element(part, "processors", [&](const JsonPart& step) { read_post_processor(step, spec); });
-}
-
-void check_decoder(const JsonPart& part) {
-  const int count = part.value.is_null() ? 0 : count_byte_level(part);
-  require(count == 1, "{} holds ByteLevel {} times; exactly one is supported", part.name, count);
 }
 
 }  // namespace shadowkv

@@ -1,5 +1,8 @@
 #include "tokenizer/tokenizer_spec.h"
 
+#include <algorithm>
+#include <array>
+#include <charconv>
 #include <unordered_set>
 
 #include "base/check.h"
@@ -33,7 +36,51 @@ void check_added(const TokenizerSpec& spec) {
   }
 }
 
+void check_step_count(const TokenizerSpec& spec, std::string_view part, size_t count) {
+  require(static_cast<int64_t>(count) <= kMaxSteps, "{}: the {} has {} steps; at most {} are supported",
+          spec.origin, part, count, kMaxSteps);
+}
+
+void check_step_text(const TokenizerSpec& spec, std::string_view part, std::string_view text) {
+  require(static_cast<int64_t>(text.size()) <= kMaxStepTextBytes,
+          "{}: the {} puts in {} bytes at once; at most {} are supported", spec.origin, part, text.size(),
+          kMaxStepTextBytes);
+}
+
+void check_steps(const TokenizerSpec& spec) {
+  check_step_count(spec, "normalizer", spec.normalizers.size());
+  for (const NormalizerStep& step : spec.normalizers) check_step_text(spec, "normalizer", step.content);
+  check_step_count(spec, "pre-tokenizer", spec.pre_tokenizers.size());
+  for (const PreTokenizerStep& step : spec.pre_tokenizers)
+    check_step_text(spec, "pre-tokenizer", step.content);
+  check_step_count(spec, "decoder", spec.decoder.replacements.size());
+  for (const DecoderReplacement& step : spec.decoder.replacements)
+    check_step_text(spec, "decoder", step.content);
+}
+
 }  // namespace
+
+int find_missing_byte(const TokenizerSpec& spec) {
+  std::array<bool, 256> seen{};
+  for (const TokenSpec& token : spec.tokens) {
+    if (token.kind == TokenKind::model && token.bytes.size() == 1) {
+      seen[static_cast<unsigned char>(token.bytes[0])] = true;
+    }
+  }
+  const auto* missing = std::find(seen.begin(), seen.end(), false);
+  return missing == seen.end() ? -1 : static_cast<int>(missing - seen.begin());
+}
+
+std::string byte_token(unsigned char byte) {
+  return fmt::format("<0x{:02X}>", byte);
+}
+
+int byte_of_token(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+  int byte = -1;
+  const auto [end, error] = std::from_chars(&token[3], &token[5], byte, 16);
+  return error == std::errc() && end == &token[5] && token[3] != '-' ? byte : -1;
+}
 
 void set_token(TokenizerSpec& spec, int64_t id, TokenKind kind, std::string bytes) {
   require(id >= 0 && id < kMaxVocabulary, "{}: the token id {} is out of range (0 to {})", spec.origin, id,
@@ -53,9 +100,10 @@ void check_spec(const TokenizerSpec& spec) {
   if (spec.unknown_id >= 0) check_id(spec, spec.unknown_id, "the unknown token");
   for (const int32_t id : spec.prefix) check_id(spec, id, "a token put before each text");
   for (const int32_t id : spec.suffix) check_id(spec, id, "a token put after each text");
-  require(static_cast<int64_t>(spec.pre_tokenizers.size()) <= kMaxPreTokenizerSteps,
-          "{}: the pre-tokenizer has {} steps; at most {} are supported", spec.origin,
-          spec.pre_tokenizers.size(), kMaxPreTokenizerSteps);
+  for (const int32_t id : spec.byte_fallback) {
+    if (id >= 0) check_id(spec, id, "the token of a byte");
+  }
+  check_steps(spec);
 }
 
 }  // namespace shadowkv

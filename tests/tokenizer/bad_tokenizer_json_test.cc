@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <random>
+
 #include "formats/refusal.h"
 #include "formats/temporary_file.h"
 #include "tokenizer/golden.h"
@@ -27,14 +29,29 @@ json small_file() {
               "vocab": {"a": 0, "b": 1, "ab": 2, "abab": 9}, "merges": [["a", "b"], "ab ab"]}})");
 }
 
+// Of characters, as SentencePiece's vocabularies are converted.
+json character_file() {
+  json file = small_file();
+  file["normalizer"] = json::parse(R"({"type": "Sequence", "normalizers": [
+    {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]})");
+  file["pre_tokenizer"] = nullptr;
+  file["decoder"] = json::parse(R"({"type": "Sequence", "decoders": [
+    {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+    {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})");
+  file["model"]["byte_fallback"] = true;
+  file["model"]["vocab"]["\u2581"] = 5;
+  file["model"]["vocab"]["<0xC3>"] = 6;
+  file["model"]["vocab"]["<0xA9>"] = 7;
+  return file;
+}
+
 std::shared_ptr<const Tokenizer> load(std::string_view text) {
   const TemporaryFolder folder;
   return Tokenizer::open(folder.write("tokenizer.json", text));
 }
 
 // What loading says when the value at `pointer` is replaced.
-std::string complaint(const char* pointer, const json& value) {
-  json file = small_file();
+std::string complaint(const char* pointer, const json& value, json file = small_file()) {
   file[json::json_pointer(pointer)] = value;
   return refusal_of([&] { (void)load(file.dump()); });
 }
@@ -50,6 +67,18 @@ TEST(SmallTokenizerJson, LoadsWithHolesAndMergesOfBothForms) {
   EXPECT_FALSE(tokenizer->has_token(3));
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{2, 3, 0}, false), "aba");
   EXPECT_EQ(tokenizer->encode("axb"), (std::vector<int32_t>{4, 2})) << "a byte without token is left out";
+}
+
+std::string character_complaint(const char* pointer, const char* value) {
+  return complaint(pointer, json::parse(value), character_file());
+}
+
+TEST(SmallTokenizerJson, LoadsCharactersWithSomeBytes) {
+  const auto tokenizer = load(character_file().dump());
+  EXPECT_EQ(tokenizer->encode("abab b"), (std::vector<int32_t>{4, 5, 9, 5, 1}));
+  EXPECT_EQ(tokenizer->encode("a\u00e9b"), (std::vector<int32_t>{4, 5, 0, 6, 7, 1}));
+  EXPECT_EQ(tokenizer->encode("a\u00eab"), (std::vector<int32_t>{4, 5, 2})) << "a character without bytes";
+  EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{5, 0, 6, 7, 5, 5, 1}, false), "a\u00e9  b");
 }
 
 TEST(BadTokenizerJson, WhatIsNotJsonIsRefused) {
@@ -82,7 +111,7 @@ TEST(BadTokenizerJson, AnUnsupportedConstructIsNamed) {
   EXPECT_THAT(complaint("/normalizer",
                         R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Strip"}]})"),
               AllOf(HasSubstr("Strip"), HasSubstr("[1]")));
-  EXPECT_THAT(complaint("/pre_tokenizer", R"({"type": "Metaspace"})"), HasSubstr("Metaspace"));
+  EXPECT_THAT(complaint("/pre_tokenizer", R"({"type": "BertPreTokenizer"})"), HasSubstr("BertPreTokenizer"));
   EXPECT_THAT(complaint("/post_processor", R"({"type": "BertProcessing"})"), HasSubstr("BertProcessing"));
   EXPECT_THAT(complaint("/decoder", R"({"type": "WordPiece"})"), HasSubstr("WordPiece"));
 }
@@ -117,6 +146,104 @@ TEST(BadTokenizerJson, ABadSplitIsRefused) {
   many.push_back(small_file()["pre_tokenizer"]);
   EXPECT_THAT(complaint("/pre_tokenizer", json{{"type", "Sequence"}, {"pretokenizers", many}}),
               HasSubstr("41 steps"));
+}
+
+TEST(BadTokenizerJson, ABadNormalizerIsRefused) {
+  const auto step = [](const char* text) { return character_complaint("/normalizer", text); };
+  EXPECT_THAT(step(R"({"type": "Prepend"})"), HasSubstr("'prepend'"));
+  EXPECT_THAT(step(R"({"type": "Prepend", "prepend": 3})"), HasSubstr("'prepend'"));
+  EXPECT_THAT(step(R"({"type": "Replace", "content": "x"})"), HasSubstr("'pattern'"));
+  EXPECT_THAT(step(R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})"), HasSubstr("empty"));
+  EXPECT_THAT(step(R"({"type": "Replace", "pattern": {"String": " "}})"), HasSubstr("'content'"));
+  EXPECT_THAT(step(R"({"type": "Replace", "pattern": {"Regex": "(a"}, "content": "x"})"), HasSubstr("(a"));
+  EXPECT_THAT(step(R"({"type": "Strip", "strip_left": true, "strip_right": true})"), HasSubstr("Strip"));
+  const json wide = {{"type", "Prepend"}, {"prepend", std::string(1025, 'x')}};
+  EXPECT_THAT(complaint("/normalizer", wide, character_file()), HasSubstr("1025 bytes"));
+  const json many = {{"type", "Sequence"}, {"normalizers", json(40, json{{"type", "NFC"}})}};
+  EXPECT_THAT(complaint("/normalizer", many, character_file()), HasSubstr("40 steps"));
+}
+
+TEST(BadTokenizerJson, ABadMetaspaceIsRefused) {
+  const auto step = [](const char* text) { return character_complaint("/pre_tokenizer", text); };
+  EXPECT_EQ(step(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": false})"), "");
+  EXPECT_THAT(step(R"({"type": "Metaspace"})"), HasSubstr("'replacement'"));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": "ab"})"), HasSubstr("\"ab\""));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": ""})"), HasSubstr("one character"));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"})"),
+              AllOf(HasSubstr("prepend_scheme"), HasSubstr("\"last\"")));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": 1})"),
+              HasSubstr("prepend_scheme"));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": 1})"),
+              HasSubstr("add_prefix_space"));
+  EXPECT_THAT(
+      step(
+          R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "add_prefix_space": false})"),
+      AllOf(HasSubstr("add_prefix_space"), HasSubstr("\"first\"")));
+  EXPECT_THAT(step(R"({"type": "Metaspace", "replacement": "_", "split": "yes"})"), HasSubstr("split"));
+}
+
+TEST(BadTokenizerJson, ABadDecoderOfCharactersIsRefused) {
+  const auto step = [](const char* text) { return character_complaint("/decoder", text); };
+  EXPECT_THAT(step("null"), HasSubstr("decoder"));
+  EXPECT_THAT(step(R"({"type": "ByteLevel"})"), HasSubstr("ByteLevel"));
+  EXPECT_THAT(step(R"({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]})"), HasSubstr("ByteLevel"));
+  EXPECT_THAT(step(R"({"type": "Strip", "content": " ", "start": 1, "stop": 0})"), HasSubstr("Fuse"));
+  EXPECT_THAT(step(R"({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteFallback"}]})"),
+              AllOf(HasSubstr("[1]"), HasSubstr("\"ByteFallback\""), HasSubstr("after Fuse")));
+  EXPECT_THAT(
+      step(
+          R"({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "_"}]})"),
+      HasSubstr("after ByteFallback"));
+  const auto strip = [](const char* key, const char* value) {
+    return character_complaint((std::string("/decoder/decoders/3/") + key).c_str(), value);
+  };
+  EXPECT_THAT(strip("content", R"("  ")"), HasSubstr("one character"));
+  EXPECT_THAT(strip("start", "-1"), HasSubstr("-1"));
+  EXPECT_THAT(strip("start", "1.5"), HasSubstr("'start'"));
+  EXPECT_THAT(strip("stop", "2"), HasSubstr("2"));
+  EXPECT_THAT(strip("stop", "null"), HasSubstr("'stop'"));
+  EXPECT_THAT(character_complaint("/decoder/decoders/0/content", "1"), HasSubstr("'content'"));
+  const json wide = std::string(1025, 'x');
+  EXPECT_THAT(complaint("/decoder/decoders/0/content", wide, character_file()), HasSubstr("1025 bytes"));
+  const json replace = character_file()["decoder"]["decoders"][0];
+  EXPECT_THAT(
+      complaint("/decoder", json{{"type", "Sequence"}, {"decoders", json(40, replace)}}, character_file()),
+      HasSubstr("40 steps"));
+}
+
+TEST(BadTokenizerJson, AddedTokensThatNormalizationMakesTooLongAreRefused) {
+  json file = character_file();
+  file["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "<"}}}, {"content", std::string(1024, 'x')}};
+  json token = file["added_tokens"][0];
+  token["normalized"] = true;
+  for (int i = 0; i < 2200; ++i) {  // 31 KiB each
+    token["id"] = 10 + i;
+    token["content"] = std::to_string(i) + std::string(31, '<');
+    file["added_tokens"].push_back(token);
+  }
+  EXPECT_THAT(refusal_of([&] { (void)load(file.dump()); }), HasSubstr("67108864"));
+}
+
+// What is left of a damaged file loads or is refused, and encodes without harm when it loads.
+TEST(BadTokenizerJson, DamageIsRefusedOrHarmless) {
+  std::mt19937 random(1);
+  for (const json& whole : {small_file(), character_file()}) {
+    for (int i = 0; i < 1500; ++i) {
+      std::string text = whole.dump();
+      for (int damage = 0; damage < 3; ++damage) {
+        const size_t at = random() % text.size();
+        const std::string other = text.substr(random() % text.size(), random() % 9);
+        text.replace(at, random() % 9,
+                     random() % 2 == 0 ? other : std::string(1, static_cast<char>(random())));
+      }
+      (void)refusal_of([&] {
+        const auto tokenizer = load(text);
+        const auto ids = tokenizer->encode("abab <s> a\u00e9b <0x41>\u2581ba");
+        (void)tokenizer->decode(ids, false);
+      });
+    }
+  }
 }
 
 TEST(BadTokenizerJson, IdsOutOfRangeOrTakenAreRefused) {

@@ -1,8 +1,10 @@
 #include <gmock/gmock.h>
 
+#include "formats/refusal.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/golden.h"
 #include "tokenizer/normalize.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/utf8.h"
 
 namespace shadowkv::testing {
@@ -82,6 +84,25 @@ TEST(Normalize, IsIdempotentOnEveryCodePoint) {
       ASSERT_EQ(normalize(once, form), once) << "U+" << std::hex << static_cast<uint32_t>(c);
     }
   }
+}
+
+TEST(Normalizer, TakesItsStepsInOrder) {
+  using Kind = NormalizerStep::Kind;
+  const std::vector<NormalizerStep> steps = {{.kind = Kind::nfkc},
+                                             {.kind = Kind::prepend, .content = "x "},
+                                             {.kind = Kind::replace, .pattern = " +|y*$", .content = "_"}};
+  const Normalizer normalizer(steps);
+  EXPECT_EQ(normalizer.apply("\ufb01\u3000 ayy", 100), "x_fi_a_");
+  EXPECT_EQ(normalizer.apply("", 100), "") << "neither prefix nor replacement";
+}
+
+TEST(Normalizer, ATextThatGrowsTooLongIsRefused) {
+  const NormalizerStep step = {
+      .kind = NormalizerStep::Kind::replace, .pattern = "a", .content = std::string(1000, 'a')};
+  const std::vector<NormalizerStep> steps(32, step);  // would make 10^96 bytes
+  EXPECT_THAT(refusal_of([&] { (void)Normalizer(steps).apply("a", 1'000'000); }),
+              ::testing::HasSubstr("1000000"));
+  EXPECT_EQ(Normalizer(std::span(steps).first(2)).apply("a", 1'000'000).size(), 1'000'000U);
 }
 
 }  // namespace

@@ -35,14 +35,16 @@ TEST_P(TokenizerJson, EveryTokenIsFoundByItsBytes) {
       EXPECT_EQ(tokenizer_->bytes_of(tokenizer_->id_of(bytes)), bytes) << id;
     }
   }
-  EXPECT_EQ(tokenizer_->id_of("<s>"), 0);
-  EXPECT_TRUE(tokenizer_->is_special(0));
+  const int32_t bos = name_.starts_with("pieces") ? 1 : 0;
+  EXPECT_EQ(tokenizer_->id_of("<s>"), bos);
+  EXPECT_TRUE(tokenizer_->is_special(bos));
   EXPECT_EQ(tokenizer_->id_of("there is no such token"), -1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Trained, TokenizerJson,
                          ::testing::Values("gpt2", "gpt2_prefix_space", "llama3", "qwen2", "smollm2",
-                                           "default", "removed", "behaviors", "added", "unknown_bytes"),
+                                           "default", "removed", "behaviors", "added", "unknown_bytes",
+                                           "pieces", "pieces_first", "metaspace", "metaspace_never"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Tokenizer, TextWithoutNormalizationComesBackWhole) {
@@ -54,6 +56,36 @@ TEST(Tokenizer, TextWithoutNormalizationComesBackWhole) {
       EXPECT_EQ(tokenizer->decode(ids, false), text) << name;
     }
   }
+}
+
+TEST(Tokenizer, CharactersWithoutPieceComeBackByTheirBytes) {
+  for (const char* name : {"pieces", "pieces_first"}) {
+    const auto tokenizer = Tokenizer::open(golden_path(std::string(name) + ".json"));
+    const bool strips = std::string_view(name) == "pieces";
+    for (const nlohmann::json& line : read_lines(std::string(name) + ".encode.jsonl")) {
+      const auto text = line[0].get<std::string>();
+      if (text.find("\u2581") != std::string::npos) continue;  // stands for a space
+      const auto ids = tokenizer->encode(text, {.parse_special = false, .add_special = false});
+      const bool prefixed = !strips && !text.empty() && !text.starts_with(' ');
+      EXPECT_EQ(tokenizer->decode(ids, false), (prefixed ? " " : "") + text) << name;
+    }
+  }
+}
+
+TEST(StreamingDetokenizer, ARunOfByteTokensWaitsForItsEnd) {
+  const auto tokenizer = Tokenizer::open(golden_path("pieces.json"));
+  const auto byte = [](int value) { return 3 + value; };
+  const int32_t of = tokenizer->id_of(" of");
+  ASSERT_GE(of, 0);
+  StreamingDetokenizer stream(tokenizer, true);
+  EXPECT_EQ(stream.add(of), "of") << "the space before a text is taken away";
+  EXPECT_EQ(stream.add(of), " of");
+  for (const int value : {0xF0, 0x9F, 0x98, 0x80}) EXPECT_EQ(stream.add(byte(value)), "");
+  EXPECT_EQ(stream.add(of), "\U0001F600 of");
+  for (const int value : {0xC3, 0xA9, 0xC3}) EXPECT_EQ(stream.add(byte(value)), "");
+  EXPECT_EQ(stream.add(1), "") << "a special token that is left out ends no run";
+  EXPECT_EQ(stream.finish(), "\uFFFD\uFFFD\uFFFD") << "one byte too many spoils the run";
+  EXPECT_EQ(stream.add(of), "of") << "another text begins";
 }
 
 TEST(Tokenizer, InvalidUtf8IsRefusedWithItsOffset) {
@@ -81,6 +113,7 @@ TEST(Tokenizer, ThreadsShareOneTokenizer) {
   const auto lines = read_lines("llama3.encode.jsonl");
   std::vector<int> wrong(4, 0);
   std::vector<std::thread> threads;
+  threads.reserve(wrong.size());
   for (int& count : wrong) {
     threads.emplace_back([&tokenizer, &lines, &count] {
       for (const auto& line : lines) {
@@ -93,15 +126,17 @@ TEST(Tokenizer, ThreadsShareOneTokenizer) {
 }
 
 TEST(Tokenizer, AMegabyteWithoutBreakIsEncodedInTimeOfNLogN) {
-  const auto tokenizer = Tokenizer::open(golden_path("qwen2.json"));
-  for (const std::string& unit :
-       std::vector<std::string>{"a", " ", "\n", "ab", "\u0300\u0323", "\u0f73", "1", "<s"}) {
-    std::string text;
-    while (text.size() < 1'000'000) text += unit;
-    const auto ids = tokenizer->encode(text);
-    EXPECT_FALSE(ids.empty());
-    if (unit.size() == 1) {
-      EXPECT_EQ(tokenizer->decode(ids, false), text);
+  for (const char* name : {"qwen2", "pieces"}) {
+    const auto tokenizer = Tokenizer::open(golden_path(std::string(name) + ".json"));
+    for (const std::string& unit :
+         std::vector<std::string>{"a", " ", "\n", "ab", "\u0300\u0323", "\u0f73", "1", "<s"}) {
+      std::string text;
+      while (text.size() < 1'000'000) text += unit;
+      const auto ids = tokenizer->encode(text, {.parse_special = true, .add_special = false});
+      EXPECT_FALSE(ids.empty());
+      if (unit.size() == 1) {
+        EXPECT_EQ(tokenizer->decode(ids, false), text) << name;
+      }
     }
   }
 }
