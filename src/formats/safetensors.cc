@@ -140,7 +140,9 @@ void check_tiling(std::vector<Entry>& entries, int64_t size, const std::string& 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), mapping_(path) {
   const std::string name = path.string();
   const std::string_view text = header_text(mapping_.bytes(), name);
-  const Json header = parse_json(text, name, {.bytes = kLargestHeader, .depth = 4, .unique_keys = true});
+  const JsonDocument document =
+      parse_json(text, name, {.bytes = kLargestHeader, .depth = 4, .unique_keys = true});
+  const Json& header = *document;
   require(header.is_object(), "{} is not a safetensors file: its header is not an object", name);
   std::vector<Entry> entries;
   for (const auto& [key, value] : header.items()) {

@@ -30,7 +30,8 @@ fs::path only_file(const fs::path& folder) {
 
 // The shard of each tensor. Names of shards are those of files beside the index, never paths.
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  const Json json = read_json_file(path, {.unique_keys = true});
+  const JsonDocument document = read_json_file(path, {.unique_keys = true});
+  const Json& json = *document;
   const auto found = json.is_object() ? json.find("weight_map") : json.end();
   require(json.is_object() && found != json.end() && found->is_object() && !found->empty(),
           "{} has no \"weight_map\" that places tensors in files", path.string());
