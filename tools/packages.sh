@@ -5,6 +5,7 @@ BUILD_PACKAGES=(
   libutf8proc-dev ninja-build nlohmann-json3-dev python3
 )
 CHECK_PACKAGES=(clang-format-16 clang-tidy-16 doxygen)
+FUZZ_PACKAGES=(clang-16 libclang-rt-16-dev)
 
 fail() {
   echo "run: $*" >&2
