@@ -52,4 +52,8 @@ JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits&
   return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), limits);
 }
 
+std::string json_text(const nlohmann::json& value) {
+  return value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace shadowkv

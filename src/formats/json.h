@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <string_view>
 
 namespace shadowkv {
@@ -27,5 +28,8 @@ using JsonDocument = std::unique_ptr<nlohmann::json, JsonRelease>;  // never nul
 [[nodiscard]] JsonDocument parse_json(std::string_view text, std::string_view name,
                                       const JsonLimits& limits = {});
 [[nodiscard]] JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
+
+// The value as ASCII text on one line, for messages.
+[[nodiscard]] std::string json_text(const nlohmann::json& value);
 
 }  // namespace shadowkv

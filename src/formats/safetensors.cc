@@ -57,12 +57,12 @@ const Json& field(const Json& object, const char* key, const std::string& what) 
 
 int64_t size_from(const Json& value, const std::string& what) {
   require(value.is_number_unsigned() && value.get<uint64_t>() <= INT64_MAX, "{} holds {}, expected a size",
-          what, in_quotes(value.dump(-1, ' ', true)));
+          what, in_quotes(json_text(value)));
   return value.get<int64_t>();
 }
 
 const DTypeEntry& dtype_from(const Json& value, const std::string& what) {
-  const std::string name = value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true);
+  const std::string name = value.is_string() ? value.get<std::string>() : json_text(value);
   const auto* found = std::find_if(std::begin(kDTypes), std::end(kDTypes),
                                    [&](const DTypeEntry& entry) { return entry.name == name; });
   require(found != std::end(kDTypes), "{} is of type {}, which is not known", what, in_quotes(name));

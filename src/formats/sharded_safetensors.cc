@@ -37,7 +37,7 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
           "{} has no \"weight_map\" that places tensors in files", path.string());
   std::map<std::string, std::string> shards;
   for (const auto& [tensor, shard] : found->items()) {
-    const std::string name = shard.is_string() ? shard.get<std::string>() : shard.dump(-1, ' ', true);
+    const std::string name = shard.is_string() ? shard.get<std::string>() : json_text(shard);
     const bool is_plain = shard.is_string() && name.find_first_of("/\\") == std::string::npos &&
                           name.find('\0') == std::string::npos && name.ends_with(".safetensors");
     require(is_plain, "{} places tensor {} in {}, expected the name of a .safetensors file beside it",

@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::json;
 
 std::string shown(const Json& value) {
-  return in_quotes(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+  return in_quotes(json_text(value));
 }
 
 // Typed access to one object; `where` names the file, and the object within it, in messages. A key with the

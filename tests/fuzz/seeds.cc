@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/gguf_writer.h"
+#include "formats/json.h"
 #include "formats/safetensors_writer.h"
 
 namespace shadowkv::testing {
@@ -64,8 +65,8 @@ std::string gguf_of_model() {
 
 // A golden tokenizer with few of its tokens: mutations of a long vocabulary find little.
 std::string small_tokenizer(const fs::path& golden) {
-  auto json = nlohmann::json::parse(std::ifstream(golden));
-  nlohmann::json& model = json["model"];
+  const JsonDocument json = read_json_file(golden);
+  nlohmann::json& model = (*json)["model"];
   nlohmann::json vocab = nlohmann::json::object(), merges = nlohmann::json::array();
   for (const auto& [text, id] : model["vocab"].items()) {
     if (text.find_first_not_of("abcdenrt\u0120") == std::string::npos || text.starts_with("<"))
@@ -80,7 +81,7 @@ std::string small_tokenizer(const fs::path& golden) {
   }
   model["vocab"] = vocab;
   model["merges"] = merges;
-  return json.dump();
+  return json_text(*json);
 }
 
 void write_all(const fs::path& seeds, const fs::path& testdata) {
