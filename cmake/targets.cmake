@@ -9,6 +9,9 @@ if(SHADOWKV_SANITIZE)
     -fsanitize=${SHADOWKV_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(shadowkv_options INTERFACE -fsanitize=${SHADOWKV_SANITIZE})
 endif()
+if(SHADOWKV_FUZZ)
+  target_compile_options(shadowkv_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # shadowkv_layer(NAME SOURCES ... DEPENDS ...): one static library per folder under src/.
 function(shadowkv_layer name)

@@ -4,7 +4,8 @@ BUILD_PACKAGES=(
   ca-certificates ccache cmake g++ git libcli11-dev libeigen3-dev libfmt-dev libgmock-dev libgtest-dev libpcre2-dev
   libutf8proc-dev ninja-build nlohmann-json3-dev python3
 )
-CHECK_PACKAGES=(clang-format-16 clang-tidy-16)
+CHECK_PACKAGES=(clang-format-16 clang-tidy-16 doxygen)
+FUZZ_PACKAGES=(clang-16 libclang-rt-16-dev)
 
 fail() {
   echo "run: $*" >&2

@@ -9,13 +9,32 @@
 
 namespace shadowkv {
 
-enum class Method : uint8_t { full, shadow };
-enum class IndexKind : uint8_t { sketch, landmarks };
-enum class StorageType : uint8_t { automatic, float32, bfloat16, int8 };
-enum class Placement : uint8_t { spill, host };
+// How a sequence is attended.
+enum class Method : uint8_t {
+  full,   // exactly, over all keys and values
+  shadow  // over few chunks a step, found by an index over low-rank keys
+};
+// What finds the chunks that a query needs.
+enum class IndexKind : uint8_t {
+  sketch,    // sign bits of every key
+  landmarks  // the mean of each chunk's keys
+};
+// Type of what is kept of keys and values.
+enum class StorageType : uint8_t {
+  automatic,  // as suits the field it is the value of
+  float32,    // 4 bytes a number
+  bfloat16,   // 2 bytes a number
+  int8        // 1 byte a number, with one scale a row
+};
+// Where values lie.
+enum class Placement : uint8_t {
+  spill,  // on the device while there is room
+  host    // in host memory always
+};
 
+// Policy of one sequence; section by section what is attended, what is kept, and how a step is cut.
 struct AttentionConfig {
-  // full: exact attention over all keys and values. shadow: low-rank keys, an index, few chunks a step.
+  // Exact attention, or low-rank keys, an index and few chunks a step.
   Method method = Method::shadow;
 
   // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (shadow
@@ -70,12 +89,13 @@ struct AttentionConfig {
   // results at most as another batch does.
   int64_t micro_batches = 0;
 
-  // Where values lie: on the device while there is room (spill), or in host memory always (host).
+  // Where values lie.
   Placement placement = Placement::spill;
 };
 
 // "default", "paper" (section 5.1 of the ShadowKV paper) or "full"; throws InvalidInput listing the known.
 [[nodiscard]] AttentionConfig preset(std::string_view name);
+// What preset() takes.
 [[nodiscard]] std::vector<std::string> preset_names();
 
 // One knob as text, for command lines, configuration files and reports.
@@ -85,10 +105,12 @@ struct AttentionOption {
   std::string help;   // one line
   std::string value;  // as set in the config it was listed from
 };
+// Every knob with its value in `config`.
 [[nodiscard]] std::vector<AttentionOption> list_options(const AttentionConfig& config);
 // Throws InvalidInput for an unknown name (suggesting the nearest) or a value that does not parse.
 void set_option(AttentionConfig& config, std::string_view name, std::string_view value);
-// Starts from a preset and applies "name=value" items: "paper", "default:rank=160,chunk-size=8".
+// Starts from a preset and applies "name=value" items: "paper", "default:rank=160,chunk-size=8". Throws as
+// preset() and set_option() do.
 [[nodiscard]] AttentionConfig parse_attention(std::string_view text);
 
 }  // namespace shadowkv

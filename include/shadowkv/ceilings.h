@@ -9,9 +9,10 @@
 
 namespace shadowkv {
 
+// What comes over the link in pieces of one size.
 struct GatherCeiling {
-  int64_t piece_bytes = 0;
-  double bytes_per_s = 0;
+  int64_t piece_bytes = 0;  // bytes a piece
+  double bytes_per_s = 0;   // bytes/s of all pieces together
 };
 
 // Each the best of several runs. On the CPU both tiers are ordinary memory.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+// Everything public.
 namespace shadowkv {
 
 // Base of everything the library throws on purpose.

@@ -1,16 +1,17 @@
 // The public interface: load a model, read a prompt, generate, ask what it cost. Everything the program does,
 // it does through this header.
 //
-//   auto engine = shadowkv::Engine::load({.model = "model.gguf"});
-//   shadowkv::GenerateRequest request;
-//   request.prompt_ids = engine->chat_prompt("Who wrote this?");
-//   request.max_new_tokens = 64;
-//   engine->generate(request, [](const shadowkv::TokenEvent& event) {
-//     std::cout << event.text << std::flush;
-//     return true;
-//   });
+//     auto engine = shadowkv::Engine::load({.model = "model.gguf"});
+//     shadowkv::GenerateRequest request;
+//     request.prompt_ids = engine->chat_prompt("Who wrote this?");
+//     request.max_new_tokens = 64;
+//     engine->generate(request, [](const shadowkv::TokenEvent& event) {
+//       std::cout << event.text << std::flush;
+//       return true;
+//     });
 //
-// Functions throw the exceptions of error.h. An Engine is used by one thread at a time.
+// Functions throw the exceptions of error.h, and std::bad_alloc where the machine's memory ends. After an
+// exception the object can be used on. An Engine is used by one thread at a time.
 #pragma once
 
 #include <array>
@@ -30,65 +31,79 @@
 
 namespace shadowkv {
 
+// "0.1.0": of this library.
 [[nodiscard]] std::string_view version();
 
+// What a model is, before any of its weights is read.
 struct ModelInfo {
-  std::string name;
-  std::string architecture;
-  int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, inner = 0;
-  int64_t vocab_size = 0;
+  std::string name;              // as the file calls itself
+  std::string architecture;      // "llama"
+  int64_t layers = 0;            // transformer blocks
+  int64_t hidden = 0;            // width of the residual stream
+  int64_t heads = 0;             // query heads
+  int64_t kv_heads = 0;          // heads of keys and values
+  int64_t head_dim = 0;          // numbers of a head
+  int64_t inner = 0;             // width of the gated MLP
+  int64_t vocab_size = 0;        // logits of a row
   int64_t context = 0;           // tokens the model was trained for
   int64_t parameters = 0;        // embeddings counted once when tied
   bool tied_embeddings = false;  // the table of embeddings is also the last matrix
-  bool has_tokenizer = false;
+  bool has_tokenizer = false;    // whether text can be given and taken
 };
 
-// Bytes one sequence takes. either: values, which lie wherever there is room.
+// Bytes one sequence takes.
 struct SequenceFootprint {
-  int64_t device = 0;
-  int64_t host = 0;
-  int64_t either = 0;
+  int64_t device = 0;  // bytes of device memory
+  int64_t host = 0;    // bytes of host memory
+  int64_t either = 0;  // bytes of values, which lie wherever there is room
 };
 
+// What to load, and what of the machine to use.
 struct EngineOptions {
-  std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with `shape`
+  std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with a shape
   std::string shape = {};                // name of a shape to run on random weights instead of a model
   std::filesystem::path tokenizer = {};  // tokenizer.json, .gguf or tiktoken ranks; else the model's own
   std::string device = "cpu";      // cpu, cuda, or auto: a GPU where this build and this machine have one
   std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
   int threads = 0;                 // host threads; 0: one per core
-  int64_t device_bytes = 0;        // budget of the device tier; 0: half of the machine's memory
+  int64_t device_bytes = 0;        // budget of the device tier; 0: what a GPU has free less 2 GiB, on the
+                                   // CPU half of the machine's memory
   int64_t host_bytes = 0;          // budget of the host tier; 0: half of the machine's memory
   uint64_t seed = 1;               // of random weights
 };
 
-// Model facts without loading the weights, from EngineOptions::model or ::shape.
+// Model facts without loading the weights, from options.model or options.shape. Throws InvalidInput for a
+// file that is no model, or an unknown shape.
 [[nodiscard]] ModelInfo read_model_info(const EngineOptions& options);
-// What a sequence of `tokens` takes under `config` on a model of that shape and compute type.
+// What a sequence of `tokens` takes under `config` on that model in its compute type. Throws InvalidInput as
+// resolve() does, and for fewer than one token.
 [[nodiscard]] SequenceFootprint footprint(const EngineOptions& options, const AttentionConfig& config,
                                           int64_t tokens);
-// The configuration as it will run on that model (automatic values filled in), checked; notes say what was
-// taken as something else (a rank over the width, a budget over the context).
+// A configuration as it will run on a model.
 struct ResolvedAttention {
-  AttentionConfig config;
-  std::vector<std::string> notes;
+  AttentionConfig config;          // automatic values filled in
+  std::vector<std::string> notes;  // what was taken as something else: a rank over the width, a budget over
+                                   // the context
 };
+// Throws InvalidInput naming field, value and range for what cannot run, and as read_model_info() does.
 [[nodiscard]] ResolvedAttention resolve(const EngineOptions& options, const AttentionConfig& config);
 
 // Progress of a long call, 0 to 1. Throw Interrupted from it to stop; everything held is given back.
 using Progress = std::function<void(double share)>;
 
+// How the next token is drawn.
 struct SamplingParams {
   double temperature = 0.0;  // 0: greedy
-  int64_t top_k = 0;         // 0: all
-  double top_p = 1.0;        // (0, 1]
-  uint64_t seed = 0;
+  int64_t top_k = 0;         // most tokens to draw from; 0: all
+  double top_p = 1.0;        // share of the probability to draw from, (0, 1]
+  uint64_t seed = 0;         // of the random numbers
 };
 
 // Picks one token of a row of logits. Same seed and rows, same tokens, whatever else runs.
 class Sampler {
  public:
   explicit Sampler(const SamplingParams& params);  // throws InvalidInput naming field and value
+  // logits: [vocab], finite. Returns an id below vocab; throws InvalidInput for an empty row.
   [[nodiscard]] int32_t pick(std::span<const float> logits);
 
  private:
@@ -96,11 +111,13 @@ class Sampler {
   uint64_t drawn_ = 0;
 };
 
+// Names a sequence within its Session.
 using SequenceId = int64_t;
 
+// A token to append to a sequence.
 struct SequenceToken {
-  SequenceId sequence = 0;
-  int32_t token = 0;
+  SequenceId sequence = 0;  // from Session::add()
+  int32_t token = 0;        // [0, vocab)
 };
 
 // Counts since the session began, of one method.
@@ -115,27 +132,34 @@ struct SessionStatistics {
 
 // Runs of one op (src/kernels/kernels.h) on matrices of one size.
 struct OpTime {
-  std::string op;
-  int64_t rows = 0, columns = 0;  // of its weight matrix; 0 where it has none
-  int64_t runs = 0;
-  double seconds = 0;  // of all of them
+  std::string op;       // its name there
+  int64_t rows = 0;     // of its weight matrix; 0 where it has none
+  int64_t columns = 0;  // likewise
+  int64_t runs = 0;     // how often it ran
+  double seconds = 0;   // of all runs together
 };
 
 // Sequences in flight under one or more methods that share one exact prefill. The building block of
-// everything below; logits are float32 over the vocabulary.
+// everything below; logits are float32 over the vocabulary. Methods count from 0 in the order of
+// Engine::open(). Every function throws InvalidInput for a sequence or method that does not exist.
 class Session {
  public:
   virtual ~Session() = default;
 
-  // A new, empty sequence that may grow to max_tokens (prompt and answer).
+  // A new, empty sequence that may grow to max_tokens (prompt and answer), 1 to the model's context; throws
+  // InvalidInput otherwise. Takes no memory yet.
   virtual SequenceId add(int64_t max_tokens) = 0;
-  // Reads a prompt (at least one token) into an empty sequence. Returns the logits of its last position.
+  // Reads a prompt (at least one token, ids in [0, vocab)) into an empty sequence. Returns the logits of its
+  // last position, [vocab]. Throws InvalidInput for other prompts, OutOfMemory with what is needed and what
+  // is free before any work is done, and what `progress` throws; the sequence is then empty again.
   virtual std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                                      const Progress& progress = {}) = 0;
   // Appends one token to each of several sequences under one method; returns [batch.size(), vocab] logits.
-  // The methods of a session go on independently after the prefill.
+  // The methods of a session go on independently after the prefill. Throws InvalidInput for an empty batch, a
+  // sequence that stands in it twice, has no prompt or is full, and ids outside of the vocabulary;
+  // OutOfMemory when a tier is full. No sequence has then moved.
   virtual std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) = 0;
-  // The same, but only the likeliest next token of each comes back.
+  // The same, but only the likeliest next token of each comes back, [batch.size()].
   virtual std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) = 0;
 
   // For benchmarks: an empty sequence holds `tokens` tokens of made-up state under every method, as if it had
@@ -151,58 +175,79 @@ class Session {
   // Times of the ops since the last call, in order of their first runs. Only while ops are timed.
   [[nodiscard]] virtual std::vector<OpTime> op_times() = 0;
 
+  // Gives back all that the sequence holds; an unknown one is ignored.
   virtual void remove(SequenceId sequence) = 0;
+  // Of one method, over all sequences since the session began.
   [[nodiscard]] virtual SessionStatistics statistics(int64_t method) const = 0;
 };
 
 // One a token of the answer, the one that ends it included.
 struct TokenEvent {
-  int32_t id = 0;
+  int32_t id = 0;    // the token
   std::string text;  // what became complete with it; empty while a character is incomplete
 };
-using TokenCallback = std::function<bool(const TokenEvent&)>;  // false ends the answer
+// Sees each token as it comes; false ends the answer.
+using TokenCallback = std::function<bool(const TokenEvent&)>;
 
-enum class FinishReason : uint8_t { stop, length, cancelled };
+// Why an answer ended.
+enum class FinishReason : uint8_t {
+  stop,      // with one of the model's end tokens
+  length,    // at max_new_tokens, or at the end of the context
+  cancelled  // by the callback
+};
+// "stop", "length" or "cancelled".
 [[nodiscard]] std::string_view name_of(FinishReason reason);
 
+// A prompt, and how to answer it.
 struct GenerateRequest {
   std::string prompt;               // text; special tokens written in it count as such
-  std::vector<int32_t> prompt_ids;  // used instead of `prompt` when not empty
-  AttentionConfig attention;
-  SamplingParams sampling;
-  int64_t max_new_tokens = 256;
-  bool ignore_eos = false;
-  bool keep_logits = false;  // fill GenerateResult::logits
-  Progress prefill_progress;
+  std::vector<int32_t> prompt_ids;  // used instead of the text when not empty; [0, vocab)
+  AttentionConfig attention;        // how to attend to the prompt
+  SamplingParams sampling;          // how to pick tokens
+  int64_t max_new_tokens = 256;     // tokens of the answer at most, from 1; the context may end it sooner
+  bool ignore_eos = false;          // go on after an end token
+  bool keep_logits = false;         // fill GenerateResult::logits
+  Progress prefill_progress;        // of reading the prompt; may be empty
 };
 
+// An answer, and what it cost.
 struct GenerateResult {
-  std::vector<int32_t> ids;
-  std::string text;
-  FinishReason finish = FinishReason::length;
-  int64_t prompt_tokens = 0;
-  double ttft_s = 0;    // from the call to the first token
-  double decode_s = 0;  // all tokens after the first
-  SessionStatistics statistics;
-  std::vector<float> logits;  // [ids.size(), vocab]: row i is what ids[i] was picked from
+  std::vector<int32_t> ids;                    // of the answer, an end token included
+  std::string text;                            // empty without a tokenizer
+  FinishReason finish = FinishReason::length;  // why it ended
+  int64_t prompt_tokens = 0;                   // tokens read
+  double ttft_s = 0;                           // seconds from the call to the first token
+  double decode_s = 0;                         // seconds of all tokens after the first
+  SessionStatistics statistics;                // of the answer's steps
+  std::vector<float> logits;                   // [ids.size(), vocab]: row i is what ids[i] was picked from
 };
 
-// Memory held by the whole engine, by tier (device, host) and purpose.
+// Memory held by the whole engine, in bytes by tier (device, host).
 struct EngineMemory {
-  std::array<int64_t, 2> held{}, peak{}, budget{};
-  std::vector<std::pair<std::string, std::array<int64_t, 2>>> by_purpose;
+  std::array<int64_t, 2> held{};                                           // now
+  std::array<int64_t, 2> peak{};                                           // the most so far
+  std::array<int64_t, 2> budget{};                                         // what it may hold
+  std::vector<std::pair<std::string, std::array<int64_t, 2>>> by_purpose;  // now: "weights", "values", ...
 };
 
+// A model in memory, with its tokenizer and its device. Sessions must be gone before their engine.
 class Engine {
  public:
+  // Throws InvalidInput for options and files that cannot be used, OutOfMemory when the weights do not fit
+  // the budgets, DeviceFailure when a GPU or the file system fails, and what `progress` throws.
   static std::unique_ptr<Engine> load(const EngineOptions& options, const Progress& progress = {});
   virtual ~Engine() = default;
 
+  // Facts of the model.
   [[nodiscard]] virtual const ModelInfo& model() const = 0;
+  // Whether the token ends an answer.
   [[nodiscard]] virtual bool is_eos(int32_t id) const = 0;
 
-  // Text and ids; throw InvalidInput when the model came without a tokenizer, or for invalid UTF-8.
+  // Ids of a text; special tokens written in it count as such. Throws InvalidInput when the model came
+  // without a tokenizer, as all of these do, and for invalid UTF-8 with the byte's offset.
   [[nodiscard]] virtual std::vector<int32_t> tokenize(std::string_view text) const = 0;
+  // Text of ids: bytes that form no character become U+FFFD, ids without token nothing. Throws InvalidInput
+  // for a negative id.
   [[nodiscard]] virtual std::string detokenize(std::span<const int32_t> ids,
                                                bool skip_special = true) const = 0;
   // The user's message as the model's chat format wants it, ready for an answer. Special tokens spelled in
@@ -211,14 +256,19 @@ class Engine {
   // A function that turns ids into text piece by piece, never half a character; call with -1 at the end.
   [[nodiscard]] virtual std::function<std::string(int32_t)> streaming_detokenizer() const = 0;
 
-  // Throws InvalidInput for an empty prompt, ids outside the vocabulary, or a prompt beyond the context;
-  // OutOfMemory (with both numbers) when it cannot fit.
+  // Answers a prompt; `on_token`, which may be empty, sees each token. Throws InvalidInput for an empty
+  // prompt, ids outside of the vocabulary, a prompt beyond the context, sampling and attention out of range;
+  // OutOfMemory (with both numbers) when it cannot fit; what `on_token` and the progress throw.
   virtual GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) = 0;
-  // Methods run side by side on one prefill; names in messages follow their order.
+  // Methods, at least one, run side by side on one prefill; names in messages follow their order. Throws
+  // InvalidInput as resolve() does.
   [[nodiscard]] virtual std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) = 0;
 
+  // As the functions of these names, for the model that is loaded.
   [[nodiscard]] virtual ResolvedAttention resolve(const AttentionConfig& config) const = 0;
+  // Likewise.
   [[nodiscard]] virtual SequenceFootprint footprint(const AttentionConfig& config, int64_t tokens) const = 0;
+  // What is held, now and at most.
   [[nodiscard]] virtual EngineMemory memory() const = 0;
 };
 

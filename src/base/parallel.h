@@ -30,6 +30,7 @@ class ThreadPool {
 
  private:
   struct Job;
+  void stop() noexcept;
   void work();
   static void run(Job& job);
 

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <string_view>
 
 namespace shadowkv {
@@ -14,10 +16,20 @@ struct JsonLimits {
   bool unique_keys = false;  // refuse an object that names a key twice; else the last one counts
 };
 
+// Empties a value from its leaves upwards. The library's own destructor first makes a list of all there is
+// below a value: where memory has ended it cannot, and ends the program.
+struct JsonRelease {
+  void operator()(nlohmann::json* root) const noexcept;
+};
+using JsonDocument = std::unique_ptr<nlohmann::json, JsonRelease>;  // never null
+
 // `name` stands for the text in messages. Throws InvalidInput "name: line 3, column 7: ..." for what is not
 // one JSON value within the limits.
-[[nodiscard]] nlohmann::json parse_json(std::string_view text, std::string_view name,
-                                        const JsonLimits& limits = {});
-[[nodiscard]] nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
+[[nodiscard]] JsonDocument parse_json(std::string_view text, std::string_view name,
+                                      const JsonLimits& limits = {});
+[[nodiscard]] JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
+
+// The value as ASCII text on one line, for messages.
+[[nodiscard]] std::string json_text(const nlohmann::json& value);
 
 }  // namespace shadowkv

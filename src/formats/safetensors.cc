@@ -57,12 +57,12 @@ const Json& field(const Json& object, const char* key, const std::string& what) 
 
 int64_t size_from(const Json& value, const std::string& what) {
   require(value.is_number_unsigned() && value.get<uint64_t>() <= INT64_MAX, "{} holds {}, expected a size",
-          what, in_quotes(value.dump(-1, ' ', true)));
+          what, in_quotes(json_text(value)));
   return value.get<int64_t>();
 }
 
 const DTypeEntry& dtype_from(const Json& value, const std::string& what) {
-  const std::string name = value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true);
+  const std::string name = value.is_string() ? value.get<std::string>() : json_text(value);
   const auto* found = std::find_if(std::begin(kDTypes), std::end(kDTypes),
                                    [&](const DTypeEntry& entry) { return entry.name == name; });
   require(found != std::end(kDTypes), "{} is of type {}, which is not known", what, in_quotes(name));
@@ -140,7 +140,9 @@ void check_tiling(std::vector<Entry>& entries, int64_t size, const std::string& 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), mapping_(path) {
   const std::string name = path.string();
   const std::string_view text = header_text(mapping_.bytes(), name);
-  const Json header = parse_json(text, name, {.bytes = kLargestHeader, .depth = 4, .unique_keys = true});
+  const JsonDocument document =
+      parse_json(text, name, {.bytes = kLargestHeader, .depth = 4, .unique_keys = true});
+  const Json& header = *document;
   require(header.is_object(), "{} is not a safetensors file: its header is not an object", name);
   std::vector<Entry> entries;
   for (const auto& [key, value] : header.items()) {

@@ -1,5 +1,6 @@
 #include "formats/sharded_safetensors.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -28,19 +29,28 @@ fs::path only_file(const fs::path& folder) {
   return found.front();
 }
 
+// Whether messages can show the name as it stands, and a folder can hold it.
+bool is_plain(std::string_view name) {
+  constexpr std::size_t kLongest = 255;
+  const bool readable = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return c >= 0x20 && c != 0x7f && c != '/' && c != '\\';
+  });
+  return readable && name.size() <= kLongest && name.ends_with(".safetensors");
+}
+
 // The shard of each tensor. Names of shards are those of files beside the index, never paths.
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  const Json json = read_json_file(path, {.unique_keys = true});
+  const JsonDocument document = read_json_file(path, {.unique_keys = true});
+  const Json& json = *document;
   const auto found = json.is_object() ? json.find("weight_map") : json.end();
   require(json.is_object() && found != json.end() && found->is_object() && !found->empty(),
           "{} has no \"weight_map\" that places tensors in files", path.string());
   std::map<std::string, std::string> shards;
   for (const auto& [tensor, shard] : found->items()) {
-    const std::string name = shard.is_string() ? shard.get<std::string>() : shard.dump(-1, ' ', true);
-    const bool is_plain = shard.is_string() && name.find_first_of("/\\") == std::string::npos &&
-                          name.find('\0') == std::string::npos && name.ends_with(".safetensors");
-    require(is_plain, "{} places tensor {} in {}, expected the name of a .safetensors file beside it",
-            path.string(), in_quotes(tensor), in_quotes(name));
+    const std::string name = shard.is_string() ? shard.get<std::string>() : json_text(shard);
+    require(shard.is_string() && is_plain(name),
+            "{} places tensor {} in {}, expected the name of a .safetensors file beside it", path.string(),
+            in_quotes(tensor), in_quotes(name));
     shards.emplace(tensor, name);
   }
   return shards;

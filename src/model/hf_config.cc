@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::json;
 
 std::string shown(const Json& value) {
-  return in_quotes(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+  return in_quotes(json_text(value));
 }
 
 // Typed access to one object; `where` names the file, and the object within it, in messages. A key with the
@@ -182,13 +182,13 @@ ModelConfig read_config(const Json& json, const std::string& where) {
 
 ModelConfig config_from_hf_folder(const std::filesystem::path& folder) {
   const std::string where = (folder / "config.json").string();
-  ModelConfig config = read_config(read_json_file(folder / "config.json"), where);
+  ModelConfig config = read_config(*read_json_file(folder / "config.json"), where);
   const std::filesystem::path absolute = std::filesystem::absolute(folder).lexically_normal();
   config.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
   const std::filesystem::path generation = folder / "generation_config.json";
   if (std::filesystem::exists(generation)) {
-    const Json json = read_json_file(generation);
-    read_tokens(Fields(json, generation.string()), config);
+    const JsonDocument json = read_json_file(generation);
+    read_tokens(Fields(*json, generation.string()), config);
   }
   try {
     validate(config);

@@ -19,16 +19,16 @@ struct JsonPart {
 };
 
 // nullptr where the key is absent or null.
-inline const Json* find_field(const JsonPart& part, const char* key) {
+inline const Json* find_field(const JsonPart& part, std::string_view key) {
   require(part.value.is_object(), "{} is not an object", part.name);
   const auto found = part.value.find(key);
   return found == part.value.end() || found->is_null() ? nullptr : &*found;
 }
 
-inline JsonPart get_field(const JsonPart& part, const char* key) {
+inline JsonPart get_field(const JsonPart& part, std::string_view key) {
   const Json* value = find_field(part, key);
-  require(value != nullptr, "{} has no '{}'", part.name, key);
-  return {*value, fmt::format("'{}' of {}", key, part.name)};
+  require(value != nullptr, "{} has no '{}'", part.name, printable(key));
+  return {*value, fmt::format("'{}' of {}", printable(key), part.name)};
 }
 
 inline const Json& get_array(const JsonPart& part) {

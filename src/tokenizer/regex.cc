@@ -8,6 +8,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "formats/quote.h"
 #include "tokenizer/regex_dialect.h"
 
 namespace shadowkv {
@@ -64,7 +65,8 @@ Regex::Regex(std::string_view oniguruma_pattern)
   code_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
                                   &offset, context.get()));
-  require(code_->code != nullptr, "the pattern '{}' does not compile: {}", pattern_, pcre2_message(error));
+  require(code_->code != nullptr, "the pattern '{}' does not compile: {}", printable(pattern_),
+          pcre2_message(error));
   // Where memory may not be both written and executed this fails and the interpreter does the matching.
   (void)pcre2_jit_compile(code_->code.get(), PCRE2_JIT_COMPLETE);
 }
@@ -96,7 +98,7 @@ std::optional<RegexMatch> Regex::find(std::string_view text, int64_t from, Scrat
   if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (result < 0) {
     throw InvalidInput(fmt::format("the pattern '{}' cannot be matched at byte {} of a piece of {} bytes: {}",
-                                   pattern_, from, text.size(), pcre2_message(result)));
+                                   printable(pattern_), from, text.size(), pcre2_message(result)));
   }
   const size_t* bounds = pcre2_get_ovector_pointer(match);
   return RegexMatch{static_cast<int64_t>(bounds[0]), static_cast<int64_t>(bounds[1])};

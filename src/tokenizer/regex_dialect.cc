@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "formats/quote.h"
 
 namespace shadowkv {
 namespace {
@@ -42,8 +43,8 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view construct) const {
-    throw InvalidInput(fmt::format("the pattern '{}' uses '{}' at byte {}, which is not supported", pattern_,
-                                   construct, at_));
+    throw InvalidInput(fmt::format("the pattern '{}' uses '{}' at byte {}, which is not supported",
+                                   printable(pattern_), printable(construct), at_));
   }
   [[nodiscard]] bool next_is(std::string_view text) const { return pattern_.substr(at_).starts_with(text); }
   void copy(size_t count) {

@@ -122,10 +122,11 @@ void read_added_tokens(const JsonPart& list, const IdsByText& ids, TokenizerSpec
 }  // namespace
 
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& path) {
-  const Json root = read_json_file(path, {.bytes = kMaxFileBytes, .depth = kMaxDepth, .unique_keys = true});
+  const JsonDocument root =
+      read_json_file(path, {.bytes = kMaxFileBytes, .depth = kMaxDepth, .unique_keys = true});
   TokenizerSpec spec;
   spec.origin = path.string();
-  const JsonPart file{root, spec.origin};
+  const JsonPart file{*root, spec.origin};
   for (const char* key : {"truncation", "padding"}) require_off(file, key);
   const Json null;
   const auto part = [&](const char* key) {

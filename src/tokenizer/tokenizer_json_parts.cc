@@ -79,7 +79,7 @@ std::vector<int32_t> template_token_ids(const JsonPart& processor, const std::st
                                         const TokenizerSpec& spec) {
   const JsonPart tokens = get_field(processor, "special_tokens");
   std::vector<int32_t> ids;
-  for_each_element(get_field(tokens, id.c_str()), "ids", [&](const JsonPart& element) {
+  for_each_element(get_field(tokens, id), "ids", [&](const JsonPart& element) {
     const int64_t value = get_integer(element);
     require(value >= 0 && value < static_cast<int64_t>(spec.tokens.size()),
             "{} is {}, outside of the vocabulary's ids (0 to {})", element.name, value,

@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "base/check.h"
+#include "formats/quote.h"
 #include "tokenizer/utf8.h"
 
 namespace shadowkv {
@@ -31,8 +32,8 @@ void check_added(const TokenizerSpec& spec) {
     check_id(spec, token.id, "an added token");
     require(ids.insert(token.id).second, "{}: the id {} is listed twice among the added tokens", spec.origin,
             token.id);
-    require(contents.insert(token.content).second, "{}: the added token '{}' is listed twice", spec.origin,
-            token.content);
+    require(contents.insert(token.content).second, "{}: the added token {} is listed twice", spec.origin,
+            in_quotes(token.content));
   }
 }
 

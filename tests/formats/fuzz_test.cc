@@ -3,12 +3,12 @@
 
 #include <random>
 
-#include "formats/dequantize.h"
 #include "formats/gguf.h"
 #include "formats/gguf_writer.h"
 #include "formats/safetensors.h"
 #include "formats/safetensors_writer.h"
 #include "formats/temporary_file.h"
+#include "formats/tensors.h"
 #include "shadowkv/error.h"
 
 namespace shadowkv::testing {
@@ -29,16 +29,6 @@ std::string damaged(std::string bytes, std::mt19937& random) {
   if (below(8) == 0) bytes.resize(1 + below(bytes.size()));
   if (below(8) == 0) bytes.insert(below(bytes.size()), bytes.substr(below(bytes.size()), 16));
   return bytes;
-}
-
-// Reads every byte that the tensor claims to have.
-template <typename Tensor>
-void touch(const Tensor& tensor, std::optional<Encoding> encoding) {
-  if (!encoding) return;
-  const BlockLayout layout = layout_of(*encoding);
-  std::vector<float> out(tensor.data.size() / static_cast<std::size_t>(layout.bytes) *
-                         static_cast<std::size_t>(layout.elements));
-  dequantize(*encoding, tensor.data, out);
 }
 
 // How many of the mutations still load; `read` throws InvalidInput for the others.
@@ -65,7 +55,7 @@ TEST(Fuzz, DamagedGgufFilesLoadOrAreRefused) {
   writer.floats("a", {2, 3}, {1, 2, 3, 4, 5, 6}).tensor("q", {1, 32}, GgufType::q8_0, std::string(34, '\1'));
   const int readable = count_readable(writer.bytes(), [](const std::filesystem::path& path) {
     const GgufFile file(path);
-    for (const GgufTensor& tensor : file.tensors()) touch(tensor, tensor.type);
+    for (const GgufTensor& tensor : file.tensors()) read_all(tensor, tensor.type);
   });
   EXPECT_GT(readable, 0);  // damage to numbers alone is none that a reader can see
   EXPECT_LT(readable, kMutations);
@@ -79,7 +69,7 @@ TEST(Fuzz, DamagedSafetensorsFilesLoadOrAreRefused) {
                                 .bytes();
   const int readable = count_readable(valid, [](const std::filesystem::path& path) {
     const SafetensorsFile file(path);
-    for (const SafetensorsTensor& tensor : file.tensors()) touch(tensor, tensor.encoding);
+    for (const SafetensorsTensor& tensor : file.tensors()) read_all(tensor, tensor.encoding);
   });
   EXPECT_GT(readable, 0);
   EXPECT_LT(readable, kMutations);

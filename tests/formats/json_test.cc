@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "formats/refusal.h"
@@ -19,8 +20,8 @@ std::string refusal_of_text(std::string_view text, const JsonLimits& limits = {}
 
 TEST(Json, AFileReadsAsItsValue) {
   const TemporaryFolder folder;
-  const nlohmann::json json = read_json_file(folder.write("a.json", R"({"a": [1, "b"]})"));
-  EXPECT_EQ(json["a"][1], "b");
+  const JsonDocument document = read_json_file(folder.write("a.json", R"({"a": [1, "b"]})"));
+  EXPECT_EQ((*document)["a"][1], "b");
 }
 
 TEST(Json, AMistakeIsNamedWithFileLineAndColumn) {
@@ -31,6 +32,25 @@ TEST(Json, WhatIsNotOneWholeValueIsRefused) {
   for (const char* text : {"", " ", "{", "[1,", "{} {}", "nul", "\"\xff\"", "1e999", "{\"a\":1,}"}) {
     EXPECT_NE(refusal_of_text(text), "") << text;
   }
+}
+
+// Found by fuzzing: what the parser says quotes the text as it stands.
+TEST(Json, WhatAMistakeQuotesIsPrintableAndShort) {
+  using namespace std::string_view_literals;
+  for (const std::string_view text :
+       {"{\x7f\"nu<\0\0\":null,"sv, "[\"a\x7f"sv, "[tr\x1bue]"sv, "\xff\xfe"sv}) {
+    const std::string refusal = refusal_of_text(text);
+    EXPECT_NE(refusal, "");
+    EXPECT_EQ(
+        std::find_if(refusal.begin(), refusal.end(), [](unsigned char c) { return c < 0x20 || c > 0x7e; }),
+        refusal.end())
+        << refusal;
+  }
+  EXPECT_LT(refusal_of_text("[\"" + std::string(100'000, 'a')).size(), 500u);
+}
+
+TEST(Json, OfARepeatedKeyTheLastValueCounts) {
+  EXPECT_EQ((*parse_json(R"({"a": [[1], {"b": 2}], "a": {"c": 3}})", "a.json"))["a"]["c"], 3);
 }
 
 TEST(Json, DepthIsBoundedButBracketsInStringsDoNotCount) {
@@ -45,7 +65,7 @@ TEST(Json, ManyBracketsAreReadInLinearTime) {
   constexpr int kPairs = 500'000;
   std::string text = "[[1,2]";
   for (int i = 1; i < kPairs; ++i) text += ",[1,2]";
-  EXPECT_EQ(parse_json(text + "]", "merges.json", {}).size(), kPairs);
+  EXPECT_EQ(parse_json(text + "]", "merges.json", {})->size(), kPairs);
 }
 
 TEST(Json, SizeIsBounded) {

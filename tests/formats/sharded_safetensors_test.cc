@@ -65,11 +65,14 @@ TEST_F(ShardedSafetensorsTest, AnIndexThatIsNotTrueIsRefused) {
 }
 
 TEST_F(ShardedSafetensorsTest, AnIndexNamesFilesBesideItAlone) {
-  for (const char* shard : {R"("../a.safetensors")", R"("/tmp/a.safetensors")", R"("..\\a.safetensors")", "7",
-                            R"("a.bin")", R"("a.safetensors\u0000.safetensors")"}) {
+  for (const char* shard :
+       {R"("../a.safetensors")", R"("/tmp/a.safetensors")", R"("..\\a.safetensors")", "7", R"("a.bin")",
+        R"("a.safetensors\u0000.safetensors")", R"("a\f.safetensors")", R"("a\u007f.safetensors")"}) {
     index(fmt::format(R"({{"x": {}}})", shard));
     EXPECT_THAT(refusal(), HasSubstr("expected the name of a .safetensors file beside it")) << shard;
   }
+  index(fmt::format(R"({{"x": "{}.safetensors"}})", std::string(300, 'a')));
+  EXPECT_THAT(refusal(), HasSubstr("expected the name of a .safetensors file beside it"));
   for (const char* weight_map : {"{}", "[]", "null", R"("a.safetensors")"}) {
     index(weight_map);
     EXPECT_THAT(refusal(), HasSubstr("has no \"weight_map\"")) << weight_map;

@@ -256,6 +256,8 @@ TEST(BadTokenizerJson, IdsOutOfRangeOrTakenAreRefused) {
   EXPECT_THAT(complaint("/added_tokens/0/id", "1"), HasSubstr("two tokens"));
   EXPECT_THAT(complaint("/added_tokens/0/id", "99999999999"), HasSubstr("99999999999"));
   EXPECT_THAT(complaint("/added_tokens/0/content", R"("ab")"), HasSubstr("the vocabulary 2"));
+  EXPECT_THAT(complaint("/post_processor/single/0/SpecialToken/id", json(std::string("<s>\0\n", 5))),
+              HasSubstr("no '<s>\\x00\\x0a'"));
   EXPECT_THAT(complaint("/post_processor/special_tokens/<s>/ids/0", "10"), HasSubstr("10"));
   EXPECT_THAT(complaint("/post_processor/special_tokens/<s>/ids/0", "3"), HasSubstr("id 3"));
 }

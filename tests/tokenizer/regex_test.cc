@@ -65,6 +65,15 @@ TEST(Regex, AConstructThatMeansSomethingElseElsewhereIsNamed) {
   }
 }
 
+TEST(Regex, AHostilePatternIsQuotedShortAndPrintable) {
+  for (const char* spoiled : {"(", "(?i)"}) {
+    const std::string pattern = spoiled + std::string("\n\x1b[2J]") + std::string(10'000, 'x');
+    const std::string refusal = refusal_of([&] { (void)Regex(pattern); });
+    EXPECT_THAT(refusal, HasSubstr(std::string(spoiled) + "\\x0a\\x1b[2J]xxx"));
+    EXPECT_LT(refusal.size(), 300u);
+  }
+}
+
 TEST(Regex, EndlessBacktrackingEndsInAnError) {
   const Regex regex("(?:a+a+)+$[^a]|(a|aa|a)+b");
   Regex::Scratch scratch(regex);

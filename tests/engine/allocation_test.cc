@@ -1,0 +1,117 @@
+// Memory that ends in the middle of a load: whichever allocation fails, the load says so and gives everything
+// back.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <new>
+#include <set>
+#include <string>
+
+#include "base/parallel.h"
+#include "engine/failing_new.h"
+#include "formats/temporary_file.h"
+#include "model/small_model.h"
+#include "shadowkv/shadowkv.h"
+#include "tokenizer/tokenizer.h"
+
+namespace shadowkv::testing {
+namespace {
+
+constexpr std::string_view kTokenizer = R"({
+  "added_tokens": [{"id": 3, "content": "<s>", "single_word": false, "lstrip": true, "rstrip": false,
+                    "normalized": true, "special": true}],
+  "normalizer": {"type": "NFC"},
+  "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"Regex": "\\s+|\\w+"}, "behavior": "Isolated", "invert": false},
+    {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]},
+  "post_processor": {"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}},
+  "decoder": {"type": "ByteLevel"},
+  "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}})";
+
+// What became of a load, without a byte on the heap.
+enum class Outcome { loaded, out_of_memory, other };
+
+Outcome attempt(const std::function<void()>& load) {
+  try {
+    load();
+    return Outcome::loaded;
+  } catch (const std::bad_alloc&) {
+    return Outcome::out_of_memory;
+  } catch (const OutOfMemory&) {
+    return Outcome::out_of_memory;
+  } catch (...) {
+    return Outcome::other;
+  }
+}
+
+// Fails each allocation of `load` in turn. What falls back on less memory may load all the same.
+void expect_survives(const std::function<void()>& load) {
+  load();  // makes what lives as long as the program
+  int64_t total = 0;
+  {
+    const AllocationFailure none(0, Failing::once);
+    load();
+    total = AllocationFailure::allocations();
+  }
+  ASSERT_GT(total, 0);
+  for (const Failing failing : {Failing::once, Failing::from_then}) {
+    for (int64_t nth = 1; nth <= total; ++nth) {
+      const int64_t before = live_allocations();
+      Outcome outcome = Outcome::other;
+      {
+        const AllocationFailure failure(nth, failing);
+        outcome = attempt(load);
+      }
+      ASSERT_EQ(live_allocations(), before) << "allocation " << nth << " of " << total;
+      ASSERT_NE(outcome, Outcome::other) << "allocation " << nth << " of " << total;
+    }
+  }
+  load();
+}
+
+void load_engine(const std::filesystem::path& model, int threads) {
+  (void)Engine::load({.model = model, .threads = threads, .device_bytes = 1 << 24, .host_bytes = 1 << 24});
+}
+
+TEST(FailingAllocation, OfAGgufModelIsSaidAndLeavesNothingBehind) {
+  GgufWriter writer = small_gguf();
+  writer.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "llama-bpe");
+  writer.strings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab"}).strings("tokenizer.ggml.merges", {"a b"});
+  writer.array("tokenizer.ggml.token_type", 5, 4, bytes_of<int32_t>({3, 1, 1, 1}));
+  const TemporaryFolder folder;
+  const auto path = folder.write("model.gguf", writer.bytes());
+  expect_survives([&] { load_engine(path, 1); });
+}
+
+TEST(FailingAllocation, OfAFolderWithShardsIsSaidAndLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  folder.write("config.json", small_hf_config());
+  folder.write("generation_config.json", R"({"eos_token_id": [2, 3]})");
+  folder.write("tokenizer.json", kTokenizer);
+  folder.write("a.safetensors", small_safetensors());
+  std::string places;
+  for (const SmallTensor& tensor : small_model_tensors()) {
+    if (tensor.hf_name.empty()) continue;
+    places += (places.empty() ? "\"" : ",\"") + tensor.hf_name + "\":\"a.safetensors\"";
+  }
+  folder.write("model.safetensors.index.json", "{\"weight_map\": {" + places + "}}");
+  expect_survives([&] { load_engine(folder.path(), 1); });
+}
+
+TEST(FailingAllocation, OfATokenizerJsonIsSaidAndLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  const auto path = folder.write("tokenizer.json", kTokenizer);
+  expect_survives([&] { (void)Tokenizer::open(path)->encode("<s> ab"); });
+}
+
+TEST(FailingAllocation, OfAPoolOfThreadsIsSaidAndLeavesNoThreadBehind) {
+  expect_survives([] {
+    ThreadPool pool(3);
+    pool.for_each(4, [](int64_t /*i*/) {});
+  });
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
