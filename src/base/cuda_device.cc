@@ -18,8 +18,9 @@ namespace shadowkv {
 namespace {
 
 constexpr int64_t kHugePageBytes = 2 << 20;
-// Left to the driver, to library handles and to what is lost between slabs.
-constexpr int64_t kDeviceReserve = int64_t{2} << 30;
+// Left to the driver, to recorded graphs (2 GiB were too few for all at a step of 40 layers), to library
+// handles and to what is lost between slabs.
+constexpr int64_t kDeviceReserve = int64_t{3} << 30;
 
 constexpr SlabHeapConfig kDeviceHeap{.alignment = 256,
                                      .granularity = kHugePageBytes,

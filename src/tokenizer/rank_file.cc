@@ -197,10 +197,10 @@ void add_opening(TokenizerSpec& spec) {
 // What stands beside the ranks; the file may be missing.
 void read_config(const fs::path& path, const Family& family, const IdsByText& ids, TokenizerSpec& spec) {
   std::error_code error;
-  const Json config = fs::exists(path, error)
-                          ? read_json_file(path, {.bytes = kMaxConfigBytes, .unique_keys = true})
-                          : Json::object();
-  const JsonPart file{config, path.string()};
+  const JsonDocument config = fs::exists(path, error)
+                                  ? read_json_file(path, {.bytes = kMaxConfigBytes, .unique_keys = true})
+                                  : parse_json("{}", path.string());
+  const JsonPart file{*config, path.string()};
   if (find_field(file, "added_tokens_decoder")) {
     add_listed_tokens(get_field(file, "added_tokens_decoder"), ids, spec);
   } else {
