@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <array>
 #include <set>
 
 #include "kernels/fixtures.h"
 #include "kernels/kernels.h"
+#include "kernels/step_choice.h"
 #include "kernels/tolerances.h"
 #include "shadowkv/error.h"
 
@@ -212,83 +214,66 @@ TEST_P(Selection, ChoosingInOneStepIsRankingAndThenTakingTheBest) {
   }
 }
 
-// Some chunks of every head lie in slots; both ops are what their parts do one after the other.
-TEST_P(Selection, ChoosingWithItsSlotsIsChoosingAndThenFindingOrAssigning) {
-  for (const auto& [n, room, picks, slot_count] : {std::array<int64_t, 4>{6000, 100, 40, 60},
-                                                   {300, 90, 90, 200},
-                                                   {2000, 700, 300, 300},
-                                                   {40, 64, 9, 9}}) {
-    constexpr int64_t kSequences = 3, kHeads = 2, kGroup = 4, kRows = kSequences * kHeads;
-    const std::vector<float> numbers = random_numbers(kRows * kGroup * n, 5, DType::f32, 8.0f);
-    const std::vector<float> exact = random_numbers(kRows * kGroup * room, 6, DType::f32, 8.0f);
-    const Sequences sequences(*device_, {2, 0, 1}, {900, 901, 902});
-    const auto limit = static_cast<int32_t>(room), pick_limit = static_cast<int32_t>(picks);
-    const Array limits = upload(*device_, std::vector<int32_t>{limit, limit - 3, 0}, {kSequences});
-    const Array pick_limits =
-        upload(*device_, std::vector<int32_t>{pick_limit, pick_limit - 2, pick_limit}, {kSequences});
-    std::vector<std::vector<int32_t>> results[2];
-    for (const bool in_one : {false, true}) {
-      Slots slots(*device_, {.kv_heads = kHeads, .chunk = 4, .head_dim = 8, .dtype = DType::f32},
-                  std::vector<int32_t>(kSequences, static_cast<int32_t>(slot_count)));
-      for (int64_t i = 0; i < kRows; ++i) {
-        std::vector<int32_t> ids;
-        for (int64_t k = 0; k < slot_count; ++k) {
-          ids.push_back(k % 5 == 1 ? -1 : static_cast<int32_t>((k * 11 + i) % n));
-        }
-        std::set<int32_t> seen;
-        for (int32_t& id : ids) id = id >= 0 && seen.insert(id).second ? id : -1;
-        slots.write_ids(slots.host.chunks(i / kHeads, i % kHeads), ids);
-      }
-      const auto ids = [&](std::vector<int64_t> shape) { return allocate(*device_, DType::i32, shape); };
-      const Array scores = upload(*device_, numbers, {kSequences, kHeads * kGroup, n});
-      const Array candidate_scores = upload(*device_, exact, {kSequences, kHeads * kGroup, room});
-      const Array lse = allocate(*device_, DType::f32, {kSequences, kHeads * kGroup});
-      const Array chosen = ids({kSequences, kHeads, room}), found = ids({kSequences, kHeads, room}),
-                  missing = ids({kSequences, kHeads, room, 2}), picked = ids({kSequences, kHeads, picks}),
-                  assigned = ids({kSequences, kHeads, picks}), source = ids({kSequences, kHeads, picks});
-      const Array counters = upload(*device_, std::vector<int64_t>{0, 0}, {2});
-      const ChooseCandidatesParams choose{.scores = scores.view,
-                                          .spans = {},
-                                          .limits = limits.view.as<int32_t>(),
-                                          .lse = lse.view,
-                                          .batch = sequences.batch(),
-                                          .slots = slots.view,
-                                          .forced = {},
-                                          .candidates = chosen.view,
-                                          .found = found.view,
-                                          .missing = missing.view};
-      const PickCandidatesParams pick{.scores = candidate_scores.view,
-                                      .limits = pick_limits.view.as<int32_t>(),
-                                      .lse = lse.view,
-                                      .forced = {},
-                                      .assign = {.batch = sequences.batch(),
-                                                 .chunks = chosen.view,
-                                                 .found = found.view,
-                                                 .picked = picked.view,
-                                                 .slots = slots.view,
-                                                 .assigned = assigned.view,
-                                                 .source = source.view,
-                                                 .counters = counters.view.as<int64_t>()}};
-      if (in_one) {
-        choose_candidates(queue_, choose);
-        pick_candidates(queue_, pick);
-      } else {
-        choose_groups(queue_, choose.choose());
-        find_slots(queue_, choose.find());
-        choose_groups(queue_, pick.choose());
-        assign_slots(queue_, pick.assign);
-      }
-      for (const Array* array : {&chosen, &found, &missing, &picked, &assigned, &source}) {
-        results[in_one ? 1 : 0].push_back(download<int32_t>(*device_, array->view));
-      }
-      for (int64_t i = 0; i < kRows; ++i) {
-        results[in_one ? 1 : 0].push_back(slots.ids(i / kHeads, i % kHeads));
-        results[in_one ? 1 : 0].push_back(slots.stamps(i / kHeads, i % kHeads));
-      }
+// Slots of every head that hold some chunks below n, each once.
+Slots slots_with_some(Device& device, const StepChoice::Shape& s, int64_t count) {
+  Slots slots(device, {.kv_heads = s.kv_heads, .chunk = 4, .head_dim = 8, .dtype = DType::f32},
+              std::vector<int32_t>(at(s.sequences), static_cast<int32_t>(count)));
+  for (int64_t i = 0; i < s.sequences * s.kv_heads; ++i) {
+    std::vector<int32_t> ids;
+    std::set<int32_t> seen;
+    for (int64_t k = 0; k < count; ++k) {
+      const auto id = static_cast<int32_t>((k * 11 + i) % s.chunks);
+      ids.push_back(k % 5 != 1 && seen.insert(id).second ? id : -1);
     }
-    EXPECT_EQ(results[0], results[1]) << n << " chunks";
-    EXPECT_TRUE(std::any_of(results[1][1].begin(), results[1][1].end(), [](int32_t x) { return x >= 0; }))
-        << "no chunk was found, the test says nothing";
+    slots.write_ids(slots.host.chunks(i / s.kv_heads, i % s.kv_heads), ids);
+  }
+  return slots;
+}
+
+// All that a step's choice leaves, by one op each or by their parts.
+std::vector<std::vector<int32_t>> choose_and_pick(Device& device, const StepChoice::Shape& s,
+                                                  int64_t slot_count, bool in_one) {
+  const auto room = static_cast<int32_t>(s.candidates), picks = static_cast<int32_t>(s.picks);
+  const int64_t heads = s.sequences * s.kv_heads * s.group;
+  const StepChoice choice(device, s, {{room, room - 3, 0}, {picks, picks - 2, picks}},
+                          random_numbers(heads * s.chunks, 5, DType::f32, 8.0f),
+                          random_numbers(heads * s.candidates, 6, DType::f32, 8.0f));
+  const Slots slots = slots_with_some(device, s, slot_count);
+  const Sequences sequences(device, {2, 0, 1}, {900, 901, 902});
+  const ChooseCandidatesParams choose = choice.choose(sequences.batch(), slots.view);
+  const PickCandidatesParams pick = choice.pick(sequences.batch(), slots.view);
+  Queue& queue = device.compute();
+  if (in_one) {
+    choose_candidates(queue, choose);
+    pick_candidates(queue, pick);
+  } else {
+    choose_groups(queue, choose.choose());
+    find_slots(queue, choose.find());
+    choose_groups(queue, pick.choose());
+    assign_slots(queue, pick.assign);
+  }
+  std::vector<std::vector<int32_t>> left;
+  for (const Array* array :
+       {&choice.found, &choice.chosen, &choice.missing, &choice.picked, &choice.assigned, &choice.source}) {
+    left.push_back(download<int32_t>(device, array->view));
+  }
+  for (int64_t i = 0; i < s.sequences * s.kv_heads; ++i) {
+    left.push_back(slots.ids(i / s.kv_heads, i % s.kv_heads));
+    left.push_back(slots.stamps(i / s.kv_heads, i % s.kv_heads));
+  }
+  return left;
+}
+
+// Few and many slots, candidates and chunks take other ways on a GPU.
+TEST_P(Selection, ChoosingWithItsSlotsIsChoosingAndThenFindingOrAssigning) {
+  for (const auto& [chunks, candidates, picks, slot_count] : {std::array<int64_t, 4>{6000, 100, 40, 60},
+                                                              {300, 90, 90, 200},
+                                                              {2000, 700, 300, 300},
+                                                              {40, 64, 9, 9}}) {
+    const StepChoice::Shape shape{3, 2, 4, chunks, candidates, picks};
+    const auto in_one = choose_and_pick(*device_, shape, slot_count, true);
+    EXPECT_EQ(in_one, choose_and_pick(*device_, shape, slot_count, false)) << chunks << " chunks";
+    EXPECT_GT(*std::max_element(in_one[0].begin(), in_one[0].end()), -1) << "nothing is found in a slot";
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/fixtures.h"
 #include "kernels/kernels.h"
+#include "kernels/step_choice.h"
 #include "shadowkv/error.h"
 
 namespace shadowkv::testing {
@@ -74,56 +75,24 @@ TEST_P(Synthetic, RowsOfOtherSequencesAreLeftAlone) {
 std::vector<std::vector<int32_t>> forced(Device& device, int32_t tokens, double share, int64_t candidates,
                                          int64_t picks) {
   constexpr int64_t kHeads = 2, kChunks = 600;
-  Slots slots(device, {.kv_heads = kHeads, .chunk = 8, .head_dim = 8, .dtype = DType::f32},
-              {static_cast<int32_t>(picks)});
+  const StepChoice choice(device, {1, kHeads, 1, kChunks, candidates, picks},
+                          {{static_cast<int32_t>(candidates)}, {static_cast<int32_t>(picks)}},
+                          std::vector<float>(kHeads * kChunks), std::vector<float>(at(kHeads * candidates)));
+  const Slots slots(device, {.kv_heads = kHeads, .chunk = 8, .head_dim = 8, .dtype = DType::f32},
+                    {static_cast<int32_t>(picks)});
   const Sequences sequences(device, {0}, {tokens});
-  const Array limits = upload(device, std::vector<int32_t>{static_cast<int32_t>(candidates)}, {1});
-  const Array pick_limits = upload(device, std::vector<int32_t>{static_cast<int32_t>(picks)}, {1});
-  const std::vector<float> zeros(kHeads * kChunks);
-  const Array scores = upload(device, zeros, {1, kHeads, kChunks});
-  const Array exact = upload(device, slice(zeros, 0, kHeads * candidates), {1, kHeads, candidates});
-  const Array lse = allocate(device, DType::f32, {1, kHeads});
-  const Array chunks = allocate(device, DType::i32, {1, kHeads, candidates}),
-              found = allocate(device, DType::i32, {1, kHeads, candidates}),
-              missing = allocate(device, DType::i32, {1, kHeads, candidates, 2});
-  const Array picked = allocate(device, DType::i32, {1, kHeads, picks}),
-              assigned = allocate(device, DType::i32, {1, kHeads, picks}),
-              source = allocate(device, DType::i32, {1, kHeads, picks});
-  const Array counters = upload(device, std::vector<int64_t>{0, 0}, {2});
   const ForcedHits hits{.share = share, .picks = picks, .local_window = 32};
-  choose_candidates(device.compute(), {.scores = scores.view,
-                                       .spans = {},
-                                       .limits = limits.view.as<int32_t>(),
-                                       .lse = lse.view,
-                                       .batch = sequences.batch(),
-                                       .slots = slots.view,
-                                       .forced = hits,
-                                       .candidates = chunks.view,
-                                       .found = found.view,
-                                       .missing = missing.view});
-  pick_candidates(device.compute(), {.scores = exact.view,
-                                     .limits = pick_limits.view.as<int32_t>(),
-                                     .lse = lse.view,
-                                     .forced = hits,
-                                     .assign = {.batch = sequences.batch(),
-                                                .chunks = chunks.view,
-                                                .found = found.view,
-                                                .picked = picked.view,
-                                                .slots = slots.view,
-                                                .assigned = assigned.view,
-                                                .source = source.view,
-                                                .counters = counters.view.as<int64_t>()}});
-  const std::vector<int32_t> ids = download<int32_t>(device, chunks.view);
-  const std::vector<int32_t> indices = download<int32_t>(device, picked.view);
+  choose_candidates(device.compute(), choice.choose(sequences.batch(), slots.view, hits));
+  pick_candidates(device.compute(), choice.pick(sequences.batch(), slots.view, hits));
+  const std::vector<int32_t> ids = download<int32_t>(device, choice.chosen.view);
+  const std::vector<int32_t> indices = download<int32_t>(device, choice.picked.view);
   std::vector<std::vector<int32_t>> chosen(kHeads);
   for (int64_t head = 0; head < kHeads; ++head) {
-    for (int64_t i = 0; i < picks; ++i) {
-      const int32_t index = indices[static_cast<size_t>(head * picks + i)];
-      chosen[static_cast<size_t>(head)].push_back(ids[static_cast<size_t>(head * candidates + index)]);
-    }
-    const std::vector<int32_t> held = slots.ids(0, head), &picks_of = chosen[static_cast<size_t>(head)];
-    EXPECT_EQ(std::set<int32_t>(held.begin(), held.end()),
-              std::set<int32_t>(picks_of.begin(), picks_of.end()))
+    std::vector<int32_t>& own = chosen[at(head)];
+    for (int64_t i = 0; i < picks; ++i)
+      own.push_back(ids[at(head * candidates + indices[at(head * picks + i)])]);
+    const std::vector<int32_t> held = slots.ids(0, head);
+    EXPECT_EQ(std::set<int32_t>(held.begin(), held.end()), std::set<int32_t>(own.begin(), own.end()))
         << "what is picked gets the slots";
   }
   return chosen;

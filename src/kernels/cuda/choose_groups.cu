@@ -104,7 +104,8 @@ __device__ void choose_then_run(const Then& then, int room, typename Then::Share
 }
 
 template <typename Then>
-__global__ void __launch_bounds__(kThreads, kBlocks) choose_long_kernel(GroupChoiceParams p, Then then) {
+__global__ void __launch_bounds__(kLongThreads, kLongBlocks)
+    choose_long_kernel(GroupChoiceParams p, Then then) {
   union Shared {
     LongShared choose;
     typename Then::Shared then;
@@ -163,7 +164,7 @@ void choose_then(Queue& queue, const ChooseGroupsParams& p, const Then& then, co
     check_cuda(cudaFuncSetAttribute(choose_long_kernel<Then>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     kMapBytes),
                op);
-    choose_long_kernel<<<grid_x(rows, op), kThreads, map_bytes(n), stream_of(queue)>>>(params, then);
+    choose_long_kernel<<<grid_x(rows, op), kLongThreads, map_bytes(n), stream_of(queue)>>>(params, then);
   }
   check_launch(op);
 }

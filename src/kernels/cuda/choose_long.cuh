@@ -11,21 +11,21 @@
 
 namespace shadowkv::cuda {
 
-inline constexpr int kThreads = 256;
-inline constexpr int kBlocks = 3;  // of a multiprocessor
-inline constexpr int kWarps = kThreads / kWarp;
+inline constexpr int kLongThreads = 256;
+inline constexpr int kLongBlocks = 3;  // of a multiprocessor
+inline constexpr int kLongWarps = kLongThreads / kWarp;
 inline constexpr int kHeadsAtOnce = 4;
 inline constexpr int kOwn = 4;    // spans of a thread at once: with kHeadsAtOnce heads, 16 loads in flight
 inline constexpr int kQuads = 3;  // four entries of a span, of a thread at once
 inline constexpr int kListedSpans = 1024;
 inline constexpr int kListed = 3072;            // entries
-inline constexpr int kSettled = kThreads;       // entries of one bin
+inline constexpr int kSettled = kLongThreads;   // entries of one bin
 inline constexpr int64_t kMapBytes = 96 << 10;  // of a map of a row's entries, a bit each
 
 struct LongShared {
-  ChooseShared<kThreads> choose;
+  ChooseShared<kLongThreads> choose;
   float lses[kMostGroup];
-  float2 parts[2][kHeadsAtOnce][kWarps];  // largest number and sum of a warp's spans, in turns
+  float2 parts[2][kHeadsAtOnce][kLongWarps];  // largest number and sum of a warp's spans, in turns
   ShareBins span_bins;
   ShareBins entry_bins;
   FoundBin span_bin;
@@ -45,7 +45,7 @@ struct LongShared {
 struct OwnSpans {
   float2 x[kOwn][kHeadsAtOnce];
 
-  // Spans base + threadIdx.x + j * kThreads of heads first + h; beyond the group those of its last head.
+  // Spans base + threadIdx.x + j * kLongThreads of heads first + h; beyond the group those of its last head.
   __device__ void load(const GroupChoiceParams& p, int first, int base) {
     const float2* from[kHeadsAtOnce];
 #pragma unroll
@@ -53,7 +53,7 @@ struct OwnSpans {
       from[h] = p.row_spans() + int64_t{min(first + h, p.group - 1)} * p.span_count;
 #pragma unroll
     for (int j = 0; j < kOwn; ++j) {
-      const int i = base + static_cast<int>(threadIdx.x) + j * kThreads;
+      const int i = base + static_cast<int>(threadIdx.x) + j * kLongThreads;
 #pragma unroll
       for (int h = 0; h < kHeadsAtOnce; ++h) {
         x[j][h] = make_float2(kMinusInfinity, 0.0f);
@@ -105,10 +105,10 @@ __device__ inline HeadLse merge_heads(LongShared& shared, const HeadSum (&own)[k
   __syncthreads();
   float most = kMinusInfinity, all = 0.0f;
 #pragma unroll
-  for (int w = lane % 8; w < kWarps; w += 8) most = fmaxf(most, shared.parts[turn][lane / 8][w].x);
+  for (int w = lane % 8; w < kLongWarps; w += 8) most = fmaxf(most, shared.parts[turn][lane / 8][w].x);
   most = warp_reduce<8>(most, Max());
 #pragma unroll
-  for (int w = lane % 8; w < kWarps; w += 8) {
+  for (int w = lane % 8; w < kLongWarps; w += 8) {
     const float2 part = shared.parts[turn][lane / 8][w];
     all += part.y * rescale(part.x, most);
   }
@@ -127,7 +127,7 @@ __device__ inline RowSum sum_heads(const GroupChoiceParams& p, LongShared& share
   RowSum row;
   for (int first = 0; first < p.group; first += kHeadsAtOnce) {
     HeadSum own[kHeadsAtOnce];
-    for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
+    for (int base = 0; base < p.span_count; base += kOwn * kLongThreads) {
       if (first + base > 0) spans.load(p, first, base);
 #pragma unroll
       for (int h = 0; h < kHeadsAtOnce; ++h) own[h].add(spans, h);
@@ -148,8 +148,8 @@ __device__ inline RowSum sum_heads(const GroupChoiceParams& p, LongShared& share
 
 // ---- spans ----
 
-// Shares of the best entries of the spans base + threadIdx.x + j * kThreads: exactly those of the entries, as
-// subtraction keeps order.
+// Shares of the best entries of the spans base + threadIdx.x + j * kLongThreads: exactly those of the
+// entries, as subtraction keeps order.
 struct SpanShares {
   float best[kOwn];
 
@@ -160,7 +160,7 @@ struct SpanShares {
     for (int h = 0; h < p.group; ++h) {
 #pragma unroll
       for (int j = 0; j < kOwn; ++j) {
-        const int i = base + static_cast<int>(threadIdx.x) + j * kThreads;
+        const int i = base + static_cast<int>(threadIdx.x) + j * kLongThreads;
         if (i < p.span_count)
           raise_by(best[j], p.row_spans()[int64_t{h} * p.span_count + i].x, shared.lses[h]);
       }
@@ -181,13 +181,13 @@ struct SpanShares {
 
 // A thread then holds all of its spans from first to last.
 __device__ inline bool holds_spans(const GroupChoiceParams& p) {
-  return p.group <= kHeadsAtOnce && p.span_count <= kOwn * kThreads;
+  return p.group <= kHeadsAtOnce && p.span_count <= kOwn * kLongThreads;
 }
 
 // Counts all spans with any open entry.
 __device__ inline void count_spans(const GroupChoiceParams& p, LongShared& shared, float largest,
                                    SpanShares& shares) {
-  for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
+  for (int base = 0; base < p.span_count; base += kOwn * kLongThreads) {
     if (!holds_spans(p)) shares.rank(p, shared, base);
 #pragma unroll
     for (const float share : shares.best) {
@@ -208,7 +208,7 @@ __device__ inline int append(int& listed, int own) {
 // Lists the spans that are less than `end` apart from the largest share, up to those that fit.
 __device__ inline void list_spans(const GroupChoiceParams& p, LongShared& shared, float largest, float end,
                                   SpanShares& shares) {
-  for (int base = 0; base < p.span_count; base += kOwn * kThreads) {
+  for (int base = 0; base < p.span_count; base += kOwn * kLongThreads) {
     if (!holds_spans(p)) shares.rank(p, shared, base);
     int own = 0;
 #pragma unroll
@@ -218,7 +218,7 @@ __device__ inline void list_spans(const GroupChoiceParams& p, LongShared& shared
 #pragma unroll
     for (int j = 0; j < kOwn; ++j) {
       if (apart(largest, shares.best[j]) < end)
-        shared.spans[at++] = base + static_cast<int>(threadIdx.x) + j * kThreads;
+        shared.spans[at++] = base + static_cast<int>(threadIdx.x) + j * kLongThreads;
     }
   }
 }
@@ -230,14 +230,14 @@ struct QuadShares {
   int first[kQuads];
   float best[kQuads][4];
 
-  // Fours base + threadIdx.x + q * kThreads of the listed spans; kVectors: rows start at multiples of 16
+  // Fours base + threadIdx.x + q * kLongThreads of the listed spans; kVectors: rows start at multiples of 16
   // bytes.
   template <bool kVectors>
   __device__ void rank(const GroupChoiceParams& p, const LongShared& shared, int spans, int base) {
     constexpr int kLanes = kSpan / 4;  // of a span
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
-      const int i = base + static_cast<int>(threadIdx.x) + q * kThreads;
+      const int i = base + static_cast<int>(threadIdx.x) + q * kLongThreads;
       first[q] = i < kLanes * spans ? min(shared.spans[i / kLanes] * kSpan + i % kLanes * 4, p.n) : p.n;
 #pragma unroll
       for (float& x : best[q]) x = kMinusInfinity;
@@ -273,7 +273,7 @@ struct QuadShares {
 template <bool kVectors>
 __device__ inline void list_entries(const GroupChoiceParams& p, LongShared& shared, int spans, float largest,
                                     float end) {
-  for (int base = 0; base < kSpan / 4 * spans; base += kQuads * kThreads) {
+  for (int base = 0; base < kSpan / 4 * spans; base += kQuads * kLongThreads) {
     QuadShares shares = {};
     shares.rank<kVectors>(p, shared, spans, base);
     const auto takes = [&](int i) {
@@ -292,18 +292,18 @@ __device__ inline void list_entries(const GroupChoiceParams& p, LongShared& shar
 }
 
 __device__ inline void count_entries(LongShared& shared, int listed, float largest) {
-  for (int i = threadIdx.x; i < listed; i += kThreads)
+  for (int i = threadIdx.x; i < listed; i += kLongThreads)
     shared.entry_bins.count(bin_of(apart(largest, shared.entries[i].share)));
 }
 
 // A key that exactly k of the listed ones reach (k from 1 to how many there are): bit by bit until k are
 // left.
 __device__ inline uint64_t least_key_of(const LongShared& shared, int listed, int k) {
-  constexpr int kOwnKeys = kListed / kThreads;
+  constexpr int kOwnKeys = kListed / kLongThreads;
   uint64_t own[kOwnKeys];
 #pragma unroll
   for (int j = 0; j < kOwnKeys; ++j) {
-    const int i = static_cast<int>(threadIdx.x) + j * kThreads;
+    const int i = static_cast<int>(threadIdx.x) + j * kLongThreads;
     own[j] = i < listed ? shared.entries[i].key() : 0;
   }
   uint64_t least = 0;
@@ -313,7 +313,7 @@ __device__ inline uint64_t least_key_of(const LongShared& shared, int listed, in
     int count = 0;
 #pragma unroll
     for (int j = 0; j < kOwnKeys; ++j) {
-      if (j * kThreads < listed) count += __syncthreads_count(own[j] >= raised ? 1 : 0);
+      if (j * kLongThreads < listed) count += __syncthreads_count(own[j] >= raised ? 1 : 0);
     }
     if (count >= k) least = raised;
     if (count == k) break;
@@ -332,13 +332,13 @@ __device__ inline void mark_best(LongShared& shared, uint32_t* map, int listed, 
   const int left = k - found.larger;  // of the bin
   if (left < found.count && found.count > kSettled) {
     const uint64_t least = least_key_of(shared, listed, k);
-    for (int i = threadIdx.x; i < listed; i += kThreads) {
+    for (int i = threadIdx.x; i < listed; i += kLongThreads) {
       if (shared.entries[i].key() >= least) mark(map, shared.entries[i].index);
     }
     return;
   }
   const float end = end_of_bin(found.bin), sure = left < found.count ? end_of_bin(found.bin - 1) : end;
-  for (int i = threadIdx.x; i < listed; i += kThreads) {
+  for (int i = threadIdx.x; i < listed; i += kLongThreads) {
     const ListedEntry entry = shared.entries[i];
     const float below = apart(largest, entry.share);
     if (below < sure)
@@ -355,7 +355,7 @@ __device__ inline void mark_best(LongShared& shared, uint32_t* map, int listed, 
 
 // Writes the marked entries by index.
 __device__ inline void write_marked(LongShared& shared, const uint32_t* map, const Choice& p) {
-  const int words = ceil_div(p.n, 32), each = ceil_div(words, kThreads), lane = threadIdx.x % kWarp,
+  const int words = ceil_div(p.n, 32), each = ceil_div(words, kLongThreads), lane = threadIdx.x % kWarp,
             warp = threadIdx.x / kWarp, first = static_cast<int>(threadIdx.x) * each;
   int own = 0;
   for (int i = first; i < min(words, first + each); ++i) own += __popc(map[i]);
@@ -364,14 +364,14 @@ __device__ inline void write_marked(LongShared& shared, const uint32_t* map, con
   __syncthreads();
   int at = until - own, all = 0;
 #pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
+  for (int w = 0; w < kLongWarps; ++w) {
     at += w < warp ? shared.choose.above[w] : 0;
     all += shared.choose.above[w];
   }
   for (int i = first; own > 0 && i < min(words, first + each); ++i) {
     for (uint32_t bits = map[i]; bits != 0; bits &= bits - 1) p.chosen[at++] = i * 32 + __ffs(bits) - 1;
   }
-  for (int k = all + static_cast<int>(threadIdx.x); k < p.room; k += kThreads) p.chosen[k] = -1;
+  for (int k = all + static_cast<int>(threadIdx.x); k < p.room; k += kLongThreads) p.chosen[k] = -1;
 }
 
 // ---- rows ----
@@ -385,12 +385,12 @@ inline int64_t map_bytes(int64_t n) {
 
 // Clears what is counted and marked; whole 16 bytes of the map, beyond its entries too.
 __device__ inline void clear(const GroupChoiceParams& p, LongShared& shared, uint32_t* map) {
-  shared.span_bins.clear(kThreads);
-  shared.entry_bins.clear(kThreads);
+  shared.span_bins.clear(kLongThreads);
+  shared.entry_bins.clear(kLongThreads);
   if (threadIdx.x == 0) shared.listed_spans = shared.listed = shared.listed_close = 0;
   if (!has_map(p)) return;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < ceil_div(p.n, 128); i += kThreads)
+  for (int i = threadIdx.x; i < ceil_div(p.n, 128); i += kLongThreads)
     reinterpret_cast<int4*>(map)[i] = make_int4(0, 0, 0, 0);
 }
 
@@ -424,12 +424,12 @@ __device__ inline float share_of_entry(const GroupChoiceParams& p, const LongSha
 __device__ inline void choose_from_all(const GroupChoiceParams& p, LongShared& shared, const Choice& choice) {
   const auto orders = [&](int i) { return order_of(share_of_entry(p, shared, i)); };
   int open = 0;
-  for (int i = threadIdx.x; i < p.n; i += kThreads) open += orders(i) != 0 ? 1 : 0;
+  for (int i = threadIdx.x; i < p.n; i += kLongThreads) open += orders(i) != 0 ? 1 : 0;
   choose(shared.choose, orders, open, choice);
 }
 
-// Chooses row blockIdx.x by all kThreads threads of the block. map: map_bytes() of space, 16-byte aligned.
-// meanwhile(): called while the first loads are under way.
+// Chooses row blockIdx.x by all kLongThreads threads of the block. map: map_bytes() of space, 16-byte
+// aligned. meanwhile(): called while the first loads are under way.
 template <typename Meanwhile>
 __device__ void choose_long(const GroupChoiceParams& p, LongShared& shared, uint32_t* map, int32_t* chosen,
                             const Meanwhile& meanwhile) {
