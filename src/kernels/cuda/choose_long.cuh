@@ -1,10 +1,10 @@
-// Choosing from a long row, by one block. The spans come first: they give
-// the log-sum-exp of each query head, and by their largest entries the spans that can hold any of the k best.
-// The k-th largest of the spans' largest entries is reached by at least k entries, so whatever lies below it
-// is out; of the spans that reach it, few more than k, the entries are read, and of those that reach it the k
-// best are taken. Both times a histogram of the shares finds the k-th to within a bin; among the few entries
-// of its bin their ranks decide. Bound: bytes of the spans and of k spans' scores, an eighth of the scores
-// and a few; with few rows the latency of two loads, one after the other, and of nine barriers.
+// Choosing from a long row, by one block. The spans come first: they give the log-sum-exp of each query head,
+// and by their largest entries the spans that can hold any of the k best. The k-th largest of the spans'
+// largest entries is reached by at least k entries, so whatever lies below it is out; of the spans that reach
+// it, few more than k, the entries are read, and of those that reach it the k best are taken. Both times a
+// histogram of the shares finds the k-th to within a bin; among the few entries of its bin their ranks
+// decide. Bound: bytes of the spans and of k spans' scores, an eighth of the scores and a few; with few rows
+// the latency of two loads, one after the other, and of nine barriers.
 #pragma once
 
 #include "kernels/cuda/choose_row.cuh"

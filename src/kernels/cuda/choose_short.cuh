@@ -1,4 +1,5 @@
-// Choosing from a row of few entries, by one block: every entry's rank by counting. Bound: latency.
+// Choosing from a row of few entries, by one block, a thread each: a histogram of the shares finds the k-th
+// to within a bin, and ranks by counting decide among the entries of that bin. Bound: latency.
 #pragma once
 
 #include "kernels/cuda/choose_row.cuh"
