@@ -25,7 +25,8 @@ std::byte* SlabHeap::allocate(int64_t bytes) {
   const int64_t rounded = round_up(bytes, config_.alignment);
   if (std::byte* data = take(rounded)) return data;
   const int64_t growth = std::clamp(mapped_, config_.first_slab, config_.largest_slab);
-  for (const int64_t size : {growth, rounded}) {
+  // A whole number of such allocations: most are blocks of one size, and what is left over serves nobody.
+  for (const int64_t size : {growth / rounded * rounded, rounded}) {
     const int64_t whole = round_up(std::max(size, rounded), config_.granularity);
     if (std::byte* slab = map(whole)) {
       insert(slab, whole);

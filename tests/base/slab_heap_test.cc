@@ -70,6 +70,14 @@ TEST(SlabHeap, ManySmallAllocationsShareFewSlabs) {
   EXPECT_LE(system.slabs, 8);
 }
 
+TEST(SlabHeap, SlabsAreAWholeNumberOfTheBlocksTheyAreCutInto) {
+  System system(int64_t{64} << 20);
+  SlabHeap heap(kSmall, system.source());
+  constexpr int64_t kBlock = 5 * 4096;  // three fit into the largest slab, and a fifth of one
+  for (int i = 0; i < 300; ++i) ASSERT_NE(heap.allocate(kBlock), nullptr);
+  EXPECT_LE(heap.mapped_bytes(), (300 + 2) * kBlock);
+}
+
 TEST(SlabHeap, FreedNeighboursServeALargerAllocation) {
   System system(16384);
   SlabHeap heap(kSmall, system.source());
