@@ -1,8 +1,10 @@
 // The arithmetic of made-up benchmark state, one definition for every twin.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
+#include "kernels/kernels.h"
 #include "kernels/views.h"
 
 namespace shadowkv {
@@ -51,6 +53,30 @@ struct ForcedChoice {
     // One further at each change, so that a change never finds the chunk it had.
     const uint32_t start = static_cast<uint32_t>(random_bits(key, 0) >> 32), all = size > 0 ? size : 1;
     return 1 + first + static_cast<int32_t>((start % all + changes % all) % all);
+  }
+};
+
+// ForcedHits, made ready for the forced choices of all KV heads of a batch.
+struct Forcing {
+  bool on;
+  int32_t every, misses;
+  int64_t local_window;
+
+  Forcing(const ForcedHits& hits, int64_t candidates)
+      : on(hits.share >= 0),
+        every(on ? static_cast<int32_t>(candidates / hits.picks) : 0),
+        misses(static_cast<int32_t>(std::llround((1 - hits.share) * static_cast<double>(hits.picks)))),
+        local_window(hits.local_window) {}
+
+  SHADOWKV_HD ForcedChoice of(const DecodeBatch& batch, const SlotView& slots, int32_t candidates,
+                              int64_t bg) const {
+    const int64_t tokens = batch.tokens[bg / slots.kv_heads];
+    return {candidates,
+            every,
+            misses,
+            static_cast<int32_t>(tokens),
+            static_cast<int32_t>(sealed_chunks(tokens, slots.chunk, local_window)),
+            static_cast<int32_t>(bg % slots.kv_heads)};
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "formats/json.h"
+#include "formats/mapped_file.h"
 #include "tokenizer/added_token_reader.h"
 #include "tokenizer/known_patterns.h"
 #include "tokenizer/ranked_merges.h"
@@ -94,19 +95,6 @@ std::optional<Rank> parse_line(std::string_view line) {
   return Rank{*bytes, rank};
 }
 
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<int64_t>(file.tellg());
-  require(file.good(), "{} cannot be read", path.string());
-  require(size <= kMaxFileBytes, "{} has {} bytes; at most {} are supported for a rank file", path.string(),
-          size, kMaxFileBytes);
-  std::string content(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  file.read(content.data(), size);
-  require(file.good() || size == 0, "{} cannot be read", path.string());
-  return content;
-}
-
 std::string_view next_line(std::string_view& text) {
   const size_t end = std::min(text.find('\n'), text.size());
   std::string_view line = text.substr(0, end);
@@ -116,9 +104,12 @@ std::string_view next_line(std::string_view& text) {
 }
 
 std::vector<Rank> read_ranks(const fs::path& path) {
-  const std::string content = read_file(path);
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  require(std::ssize(bytes) <= kMaxFileBytes, "{} has {} bytes; at most {} are supported for a rank file",
+          path.string(), bytes.size(), kMaxFileBytes);
   std::vector<Rank> ranks;
-  std::string_view rest = content;
+  std::string_view rest(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   for (int64_t number = 1; !rest.empty(); ++number) {
     const std::string_view line = next_line(rest);
     if (line.empty()) continue;

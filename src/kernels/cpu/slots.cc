@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cmath>
 #include <vector>
 
 #include "base/check.h"
@@ -134,19 +133,6 @@ class Assignment {
   std::vector<bool> taken_;  // slots that this step has picked
 };
 
-// One KV head's forced choice.
-ForcedChoice forced_choice(const ForcedHits& forced, const DecodeBatch& batch, const SlotView& slots,
-                           int64_t candidates, int64_t bg) {
-  const int64_t tokens = batch.tokens[bg / slots.kv_heads];
-  return {
-      .candidates = static_cast<int32_t>(candidates),
-      .every = static_cast<int32_t>(candidates / forced.picks),
-      .misses = static_cast<int32_t>(std::llround((1 - forced.share) * static_cast<double>(forced.picks))),
-      .tokens = static_cast<int32_t>(tokens),
-      .sealed = static_cast<int32_t>(sealed_chunks(tokens, slots.chunk, forced.local_window)),
-      .head = static_cast<int32_t>(bg % slots.kv_heads)};
-}
-
 // Lists the candidates of one KV head that no slot holds; there is room for (candidate, chunk) of all.
 void list_missing(const int32_t* chunks, const int32_t* found, int64_t candidates, int32_t* missing) {
   int64_t count = 0;
@@ -202,8 +188,9 @@ void fill_keys(Queue& queue, const FillKeysParams& p) {
 void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
   cpu::choose_groups(queue, p.choose());
   const int64_t heads = p.slots.kv_heads, candidates = p.candidates.shape[2];
-  for (int64_t bg = 0; bg < p.batch.size * heads && p.forced.share >= 0; ++bg) {
-    const ForcedChoice forced = forced_choice(p.forced, p.batch, p.slots, candidates, bg);
+  const Forcing forcing(p.forced, candidates);
+  for (int64_t bg = 0; bg < p.batch.size * heads && forcing.on; ++bg) {
+    const ForcedChoice forced = forcing.of(p.batch, p.slots, static_cast<int32_t>(candidates), bg);
     for (int64_t i = 0; i < candidates; ++i) {
       p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(static_cast<int32_t>(i));
     }
@@ -216,8 +203,9 @@ void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
   const AssignSlotsParams& assign = p.assign;
   const int64_t heads = assign.slots.kv_heads, candidates = assign.chunks.shape[2],
                 picks = assign.picked.shape[2];
-  for (int64_t bg = 0; bg < assign.batch.size * heads && p.forced.share >= 0; ++bg) {
-    const ForcedChoice forced = forced_choice(p.forced, assign.batch, assign.slots, candidates, bg);
+  const Forcing forcing(p.forced, candidates);
+  for (int64_t bg = 0; bg < assign.batch.size * heads && forcing.on; ++bg) {
+    const ForcedChoice forced = forcing.of(assign.batch, assign.slots, static_cast<int32_t>(candidates), bg);
     for (int64_t i = 0; i < picks; ++i)
       assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(static_cast<int32_t>(i));
   }

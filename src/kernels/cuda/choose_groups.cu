@@ -1,8 +1,5 @@
 // Ranking and top-k of a row, one block a sequence and KV head, and what is done with the choice in the same
 // launch: finding slots, or giving them. Long rows (choose_long.cuh) and short ones (choose_short.cuh).
-#include <algorithm>
-#include <cmath>
-
 #include "kernels/cuda/choose_long.cuh"
 #include "kernels/cuda/choose_short.cuh"
 #include "kernels/cuda/slots.cuh"
@@ -13,7 +10,7 @@ namespace {
 
 // ---- what follows in the same launch ----------------------------------------------------------------------
 
-// Each has: Shared; load(bg), called early; out(bg), where the choice is to lie in the end; run(bg, what
+// Each has: Shared; load(bg), called early; choice(bg), where the choice is to lie in the end; run(bg, what
 // load() gave, the choice, shared).
 struct Nothing {
   struct Shared {};
@@ -22,69 +19,31 @@ struct Nothing {
   int room;
 
   __device__ Held load(int64_t /*bg*/) const { return {}; }
-  __device__ int32_t* out(int64_t bg) const { return chosen + bg * room; }
+  __device__ int32_t* choice(int64_t bg) const { return chosen + bg * room; }
   __device__ void run(int64_t /*bg*/, const Held& /*held*/, int32_t* /*list*/, Shared& /*shared*/) const {}
 };
 
-// ForcedHits on the device.
-struct Forcing {
-  bool on;
-  int every, misses;
-  int64_t local_window;
-
-  Forcing(const ForcedHits& p, int64_t candidates)
-      : on(p.share >= 0),
-        every(on ? static_cast<int>(candidates / p.picks) : 0),
-        misses(static_cast<int>(std::llround((1 - p.share) * static_cast<double>(p.picks)))),
-        local_window(p.local_window) {}
-
-  __device__ ForcedChoice of(const DecodeBatch& batch, const SlotView& slots, int candidates,
-                             int64_t bg) const {
-    const int64_t tokens = batch.tokens[bg / slots.kv_heads];
-    return {candidates,
-            every,
-            misses,
-            static_cast<int>(tokens),
-            static_cast<int>(sealed_chunks(tokens, slots.chunk, local_window)),
-            static_cast<int>(bg % slots.kv_heads)};
-  }
-};
-
-struct ThenFind {
+// Step: FindParams or AssignParams. kForced: what a forced choice puts in the place of an entry.
+template <typename Step, int32_t (ForcedChoice::*kForced)(int32_t) const>
+struct Then {
   Forcing forcing;
-  FindParams find;
-  using Shared = FindParams::Shared;
-  using Held = FindParams::Held;
+  Step step;
+  using Shared = typename Step::Shared;
+  using Held = typename Step::Held;
 
-  __device__ Held load(int64_t bg) const { return find.load(bg); }
-  __device__ int32_t* out(int64_t bg) const { return find.chunks + bg * find.candidates; }
+  __device__ Held load(int64_t bg) const { return step.load(bg); }
+  __device__ int32_t* choice(int64_t bg) const { return step.choice(bg); }
   __device__ void run(int64_t bg, const Held& held, int32_t* list, Shared& shared) const {
     if (forcing.on) {
-      const ForcedChoice forced = forcing.of(find.batch, find.slots, find.candidates, bg);
-      for (int i = threadIdx.x; i < find.candidates; i += blockDim.x) list[i] = forced.chunk(i);
+      const ForcedChoice forced = forcing.of(step.batch, step.slots, step.candidates, bg);
+      for (int i = threadIdx.x; i < step.choices(); i += blockDim.x) list[i] = (forced.*kForced)(i);
       __syncthreads();
     }
-    find.run(bg, held, list, shared);
+    step.run(bg, held, list, shared);
   }
 };
-
-struct ThenAssign {
-  Forcing forcing;
-  AssignParams assign;
-  using Shared = AssignParams::Shared;
-  using Held = AssignParams::Held;
-
-  __device__ Held load(int64_t bg) const { return assign.load(bg); }
-  __device__ int32_t* out(int64_t bg) const { return assign.picked + bg * assign.entries; }
-  __device__ void run(int64_t bg, const Held& held, int32_t* list, Shared& shared) const {
-    if (forcing.on) {
-      const ForcedChoice forced = forcing.of(assign.batch, assign.slots, assign.candidates, bg);
-      for (int i = threadIdx.x; i < assign.entries; i += blockDim.x) list[i] = forced.pick(i);
-      __syncthreads();
-    }
-    assign.run(bg, held, list, shared);
-  }
-};
+using ThenFind = Then<FindParams, &ForcedChoice::chunk>;
+using ThenAssign = Then<AssignParams, &ForcedChoice::pick>;
 
 constexpr int kSharedList = 512;  // entries of a choice that are kept in shared memory
 
@@ -94,7 +53,7 @@ __device__ void choose_then_run(const Then& then, int room, typename Then::Share
                                 const Choose& choose) {
   __shared__ int32_t shared_list[kSharedList];
   const int64_t bg = blockIdx.x;
-  int32_t* out = then.out(bg);
+  int32_t* out = then.choice(bg);
   int32_t* list = room <= kSharedList ? shared_list : out;
   typename Then::Held held{};
   choose(list, [&] { held = then.load(bg); });

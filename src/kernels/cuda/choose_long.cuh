@@ -39,7 +39,7 @@ struct LongShared {
   int listed_close;
 };
 
-// ---- log-sum-exps ----
+// ---- log-sum-exps -----------------------------------------------------------------------------------------
 
 // Spans of kHeadsAtOnce heads that a thread has read: [j][h], closed where there are none.
 struct OwnSpans {
@@ -146,7 +146,7 @@ __device__ inline RowSum sum_heads(const GroupChoiceParams& p, LongShared& share
   return row;
 }
 
-// ---- spans ----
+// ---- spans ------------------------------------------------------------------------------------------------
 
 // Shares of the best entries of the spans base + threadIdx.x + j * kLongThreads: exactly those of the
 // entries, as subtraction keeps order.
@@ -223,7 +223,7 @@ __device__ inline void list_spans(const GroupChoiceParams& p, LongShared& shared
   }
 }
 
-// ---- entries ----
+// ---- entries ----------------------------------------------------------------------------------------------
 
 // Shares of fours of entries from first[q] on; p.n where a thread has no more.
 struct QuadShares {
@@ -374,7 +374,7 @@ __device__ inline void write_marked(LongShared& shared, const uint32_t* map, con
   for (int k = all + static_cast<int>(threadIdx.x); k < p.room; k += kLongThreads) p.chosen[k] = -1;
 }
 
-// ---- rows ----
+// ---- rows -------------------------------------------------------------------------------------------------
 
 __device__ inline bool has_map(const GroupChoiceParams& p) {
   return p.n <= 8 * kMapBytes;

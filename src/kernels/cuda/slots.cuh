@@ -80,6 +80,9 @@ struct FindParams {
         found(device_ptr<int32_t>(p.found)),
         missing(device_ptr<int2>(p.missing)) {}
 
+  // The chunks of one head, and how many.
+  __device__ int32_t* choice(int64_t bg) const { return chunks + bg * candidates; }
+  __device__ int choices() const { return candidates; }
   __device__ Held load(int64_t bg) const {
     const int64_t row = batch.rows[bg / slots.kv_heads];
     Held held{slots.chunks(row, bg % slots.kv_heads), slots.counts[row], -1};
@@ -211,6 +214,9 @@ struct AssignParams {
         source(device_ptr<int32_t>(p.source)),
         counters(reinterpret_cast<unsigned long long*>(p.counters)) {}
 
+  // The picks of one head, where there are any, and how many.
+  __device__ int32_t* choice(int64_t bg) const { return picked + bg * entries; }
+  __device__ int choices() const { return entries; }
   __device__ Held load(int64_t bg) const;
   // wanted: the picks of one head, in shared memory or in place; null: all candidates.
   __device__ void run(int64_t bg, const Held& held, const int32_t* wanted, Shared& shared) const;
