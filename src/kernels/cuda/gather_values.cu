@@ -84,10 +84,6 @@ __global__ void __launch_bounds__(kThreads) gather_values_kernel(GatherParams p)
   }
 }
 
-bool is_aligned(const PagedView& view) {
-  return view.offset % 16 == 0 && view.head_offset % 16 == 0 && view.token_bytes % 16 == 0;
-}
-
 // Pieces below 1 KiB stay with the fewest blocks: more of them in flight lower the link's rate.
 unsigned blocks_of(Queue& queue, const GatherValuesParams& p) {
   constexpr int64_t kLeastPiece = 1024;
@@ -111,11 +107,11 @@ void gather_values(Queue& queue, const GatherValuesParams& p) {
                             p.slots,
                             p.chunks.shape[2],
                             p.assigned.shape[2]};
-  if (goes_over_link(queue, p)) return gather_over_link(queue, params);
+  if (comes_in_bulk(queue, p)) return gather_in_bulk(queue, params);
   const PagedView& data = p.values.data;
   const bool rows_touch = data.token_bytes == p.slots.head_dim * size_of(data.dtype);
-  const bool vectors =
-      p.slots.dtype == DType::bf16 && rows_touch && is_aligned(data) && p.slots.head_dim % 8 == 0;
+  const bool vectors = p.slots.dtype == DType::bf16 && rows_touch && is_aligned_16(data) &&
+                       data.token_bytes % 16 == 0 && p.slots.head_dim % 8 == 0;
   const unsigned blocks = blocks_of(queue, p);
   cudaStream_t stream = stream_of(queue);
   if (vectors && data.dtype == DType::i8) {

@@ -45,8 +45,8 @@ __device__ inline void store_codes(const uint4& codes, float scale, std::byte* t
   }
 }
 
-// Whether values come by gather_over_link(): whole pieces of 16 bytes, on a device that has bulk copies.
-bool goes_over_link(Queue& queue, const GatherValuesParams& p);
-void gather_over_link(Queue& queue, const GatherParams& params);
+// Whether values come by gather_in_bulk(): whole pieces of 16 bytes, on a device that has bulk copies.
+bool comes_in_bulk(Queue& queue, const GatherValuesParams& p);
+void gather_in_bulk(Queue& queue, const GatherParams& params);
 
 }  // namespace shadowkv::cuda

@@ -77,6 +77,10 @@ template <typename T>
 [[nodiscard]] inline bool is_aligned_16(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
+// Whether every head begins at a multiple of 16 bytes of its block.
+[[nodiscard]] inline bool is_aligned_16(const PagedView& view) {
+  return view.offset % 16 == 0 && view.head_offset % 16 == 0;
+}
 
 // Calls body with a null pointer of the type that holds float32 or bfloat16 numbers.
 template <typename Body>

@@ -21,15 +21,11 @@ struct SketchLayout {
   int words;            // of a token
 };
 
-inline bool is_sketch_aligned(const PagedView& view) {
-  return view.offset % 16 == 0 && view.head_offset % 16 == 0;
-}
-
 inline SketchLayout sketch_layout(const SketchView& sketch, int64_t head_dim) {
   const PagedView& words = sketch.words;
   const int64_t bytes = sketch_token_bytes(head_dim, sketch.bits);
   return {sketch_plane_words(head_dim) % 4 == 0 && words.token_bytes == bytes &&
-              words.block_tokens % kSketchTileTokens == 0 && is_sketch_aligned(words),
+              words.block_tokens % kSketchTileTokens == 0 && is_aligned_16(words),
           words.token_bytes / 4, static_cast<int>(bytes / 4)};
 }
 

@@ -550,7 +550,7 @@ bool scores_by_tiles(const ScoreParams& p) {
   const PagedView& scales = p.sketch.scales;
   return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) &&
          (p.head_dim == 128 || p.head_dim == 256) && scales.token_bytes == 2 &&
-         scales.block_tokens == p.sketch.words.block_tokens && is_sketch_aligned(scales) &&
+         scales.block_tokens == p.sketch.words.block_tokens && is_aligned_16(scales) &&
          p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
 }
 

@@ -9,8 +9,10 @@ namespace shadowkv::cuda {
 namespace {
 
 constexpr const char* kOp = "gather_values";
+constexpr unsigned kBlocks = 16;
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
+constexpr int kStages = 2;  // of a warp's ring; more pieces under way lower the link's rate
 
 // Bytes of a piece: the rows of a chunk, then with int8 their scales.
 struct Piece {
@@ -22,7 +24,7 @@ struct Piece {
 };
 
 // A warp's ring. Lane i knows where the piece of stage i is to go.
-template <int kStages, bool kCodes>
+template <bool kCodes>
 class Ring {
  public:
   __device__ Ring(const Piece& piece, std::byte* memory, uint64_t* barriers)
@@ -81,15 +83,15 @@ class Ring {
   std::byte* to_ = nullptr;
 };
 
-template <int kStages, bool kCodes>
-__global__ void __launch_bounds__(kThreads) gather_link_kernel(GatherParams p, Piece piece) {
+template <bool kCodes>
+__global__ void __launch_bounds__(kThreads) gather_bulk_kernel(GatherParams p, Piece piece) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(16) std::byte memory[];
   __shared__ uint64_t barriers[kWarps][kStages];
   const int64_t items = p.batch.size * p.slots.kv_heads * p.entries;
   const int64_t warps = gridDim.x * int64_t{kWarps}, nth = blockIdx.x * int64_t{kWarps} + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  Ring<kStages, kCodes> ring(piece, memory + warp * kStages * piece.bytes(), barriers[warp]);
+  Ring<kCodes> ring(piece, memory + warp * kStages * piece.bytes(), barriers[warp]);
   // Items are dealt out one by one, so that neighbours, which lie in one head's run, are under way together.
   for (int64_t base = 0; base < items; base += warps * kWarp) {
     const int64_t item = base + lane * warps + nth;
@@ -110,24 +112,9 @@ __global__ void __launch_bounds__(kThreads) gather_link_kernel(GatherParams p, P
 #endif
 }
 
-bool is_aligned(const PagedView& view) {
-  return view.offset % 16 == 0 && view.head_offset % 16 == 0;
-}
-
-template <int kStages>
-void launch(Queue& queue, const GatherParams& params, const Piece& piece, unsigned blocks) {
-  const int64_t shared = int64_t{kWarps} * kStages * piece.bytes();
-  const auto run = [&](auto* kernel) {
-    allow_shared(kernel, shared, kOp);
-    kernel<<<blocks, kThreads, static_cast<size_t>(shared), stream_of(queue)>>>(params, piece);
-  };
-  piece.scales > 0 ? run(gather_link_kernel<kStages, true>) : run(gather_link_kernel<kStages, false>);
-  check_launch(kOp);
-}
-
 }  // namespace
 
-bool goes_over_link(Queue& queue, const GatherValuesParams& p) {
+bool comes_in_bulk(Queue& queue, const GatherValuesParams& p) {
   const PagedView& data = p.values.data;
   const bool codes = data.dtype == DType::i8;
   if (!p.over_link || !p.spares || p.slots.dtype != DType::bf16 || !(codes || data.dtype == DType::bf16))
@@ -135,19 +122,23 @@ bool goes_over_link(Queue& queue, const GatherValuesParams& p) {
   const bool whole = data.token_bytes == p.slots.head_dim * size_of(data.dtype) && data.token_bytes % 16 == 0;
   const bool scales =
       !codes || (p.values.scales.token_bytes == size_of(DType::bf16) &&
-                 p.slots.chunk * size_of(DType::bf16) % 16 == 0 && is_aligned(p.values.scales));
-  return whole && scales && is_aligned(data) && has_bulk_copies(queue, kOp);
+                 p.slots.chunk * size_of(DType::bf16) % 16 == 0 && is_aligned_16(p.values.scales));
+  return whole && scales && is_aligned_16(data) && has_bulk_copies(queue, kOp);
 }
 
-void gather_over_link(Queue& queue, const GatherParams& params) {
+void gather_in_bulk(Queue& queue, const GatherParams& params) {
   const PagedView& data = params.values.data;
   const bool codes = data.dtype == DType::i8;
   const Piece piece{static_cast<uint32_t>(params.slots.chunk * data.token_bytes),
                     codes ? static_cast<uint32_t>(params.slots.chunk * size_of(DType::bf16)) : 0u,
                     static_cast<int>(data.token_bytes / 16)};
-  constexpr unsigned kBlocks = 16;
-  constexpr int kStages = 2;  // more pieces under way lower the link's rate
-  launch<kStages>(queue, params, piece, kBlocks);
+  const int64_t shared = int64_t{kWarps} * kStages * piece.bytes();
+  const auto run = [&](auto* kernel) {
+    allow_shared(kernel, shared, kOp);
+    kernel<<<kBlocks, kThreads, static_cast<size_t>(shared), stream_of(queue)>>>(params, piece);
+  };
+  codes ? run(gather_bulk_kernel<true>) : run(gather_bulk_kernel<false>);
+  check_launch(kOp);
 }
 
 }  // namespace shadowkv::cuda
