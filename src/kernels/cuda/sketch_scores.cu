@@ -1,9 +1,10 @@
 // Scores chunks by the sketch on the tensor cores' bit products (tiles as in sketch.cuh). The m-th product
-// takes token m of all 16 rows against the bit planes of four query heads, six columns a head, so ordered
-// that lane t of a row gets all six of head t. A lane thus ends with the 8 tokens of two rows for one head,
-// and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words and scales.
+// takes token m of all 16 rows against the bit planes of four query heads, a column for each bit of a head's
+// numbers, so ordered that lane t of a row gets all of head t. A lane thus ends with the 8 tokens of two rows
+// for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words
+// and scales.
 #include "kernels/cuda/selection.cuh"
-#include "kernels/cuda/sketch.cuh"
+#include "kernels/cuda/sketch_queries.cuh"
 #include "kernels/cuda/tile_stream.cuh"
 
 namespace shadowkv::cuda {
@@ -14,99 +15,6 @@ constexpr int kRowTokens = 8;
 constexpr int kQuadHeads = 4;                 // query heads of one group of products
 constexpr int kQuadColumns = kQueryBits / 2;  // column tiles of 8: kQuadHeads * kQueryBits / 8
 static_assert(kQueryBits % 2 == 0);
-
-// ---- queries ----------------------------------------------------------------------------------------------
-
-struct ScoreParams {
-  const Bf16* q;  // [B, H, D]
-  DecodeBatch batch;
-  SketchView sketch;
-  SketchLayout layout;
-  int64_t kv_heads;
-  int group;  // query heads of a KV head
-  int head_dim;
-  int64_t chunk;
-  int64_t local_window;
-  float scale;
-  float* scores;  // [B, H, C]
-  int64_t chunks;
-  float2* spans;           // [B, H, spans_of(C)], or null
-  uint32_t block_tiles;    // of a block of words, and of scales
-  uint32_t segment_tiles;  // of a segment
-  uint32_t grid_tiles;     // of a block of threads
-
-  // No more than there is room for: what a sequence holds is not known when an op is launched.
-  __device__ int64_t sealed(int64_t b, int64_t each) const {
-    const int64_t count = sealed_chunks(batch.tokens[b], each, local_window);
-    return count < chunks ? count : chunks;
-  }
-  __device__ int64_t head(int64_t b, int64_t g, int h) const { return (b * kv_heads + g) * group + h; }
-};
-
-// Numbers of one query head, lane + 32 j in y[j]; zeros where `held` is false.
-template <int kNumbers>
-__device__ void read_query(const ScoreParams& p, int64_t head, bool held, float (&y)[kNumbers]) {
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    const int d = lane + j * kWarp;
-    y[j] = held && d < p.head_dim ? to_float(p.q[head * p.head_dim + d]) : 0.0f;
-  }
-}
-
-struct RoundedQuery {
-  float step;  // size of one step, times scale and log2(e): scores are in base 2 until they are written
-  int sum;     // of the rounded numbers
-};
-
-// Turns and rounds one query head of head_dim numbers by one warp. `store(bit, word, plane)` is called by
-// every lane for every word of every bit plane.
-template <int kNumbers, typename Store>
-__device__ RoundedQuery round_query(const ScoreParams& p, int head_dim, float (&y)[kNumbers],
-                                    const Store& store) {
-  turn_sketch(y, head_dim);
-  float largest = 0.0f;
-#pragma unroll
-  for (float x : y) largest = fmaxf(largest, fabsf(x));
-  const float delta = warp_reduce(largest, Max()) / kQueryMax;
-  const float inverse = delta > 0.0f ? 1.0f / delta : 0.0f;
-  const int words = static_cast<int>(sketch_plane_words(head_dim));
-  int sum = 0;
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) {
-    if (j >= words) break;
-    const float steps = nearbyintf(y[j] * inverse);
-    const int number = static_cast<int>(fminf(fmaxf(steps, -kQueryMax), kQueryMax));
-    sum += number;
-#pragma unroll
-    for (int bit = 0; bit < kQueryBits; ++bit)
-      store(bit, j, __ballot_sync(kAllLanes, ((static_cast<uint32_t>(number) >> bit) & 1u) != 0));
-  }
-  return {p.scale * kLog2e * delta, warp_reduce(sum, Sum())};
-}
-
-// A segment's centre, lane + 32 j in centre[j].
-template <int kNumbers>
-__device__ void read_centre(const ScoreParams& p, int64_t row, int64_t g, int64_t segment,
-                            float (&centre)[kNumbers]) {
-  const PagedView& view = p.sketch.centre;
-  const std::byte* start = view.table[row * view.seq_stride + g * view.head_stride + segment];
-  const auto* numbers = reinterpret_cast<const float*>(start + view.offset + g * view.head_offset);
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j)
-    centre[j] = lane + j * kWarp < p.head_dim ? numbers[lane + j * kWarp] : 0.0f;
-}
-
-// What a head's scores of one segment have in common, by one warp: q . centre, times scale and log2(e).
-template <int kNumbers>
-__device__ float multiply_centre(const ScoreParams& p, const float (&y)[kNumbers],
-                                 const float (&centre)[kNumbers]) {
-  float product = 0.0f;
-#pragma unroll
-  for (int j = 0; j < kNumbers; ++j) product += y[j] * centre[j];
-  return p.scale * kLog2e * warp_reduce(product, Sum());
-}
 
 // ---- scoring tiles ----------------------------------------------------------------------------------------
 
@@ -271,7 +179,7 @@ __device__ void write_tile(const float (&products)[2][kRowTokens], const HeadFac
 
 // Marks all chunks of a tile as closed, of all heads.
 template <int kChunk>
-__device__ void close_tile(const ScoreParams& p, int64_t first_head, int64_t token) {
+__device__ void close_tile(const SketchScoreParams& p, int64_t first_head, int64_t token) {
   for (int h = 0; h < p.group; ++h) {
     for (int i = threadIdx.x % kWarp; i < kTileTokens / kChunk; i += kWarp) {
       const int64_t chunk = token / kChunk + i;
@@ -309,7 +217,7 @@ struct BlockQueries {
 
   // Turns and rounds all heads and multiplies them with the centres of segments [first, last]; the block must
   // meet before it reads them. One warp a head.
-  __device__ void prepare(const ScoreParams& p, int64_t first_head, int64_t row, uint32_t first,
+  __device__ void prepare(const SketchScoreParams& p, int64_t first_head, int64_t row, uint32_t first,
                           uint32_t last) const {
     static_assert(kTileWarps % kQuadHeads == 0);
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -349,8 +257,8 @@ struct QuadQuery {
   uint32_t chunks;  // that have a score: none where there is no such head
 
   // segment: counted from the block's first.
-  __device__ void load(const ScoreParams& p, const BlockQueries<kSteps>& block, int quad, uint32_t segment,
-                       int64_t first_head) {
+  __device__ void load(const SketchScoreParams& p, const BlockQueries<kSteps>& block, int quad,
+                       uint32_t segment, int64_t first_head) {
     const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
     const bool held = h < p.group;
     chunks = held ? static_cast<uint32_t>(p.chunks) : 0;
@@ -372,7 +280,7 @@ struct QuadQuery {
 // ready while the first tiles are on their way.
 template <int kSteps, int kBits, int kChunk>
 __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>)
-    score_tiles_kernel(ScoreParams p) {
+    score_tiles_kernel(SketchScoreParams p) {
   using Stream = SketchStream<kSteps * kBits>;
   extern __shared__ __align__(16) std::byte shared[];
   const int64_t b = blockIdx.z, first_head = p.head(b, blockIdx.y, 0), row = p.batch.rows[b];
@@ -434,7 +342,7 @@ constexpr int kCentreWarps = 8;
 // segments in use, which lie behind a table each.
 template <int kNumbers>
 __global__ void __launch_bounds__((1 + kCentreWarps) * kWarp)
-    round_queries_kernel(ScoreParams p, Queries queries) {
+    round_queries_kernel(SketchScoreParams p, Queries queries) {
   const int64_t i = blockIdx.x;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float y[kNumbers];
@@ -474,7 +382,7 @@ __device__ int count_plane(uint32_t* block, const SketchLayout& layout, int64_t 
 }
 
 // One thread a chunk and query head.
-__global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(ScoreParams p, Queries queries) {
+__global__ void __launch_bounds__(kChunkThreads) score_chunks_kernel(SketchScoreParams p, Queries queries) {
   const int64_t b = blockIdx.z, head = b * p.kv_heads * p.group + blockIdx.y, g = blockIdx.y / p.group;
   const int64_t chunk = blockIdx.x * static_cast<int64_t>(kChunkThreads) + threadIdx.x, row = p.batch.rows[b];
   if (chunk >= p.chunks) return;
@@ -523,7 +431,7 @@ uint32_t tiles_of(const PagedView& view) {
 }
 
 template <int kSteps, int kBits>
-void score_tiles(Queue& queue, ScoreParams p, const char* op) {
+void score_tiles(Queue& queue, SketchScoreParams p, const char* op) {
   constexpr int kPlanes = kSteps * kBits;
   const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
   constexpr int64_t kSegments = 64;  // whose bases a block has room for
@@ -546,7 +454,7 @@ void score_tiles(Queue& queue, ScoreParams p, const char* op) {
 }
 
 // Whether tiles can be scored whole: their scales lie together and one segment holds them.
-bool scores_by_tiles(const ScoreParams& p) {
+bool scores_by_tiles(const SketchScoreParams& p) {
   const PagedView& scales = p.sketch.scales;
   return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) &&
          (p.head_dim == 128 || p.head_dim == 256) && scales.token_bytes == 2 &&
@@ -554,7 +462,7 @@ bool scores_by_tiles(const ScoreParams& p) {
          p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
 }
 
-void score_any(Queue& queue, const ScoreParams& p, const char* op) {
+void score_any(Queue& queue, const SketchScoreParams& p, const char* op) {
   const int64_t heads = p.kv_heads * p.group, rows = p.batch.size * heads;
   const int64_t plane = sketch_plane_words(p.head_dim);
   const int64_t segments = ceil_div<int64_t>(p.chunks * p.chunk, p.sketch.centre.block_tokens);
@@ -579,22 +487,22 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
   demand_head_dim(head_dim, kOp);
   demand(p.scale >= 0.0f, kOp, "a negative scale has no kernel");
   if (p.scores.shape[2] == 0) return;
-  const ScoreParams params{device_ptr<Bf16>(p.q),
-                           p.batch,
-                           p.sketch,
-                           sketch_layout(p.sketch, head_dim),
-                           p.kv_heads,
-                           static_cast<int>(heads / p.kv_heads),
-                           static_cast<int>(head_dim),
-                           p.chunk,
-                           p.local_window,
-                           p.scale,
-                           device_ptr<float>(p.scores),
-                           p.scores.shape[2],
-                           p.spans.empty() ? nullptr : device_ptr<float2>(p.spans),
-                           tiles_of(p.sketch.words),
-                           tiles_of(p.sketch.centre),
-                           0};
+  const SketchScoreParams params{device_ptr<Bf16>(p.q),
+                                 p.batch,
+                                 p.sketch,
+                                 sketch_layout(p.sketch, head_dim),
+                                 p.kv_heads,
+                                 static_cast<int>(heads / p.kv_heads),
+                                 static_cast<int>(head_dim),
+                                 p.chunk,
+                                 p.local_window,
+                                 p.scale,
+                                 device_ptr<float>(p.scores),
+                                 p.scores.shape[2],
+                                 p.spans.empty() ? nullptr : device_ptr<float2>(p.spans),
+                                 tiles_of(p.sketch.words),
+                                 tiles_of(p.sketch.centre),
+                                 0};
   const bool by_tiles = scores_by_tiles(params);
   if (!by_tiles) {
     score_any(queue, params, kOp);
