@@ -23,8 +23,16 @@ struct Nothing {
   __device__ void run(int64_t /*bg*/, const Held& /*held*/, int32_t* /*list*/, Shared& /*shared*/) const {}
 };
 
-// Step: FindParams or AssignParams. kForced: what a forced choice puts in the place of an entry.
-template <typename Step, int32_t (ForcedChoice::*kForced)(int32_t) const>
+// What a forced choice puts in the place of entry i.
+struct ForcedChunk {
+  __device__ static int32_t of(const ForcedChoice& choice, int i) { return choice.chunk(i); }
+};
+struct ForcedPick {
+  __device__ static int32_t of(const ForcedChoice& choice, int i) { return choice.pick(i); }
+};
+
+// Step: FindParams or AssignParams.
+template <typename Step, typename Forced>
 struct Then {
   Forcing forcing;
   Step step;
@@ -36,14 +44,14 @@ struct Then {
   __device__ void run(int64_t bg, const Held& held, int32_t* list, Shared& shared) const {
     if (forcing.on) {
       const ForcedChoice forced = forcing.of(step.batch, step.slots, step.candidates, bg);
-      for (int i = threadIdx.x; i < step.choices(); i += blockDim.x) list[i] = (forced.*kForced)(i);
+      for (int i = threadIdx.x; i < step.choices(); i += blockDim.x) list[i] = Forced::of(forced, i);
       __syncthreads();
     }
     step.run(bg, held, list, shared);
   }
 };
-using ThenFind = Then<FindParams, &ForcedChoice::chunk>;
-using ThenAssign = Then<AssignParams, &ForcedChoice::pick>;
+using ThenFind = Then<FindParams, ForcedChunk>;
+using ThenAssign = Then<AssignParams, ForcedPick>;
 
 constexpr int kSharedList = 512;  // entries of a choice that are kept in shared memory
 
