@@ -14,7 +14,7 @@ class FullAttention final : public Attention {
         device_(device),
         store_(prefill_->shape(), storage_dtype(config.values, prefill_->shape().compute), device),
         step_(*prefill_, device),
-        row_of_token_(device),
+        prompt_rows_(device),
         lse_(device) {}
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override {
@@ -39,11 +39,9 @@ class FullAttention final : public Attention {
     const RawLayer raw = prefill_->layer();
     if (layer == 0) {
       store_.reserve(sequence.row, raw.tokens());
-      row_of_token_.assign(
-          std::vector<int32_t>(static_cast<std::size_t>(raw.tokens()), static_cast<int32_t>(sequence.row)));
       sequence.tokens = raw.tokens();
     }
-    const int32_t* rows = row_of_token_.upload(device_.compute());
+    const int32_t* rows = prompt_rows_.of(device_.compute(), sequence.row, raw.tokens());
     store_.append(layer, raw.k, raw.v, {.count = raw.tokens(), .rows = rows, .positions = raw.positions});
   }
 
@@ -109,7 +107,7 @@ class FullAttention final : public Attention {
   Device& device_;
   ExactStore store_;
   Step step_;
-  DeviceArray<int32_t> row_of_token_;  // of the prompt being closed
+  PromptRows prompt_rows_;
   Scratch lse_;
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;

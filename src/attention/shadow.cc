@@ -24,7 +24,7 @@ ShadowAttention::ShadowAttention(const AttentionConfig& config, std::shared_ptr<
       resident_(device, Purpose::keys_values),
       slots_(device, Purpose::slots),
       counters_(device.allocate(Tier::device, Purpose::tables, 2 * size_of(DType::i64))),
-      row_of_token_(device),
+      prompt_rows_(device),
       sparse_step_(*prefill_, device),
       exact_step_(*prefill_, device),
       candidate_limits_(device),
@@ -126,8 +126,10 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   slots_.allocate(row, shape_.layers * slot_view(0).layer_bytes(slots), slots);
 }
 
-TokenBatch ShadowAttention::tokens_of(const RawLayer& raw) {
-  return {.count = raw.tokens(), .rows = row_of_token_.upload(device_.compute()), .positions = raw.positions};
+TokenBatch ShadowAttention::tokens_of(const Sequence& sequence, const RawLayer& raw) {
+  return {.count = raw.tokens(),
+          .rows = prompt_rows_.of(device_.compute(), sequence.row, raw.tokens()),
+          .positions = raw.positions};
 }
 
 void ShadowAttention::fill(SeqId id, int64_t tokens, uint64_t seed) {
@@ -196,8 +198,6 @@ void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
   const RawLayer raw = prefill_->layer();
   if (layer == 0) {
     sequence.tokens = raw.tokens();
-    row_of_token_.assign(
-        std::vector<int32_t>(static_cast<std::size_t>(raw.tokens()), static_cast<int32_t>(sequence.row)));
     if (sequence.sparse) {
       open_sparse(sequence, raw.tokens());
     } else {
@@ -207,12 +207,12 @@ void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
   if (sequence.sparse) {
     build_layer(sequence, layer, raw);
   } else {
-    exact_.append(layer, raw.k, raw.v, tokens_of(raw));
+    exact_.append(layer, raw.k, raw.v, tokens_of(sequence, raw));
   }
 }
 
 void ShadowAttention::build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
-  const TokenBatch tokens = tokens_of(raw);
+  const TokenBatch tokens = tokens_of(sequence, raw);
   segments_.fit(sequence.row, raw, layer);
   keys_.append(device_.compute(), layer, raw.k_raw, tokens);
   values_.append(device_.compute(), layer, raw.v, tokens);
@@ -318,8 +318,6 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
   auto* on_device = reinterpret_cast<int32_t*>(workspace.data() + 3 * numbers * size_of(type));
   queue.copy(on_device, positions.data(), tokens * 4);
-  row_of_token_.assign(
-      std::vector<int32_t>(static_cast<std::size_t>(tokens), static_cast<int32_t>(sequence.row)));
   queue.synchronize();
 
   open_sparse(sequence, tokens);

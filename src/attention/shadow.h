@@ -103,7 +103,7 @@ class ShadowAttention final : public Attention {
   void fill_resident(const Sequence& sequence, int64_t layer, uint64_t seed);
   [[nodiscard]] std::vector<int32_t> made_up_outliers(const Sequence& sequence) const;
   [[nodiscard]] Segments::Range outlier_range(const Sequence& sequence, std::size_t segment) const;
-  [[nodiscard]] TokenBatch tokens_of(const RawLayer& raw);
+  [[nodiscard]] TokenBatch tokens_of(const Sequence& sequence, const RawLayer& raw);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
@@ -157,7 +157,7 @@ class ShadowAttention final : public Attention {
   Buffer counters_;       // int64 [2]: chunks picked, hits
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;
-  DeviceArray<int32_t> row_of_token_;  // of the prompt being closed
+  PromptRows prompt_rows_;
 
   std::vector<SeqId> step_ids_;  // of the step that is not over
   Step sparse_step_, exact_step_;

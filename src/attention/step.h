@@ -26,6 +26,24 @@ class RowMap {
   std::map<SeqId, int64_t> rows_;
 };
 
+// For all tokens of a prompt the row of their sequence, as batches of tokens have it. Prompts may take turns.
+class PromptRows {
+ public:
+  explicit PromptRows(Device& device) : rows_(device) {}
+
+  // [tokens] on the device, valid until the next call.
+  const int32_t* of(Queue& queue, int64_t row, int64_t tokens) {
+    const auto value = static_cast<int32_t>(row);
+    if (rows_.size() != tokens || rows_[0] != value) {
+      rows_.assign(std::vector<int32_t>(static_cast<std::size_t>(tokens), value));
+    }
+    return rows_.upload(queue);
+  }
+
+ private:
+  DeviceArray<int32_t> rows_;
+};
+
 // The sequences of a decode step.
 class Step {
  public:

@@ -49,7 +49,7 @@ int64_t Transformer::slice_bytes(int64_t rows) const {
 
 int64_t Transformer::prefill_bytes(int64_t tokens, int64_t slice_tokens) const {
   return tokens * config_.hidden * size_of(device_.activation_dtype()) +
-         slice_bytes(std::min(tokens, slice_tokens));
+         std::max(slice_bytes(std::min(tokens, slice_tokens)), tokens * size_of(DType::i32));
 }
 
 Transformer::Slice Transformer::slice_of(std::byte* memory, int64_t rows) const {
@@ -71,16 +71,13 @@ Transformer::Slice Transformer::slice_of(std::byte* memory, int64_t rows) const 
   return slice;
 }
 
-// Checks ids and brings them to the device.
-TensorView Transformer::upload_ids(std::span<const int32_t> ids) {
-  const auto count = static_cast<int64_t>(ids.size());
+// Checks ids and brings them to the device: to [ids].
+void Transformer::upload_ids(std::span<const int32_t> ids, const TensorView& to) {
   for (const int32_t id : ids) {
     require(id >= 0 && id < config_.vocab_size, "token id {} is outside the vocabulary of {}", id,
             config_.vocab_size);
   }
-  const TensorView on_device = ids_.get(DType::i32, {count});
-  device_.compute().copy(on_device.data, ids.data(), on_device.bytes());
-  return on_device;
+  device_.compute().copy(to.data, ids.data(), to.bytes());
 }
 
 // Products of the same x, each out with a row a token.
@@ -145,40 +142,64 @@ std::vector<T> Transformer::download_step(const TensorView& from) {
 
 std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, std::span<const int32_t> ids,
                                         int64_t slice_tokens, const StepProgress& progress) {
+  PrefillRun run = begin_prefill(sequence, ids, slice_tokens);
+  while (!is_done(run)) {
+    const int64_t layer = run.layer;
+    advance(attention, run, slice_tokens);
+    const bool closed = run.layer != layer;  // which is no progress of its own
+    if (progress && !closed) progress(run.share(config_.layers));
+  }
+  return end_prefill(run);
+}
+
+PrefillRun Transformer::begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens) {
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
   const DType type = device_.activation_dtype();
-  const Buffer memory =
-      device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(type));
-  const Buffer scratch =
-      device_.allocate(Tier::device, Purpose::activations, slice_bytes(std::min(count, slice_tokens)));
-  const TensorView hidden(memory.data(), type, {count, config_.hidden});
-  embed(device_.compute(), {.table = weights_.embedding, .ids = upload_ids(ids), .out = hidden});
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
-    for (int64_t first = 0; first < count; first += slice_tokens) {
-      const int64_t rows = std::min(slice_tokens, count - first);
-      const Slice slice = slice_of(scratch.data(), rows);
-      const TensorView part = hidden.rows(first, rows);
-      attention_input(device_.compute(), weights, part, slice);
-      attention.prefill({.layer = layer,
-                         .hidden = slice.normed,
-                         .q = slice.q,
-                         .k = slice.k,
-                         .v = slice.v,
-                         .sequence = sequence,
-                         .first_position = first},
-                        slice.mixed);
-      finish_layer(device_.compute(), weights, part, slice);
-      if (progress) {
-        const double layers_done =
-            static_cast<double>(layer) + static_cast<double>(first + rows) / static_cast<double>(count);
-        progress(layers_done / static_cast<double>(config_.layers));
-      }
-    }
-    attention.close_prefill(sequence, layer);
+  PrefillRun run;
+  run.sequence = sequence;
+  run.tokens = count;
+  run.slice_tokens = std::min(count, slice_tokens);
+  run.memory = device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(type));
+  run.hidden = TensorView(run.memory.data(), type, {count, config_.hidden});
+  const int64_t slice = std::max(slice_bytes(run.slice_tokens), count * size_of(DType::i32));
+  run.scratch = device_.allocate(Tier::device, Purpose::activations, slice);
+  const TensorView on_device(run.scratch.data(), DType::i32, {count});  // until the first slice
+  upload_ids(ids, on_device);
+  embed(device_.compute(), {.table = weights_.embedding, .ids = on_device, .out = run.hidden});
+  return run;
+}
+
+void Transformer::advance(Attention& attention, PrefillRun& run, int64_t rows) {
+  if (run.first < run.tokens) {
+    rows = std::min({rows, run.slice_tokens, run.tokens - run.first});
+    prefill_slice(attention, run, rows);
+    run.first += rows;
+  } else {
+    attention.close_prefill(run.sequence, run.layer);
+    run.first = 0;
+    ++run.layer;
   }
-  return download<float>(logits(hidden.rows(count - 1, 1)));
+}
+
+void Transformer::prefill_slice(Attention& attention, const PrefillRun& run, int64_t rows) {
+  const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(run.layer)];
+  const Slice slice = slice_of(run.scratch.data(), rows);
+  const TensorView part = run.hidden.rows(run.first, rows);
+  attention_input(device_.compute(), weights, part, slice);
+  attention.prefill({.layer = run.layer,
+                     .hidden = slice.normed,
+                     .q = slice.q,
+                     .k = slice.k,
+                     .v = slice.v,
+                     .sequence = run.sequence,
+                     .first_position = run.first},
+                    slice.mixed);
+  finish_layer(device_.compute(), weights, part, slice);
+}
+
+std::vector<float> Transformer::end_prefill(const PrefillRun& run) {
+  return download<float>(logits(run.hidden.rows(run.tokens - 1, 1)));
 }
 
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
@@ -199,7 +220,8 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
   require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
           sequences.size(), ids.size());
   arranged_ = attention.arrange(sequences);
-  const TensorView on_device = upload_ids(arranged(ids, arranged_));
+  const TensorView on_device = ids_.get(DType::i32, {static_cast<int64_t>(ids.size())});
+  upload_ids(arranged(ids, arranged_), on_device);
   attention.begin_step(arranged(sequences, arranged_));
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
   if (!graph_ || graph_shape_ != shape) {

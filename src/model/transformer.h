@@ -18,6 +18,27 @@ namespace shadowkv {
 
 using StepProgress = std::function<void(double share)>;  // 0..1; may throw to stop
 
+// A prompt being read: its hidden states, and how far it has come. It has memory of its own, so that decode
+// steps of other sequences may run between its units.
+struct PrefillRun {
+  SeqId sequence = 0;
+  int64_t tokens = 0;        // of the prompt
+  int64_t slice_tokens = 0;  // queries of a unit at most
+  int64_t layer = 0;         // of the next unit; the model's layers when all are done
+  int64_t first = 0;         // its first query; `tokens` when the layer is to be closed
+  TensorView hidden;         // [tokens, hidden]
+  Buffer memory;             // of hidden
+  Buffer scratch;            // of a slice
+
+  // Whether attention holds nothing of the layer yet: another prompt may be read meanwhile.
+  [[nodiscard]] bool between_layers() const { return first == 0; }
+  // Of all slices, 0 to 1.
+  [[nodiscard]] double share(int64_t layers) const {
+    const double of_layer = static_cast<double>(first) / static_cast<double>(tokens);
+    return (static_cast<double>(layer) + of_layer) / static_cast<double>(layers);
+  }
+};
+
 class Transformer {
  public:
   // weights must outlive this.
@@ -27,6 +48,15 @@ class Transformer {
   // only one layer's raw keys and values exist at a time. Returns the logits of the last position, [vocab].
   std::vector<float> prefill(Attention& attention, SeqId sequence, std::span<const int32_t> ids,
                              int64_t slice_tokens, const StepProgress& progress);
+
+  // The same in units: begin, advance until is_done, end. Takes all memory that the units need.
+  [[nodiscard]] PrefillRun begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens);
+  // One unit: the layer's next slice of at most `rows` queries, or closing the layer. Cuts change no result.
+  void advance(Attention& attention, PrefillRun& run, int64_t rows);
+  [[nodiscard]] bool is_done(const PrefillRun& run) const { return run.layer == config_.layers; }
+  // Logits of the last position, [vocab], of a run that is done.
+  [[nodiscard]] std::vector<float> end_prefill(const PrefillRun& run);
+
   // One token for each sequence; returns logits [sequences, vocab].
   std::vector<float> decode(Attention& attention, std::span<const SeqId> sequences,
                             std::span<const int32_t> ids);
@@ -49,7 +79,8 @@ class Transformer {
     bool operator==(const StepShape&) const = default;
   };
 
-  [[nodiscard]] TensorView upload_ids(std::span<const int32_t> ids);
+  void upload_ids(std::span<const int32_t> ids, const TensorView& to);
+  void prefill_slice(Attention& attention, const PrefillRun& run, int64_t rows);
   void project(Queue& queue, const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
   void attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
                        const Slice& slice);

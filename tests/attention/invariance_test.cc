@@ -110,6 +110,33 @@ TEST_P(Invariance, OthersInTheBatchAndItsPartsChangeNothing) {
   }
 }
 
+TEST_P(Invariance, APromptReadInUnitsBetweenOthersWorkChangesNothing) {
+  const std::vector<int32_t> prompt = tiny_ids(700, 4), steps = tiny_ids(kSteps, 2);
+  const auto beside = run(GetParam().config);
+  TinyModel model(GetParam().shape), other(GetParam().shape);
+  const auto alone = Methods(other, {GetParam().config}).run(7, prompt, steps);
+  Methods methods(model, {GetParam().config});
+  const SeqId running = 3, read = 7;
+  ASSERT_EQ(methods.prefill(running, tiny_ids(kPrompt), kSteps), beside[0]);
+  PrefillRun reading = methods.begin_prefill(read, prompt, kSteps, 64);
+  std::size_t step = 0;
+  for (int64_t unit = 0; !methods.is_done(reading); ++unit) {
+    if (reading.between_layers()) {
+      (void)methods.prefill(8, tiny_ids(90 + reading.layer), 0);
+      methods.end(8);
+    }
+    methods.advance(reading, 20 + unit % 30);
+    if (unit % 2 != 0 || step == steps.size()) continue;
+    ASSERT_EQ(methods.decode({&running, 1}, {&steps[step], 1}), beside[step + 1]) << "step " << step;
+    ++step;
+  }
+  EXPECT_EQ(step, steps.size());  // through the crossing of the cases that have one
+  EXPECT_EQ(methods.end_prefill(reading), alone[0]);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    ASSERT_EQ(methods.decode({&read, 1}, {&steps[i], 1}), alone[i + 1]) << "step " << i;
+  }
+}
+
 TEST_P(Invariance, AMethodBesideOthersEqualsItselfAlone) {
   const auto expected = run(GetParam().config);
   TinyModel model(GetParam().shape);

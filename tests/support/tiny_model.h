@@ -128,6 +128,22 @@ class Methods {
     return logits;
   }
 
+  // The same in units, between which anything may run; another prompt between two layers.
+  PrefillRun begin_prefill(SeqId id, std::span<const int32_t> ids, int64_t more, int64_t slice = 512) {
+    const auto count = static_cast<int64_t>(ids.size());
+    shared_->begin(id, {.prompt_tokens = count, .max_tokens = count + more});
+    return transformer_.begin_prefill(id, ids, slice);
+  }
+  void advance(PrefillRun& run, int64_t rows) {
+    if (run.between_layers()) prefill_->begin(run.tokens);
+    transformer_.advance(*shared_, run, rows);
+  }
+  [[nodiscard]] bool is_done(const PrefillRun& run) const { return transformer_.is_done(run); }
+  std::vector<float> end_prefill(const PrefillRun& run) {
+    prefill_->end();
+    return transformer_.end_prefill(run);
+  }
+
   std::vector<float> decode(std::span<const SeqId> sequences, std::span<const int32_t> ids,
                             int64_t method = 0) {
     shared_->select(method);
