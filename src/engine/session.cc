@@ -82,25 +82,80 @@ void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
 
 std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
                                          const Progress& progress) {
-  Sequence& sequence = at(id);
+  begin_prefill(id, ids);
+  try {
+    while (!prefill_is_done(id)) {
+      advance_prefill(id, kSliceTokens);
+      if (progress) progress(reading(id).share(model_.layers));
+    }
+    return end_prefill(id);
+  } catch (...) {
+    abandon_prefill(id);
+    throw;
+  }
+}
+
+void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
+  const Sequence& sequence = at(id);
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
-  require(sequence.tokens.empty(), "sequence {} has read its prompt already", id);
+  require(sequence.tokens.empty() && !readings_.contains(id), "sequence {} has read its prompt already", id);
   require(count <= sequence.max_tokens, "a prompt of {} tokens was given to a sequence of at most {}", count,
           sequence.max_tokens);
   check_room(count, sequence.max_tokens);
   try {
-    prefill_->begin(count);
+    readings_.emplace(id, transformer_.begin_prefill(id, ids, kSliceTokens));
     attention_->begin(id, {.prompt_tokens = count, .max_tokens = sequence.max_tokens});
-    std::vector<float> logits = transformer_.prefill(*attention_, id, ids, kSliceTokens, progress);
-    prefill_->end();
-    sequence.tokens.assign(static_cast<std::size_t>(methods_), count);
-    return logits;
   } catch (...) {
-    attention_->end(id);
-    prefill_->end();
+    abandon_prefill(id);
     throw;
   }
+}
+
+void ModelSession::advance_prefill(SequenceId id, int64_t rows) {
+  PrefillRun& run = readings_.at(id);
+  try {
+    if (layer_of_ != id) {
+      require(!layer_of_ || readings_.at(*layer_of_).between_layers(),
+              "sequence {} was to read on while another is within a layer", id);
+      layer_of_.reset();
+      prefill_->begin(run.tokens);
+      layer_of_ = id;
+    }
+    transformer_.advance(*attention_, run, rows);
+  } catch (...) {
+    abandon_prefill(id);
+    throw;
+  }
+}
+
+bool ModelSession::prefill_is_done(SequenceId id) const {
+  return transformer_.is_done(reading(id));
+}
+
+std::vector<float> ModelSession::end_prefill(SequenceId id) {
+  std::vector<float> logits = transformer_.end_prefill(reading(id));
+  at(id).tokens.assign(static_cast<std::size_t>(methods_), reading(id).tokens);
+  forget_reading(id);
+  return logits;
+}
+
+const PrefillRun& ModelSession::reading(SequenceId id) const {
+  const auto found = readings_.find(id);
+  require(found != readings_.end(), "sequence {} is not reading a prompt", id);
+  return found->second;
+}
+
+// The workspace stays with the next prompt that is being read.
+void ModelSession::forget_reading(SequenceId id) {
+  readings_.erase(id);
+  if (layer_of_ == id) layer_of_.reset();
+  if (readings_.empty()) prefill_->end();
+}
+
+void ModelSession::abandon_prefill(SequenceId id) {
+  attention_->end(id);
+  forget_reading(id);
 }
 
 ModelSession::Batch ModelSession::open_step(int64_t method, std::span<const SequenceToken> batch) {
@@ -187,7 +242,7 @@ std::vector<OpTime> ModelSession::op_times() {
 }
 
 void ModelSession::remove(SequenceId id) {
-  attention_->end(id);
+  abandon_prefill(id);
   sequences_.erase(id);
 }
 

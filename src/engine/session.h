@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "attention/exact_prefill.h"
@@ -26,6 +27,14 @@ class ModelSession final : public Session {
   SequenceId add(int64_t max_tokens) override;
   std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                              const Progress& progress) override;
+  // The same in units (a layer's slice of at most `rows` queries, or closing a layer), between which other
+  // sequences may decode and, between two layers, read prompts of their own. begin_prefill refuses what
+  // prefill refuses; after an exception of advance_prefill the sequence is empty again.
+  void begin_prefill(SequenceId sequence, std::span<const int32_t> ids);
+  void advance_prefill(SequenceId sequence, int64_t rows);
+  [[nodiscard]] bool prefill_is_done(SequenceId sequence) const;
+  [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
+
   std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) override;
   std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) override;
   void fill(SequenceId sequence, int64_t tokens, uint64_t seed) override;
@@ -50,6 +59,9 @@ class ModelSession final : public Session {
   void close_step(int64_t method, const Batch& batch);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
+  [[nodiscard]] const PrefillRun& reading(SequenceId id) const;
+  void forget_reading(SequenceId id);
+  void abandon_prefill(SequenceId id);
 
   const ModelConfig& model_;
   Transformer& transformer_;
@@ -59,6 +71,8 @@ class ModelSession final : public Session {
   int64_t methods_;
   std::map<SequenceId, Sequence> sequences_;
   SequenceId next_id_ = 0;
+  std::map<SequenceId, PrefillRun> readings_;  // prompts that are being read
+  std::optional<SequenceId> layer_of_;         // whose layer prefill_ holds
   bool times_ops_ = false;
 };
 
