@@ -88,7 +88,12 @@ class Attention {
   // it.
   [[nodiscard]] virtual Footprint footprint(int64_t tokens) const = 0;
   // The most that a sequence holds on its way from prompt to end, a change of form included.
-  [[nodiscard]] virtual Footprint peak(const SequencePlan& plan) const { return footprint(plan.max_tokens); }
+  [[nodiscard]] Footprint peak(const SequencePlan& plan) const { return peak_until(plan, plan.max_tokens); }
+  // The same until it holds `tokens` tokens, at least the prompt's: what to set aside for one that may stop
+  // early.
+  [[nodiscard]] virtual Footprint peak_until(const SequencePlan& /*plan*/, int64_t tokens) const {
+    return footprint(tokens);
+  }
   virtual void begin(SeqId sequence, const SequencePlan& plan) = 0;
 
   // For benchmarks of decode: the begun sequence holds `tokens` tokens of made-up state, as if it had read a
@@ -120,6 +125,12 @@ class Attention {
   // Equal for two steps that issue the same work over the same addresses, so that one's recording serves the
   // other.
   [[nodiscard]] virtual std::vector<int64_t> step_shape() const = 0;
+
+  // Between steps: moves all that a sequence holds into host memory, and back what belongs on the device; it
+  // then goes on to the bit. A paused sequence takes no step. Throws OutOfMemory, which leaves it between the
+  // two: either can be tried again, or end() be called.
+  virtual void pause(SeqId sequence) = 0;
+  virtual void resume(SeqId sequence) = 0;
 
   virtual void end(SeqId sequence) = 0;  // gives everything back; unknown ids are ignored
   [[nodiscard]] virtual AttentionStatistics statistics() = 0;

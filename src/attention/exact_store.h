@@ -21,6 +21,7 @@ class ExactStore {
 
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
+  void move(int64_t row, Tier to) { store_.move(row, to); }
   void upload_tables(Queue& queue) { store_.upload_tables(queue); }
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up keys and values; room must be there

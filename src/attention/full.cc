@@ -81,6 +81,9 @@ class FullAttention final : public Attention {
     step_ids_.clear();
   }
 
+  void pause(SeqId id) override { store_.move(sequences_.at(id).row, Tier::pinned_host); }
+  void resume(SeqId id) override { store_.move(sequences_.at(id).row, Tier::device); }
+
   void end(SeqId id) override {
     const auto found = sequences_.find(id);
     if (found == sequences_.end()) return;
@@ -93,6 +96,7 @@ class FullAttention final : public Attention {
     AttentionStatistics now = statistics_;
     for (const auto& [id, sequence] : sequences_) {
       now.held_bytes[0] += store_.held_bytes(sequence.row, Tier::device);
+      now.held_bytes[1] += store_.held_bytes(sequence.row, Tier::pinned_host);
     }
     return now;
   }

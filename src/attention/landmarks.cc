@@ -21,12 +21,13 @@ class LandmarkIndex final : public ShadowIndex {
 
   void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
   void release(int64_t row) override { store_.release(row); }
+  void move(int64_t row, Tier to) override { store_.move(row, to); }
   void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const override {
     return store_.bytes_for(chunks_of(tokens));
   }
-  [[nodiscard]] int64_t held_bytes(int64_t row) const override {
-    return store_.held_bytes(row, Tier::device);
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const override {
+    return store_.held_bytes(row, tier);
   }
   [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
 

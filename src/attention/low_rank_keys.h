@@ -15,9 +15,10 @@ class LowRankKeys {
 
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
+  void move(int64_t row, Tier to) { store_.move(row, to); }
   void upload_tables(Queue& queue) { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
-  [[nodiscard]] int64_t held_bytes(int64_t row) const { return store_.held_bytes(row, Tier::device); }
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const { return store_.held_bytes(row, tier); }
 
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up factors; room must be there
   // Projects keys before rotation, [T, kv_heads, head_dim], onto their segments' bases.

@@ -62,12 +62,16 @@ void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
   if (table_.size() < static_cast<int64_t>(rows_.size()) * stride_) {
     table_.resize(static_cast<int64_t>(rows_.size()) * stride_);
   }
-  for (std::size_t r = wider ? 0 : index; r < (wider ? rows_.size() : index + 1); ++r) {
-    std::size_t own = 0;
-    for (int64_t s = 0; s < stride_ && !rows_[r].buffers.empty(); ++s) {
-      while (own + 1 < rows_[r].fitted.size() && rows_[r].fitted[own + 1].first <= s * segment_tokens_) ++own;
-      table_.set(static_cast<int64_t>(r) * stride_ + s, rows_[r].buffers[own].data());
-    }
+  for (std::size_t r = wider ? 0 : index; r < (wider ? rows_.size() : index + 1); ++r) write_table(r);
+}
+
+// Each segment of a row finds the latest fitted one that does not begin after it.
+void Segments::write_table(std::size_t row) {
+  const Row& entry = rows_[row];
+  std::size_t own = 0;
+  for (int64_t s = 0; s < stride_ && !entry.buffers.empty(); ++s) {
+    while (own + 1 < entry.fitted.size() && entry.fitted[own + 1].first <= s * segment_tokens_) ++own;
+    table_.set(static_cast<int64_t>(row) * stride_ + s, entry.buffers[own].data());
   }
 }
 
@@ -114,10 +118,19 @@ void Segments::release(int64_t row) {
   if (row < static_cast<int64_t>(rows_.size())) rows_[static_cast<std::size_t>(row)] = Row();
 }
 
-int64_t Segments::held_bytes(int64_t row) const {
+void Segments::move(int64_t row, Tier to) {
+  if (row >= static_cast<int64_t>(rows_.size())) return;
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  for (Buffer& buffer : entry.buffers) move_buffer(device_.compute(), buffer, to);
+  write_table(static_cast<std::size_t>(row));
+}
+
+int64_t Segments::held_bytes(int64_t row, Tier tier) const {
   int64_t sum = 0;
   if (row < static_cast<int64_t>(rows_.size())) {
-    for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) sum += buffer.bytes();
+    for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) {
+      if (buffer.tier() == tier) sum += buffer.bytes();
+    }
   }
   return sum;
 }

@@ -26,11 +26,12 @@ class Segments {
   // After begin(): bases of made-up directions around a mean of zero.
   void fill(int64_t row, uint64_t seed);
   void release(int64_t row);
+  void move(int64_t row, Tier to);
   void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] int64_t tokens() const { return segment_tokens_; }
   [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const;
-  [[nodiscard]] int64_t held_bytes(int64_t row) const;
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
   // Token ranges [first, end) of the row's segments that a prompt fitted, in order.
   struct Range {
     int64_t first = 0;
@@ -49,6 +50,7 @@ class Segments {
   };
 
   [[nodiscard]] std::vector<Range> split(int64_t prompt_tokens) const;
+  void write_table(std::size_t row);
   [[nodiscard]] int64_t layer_bytes() const;
   [[nodiscard]] int64_t basis_bytes() const;
   [[nodiscard]] int64_t mean_bytes() const { return shape_.kv_width() * size_of(DType::f32); }

@@ -71,9 +71,14 @@ int64_t ShadowAttention::outliers_for(int64_t fitted_segments) const {
 
 Footprint ShadowAttention::footprint(int64_t tokens) const {
   if (tokens < config_.exact_below) return {.device = exact_.bytes_for(tokens)};
+  return sparse_footprint(tokens, tokens, tokens);
+}
+
+// Of `tokens` tokens in sparse form, of which there were opened_at when it began and may be max_tokens.
+Footprint ShadowAttention::sparse_footprint(int64_t tokens, int64_t opened_at, int64_t max_tokens) const {
   Footprint footprint;
-  const int64_t budget = budget_chunks(tokens, tokens);
-  const int64_t most_segments = ceil_div(tokens, segments_.tokens());
+  const int64_t budget = budget_chunks(opened_at, max_tokens);
+  const int64_t most_segments = ceil_div(opened_at, segments_.tokens());
   ResidentView resident{.kv_heads = shape_.kv_heads, .chunk = config_.chunk_size};
   resident.ring_tokens = config_.local_window + config_.chunk_size;
   resident.head_dim = shape_.head_dim;
@@ -81,21 +86,25 @@ Footprint ShadowAttention::footprint(int64_t tokens) const {
   SlotView slots{.kv_heads = shape_.kv_heads, .chunk = config_.chunk_size};
   slots.head_dim = shape_.head_dim;
   slots.dtype = shape_.compute;
-  footprint.device = segments_.bytes_for(tokens) + index_->bytes_for(tokens) + keys_.bytes_for(tokens) +
+  footprint.device = segments_.bytes_for(opened_at) + index_->bytes_for(tokens) + keys_.bytes_for(tokens) +
                      values_.scale_bytes_for(tokens) +
                      shape_.layers * (resident.layer_bytes(outliers_for(most_segments)) +
-                                      slots.layer_bytes(slot_count(budget, tokens)));
+                                      slots.layer_bytes(slot_count(budget, max_tokens)));
   (config_.placement == Placement::spill ? footprint.either : footprint.pinned_host) =
       values_.run_bytes_for(tokens);
   return footprint;
 }
 
 // A sequence that turns sparse holds both forms and one layer's plain keys for a moment.
-Footprint ShadowAttention::peak(const SequencePlan& plan) const {
-  Footprint most = footprint(plan.max_tokens);
-  if (plan.prompt_tokens >= config_.exact_below || plan.max_tokens < config_.exact_below) return most;
-  const int64_t tokens = config_.exact_below - 1;
-  const int64_t turning = exact_.bytes_for(tokens) + turn_bytes(tokens) + footprint(tokens + 1).device;
+Footprint ShadowAttention::peak_until(const SequencePlan& plan, int64_t tokens) const {
+  const bool turns = plan.prompt_tokens < config_.exact_below;
+  if (turns && tokens < config_.exact_below) return footprint(tokens);
+  const int64_t opened_at = turns ? config_.exact_below - 1 : plan.prompt_tokens;
+  const int64_t max_tokens = std::max(tokens, plan.max_tokens);
+  Footprint most = sparse_footprint(tokens, opened_at, max_tokens);
+  if (!turns) return most;
+  const int64_t turning = exact_.bytes_for(opened_at) + turn_bytes(opened_at) +
+                          sparse_footprint(opened_at + 1, opened_at, max_tokens).device;
   most.device = std::max(most.device, turning);
   return most;
 }
@@ -343,6 +352,29 @@ void ShadowAttention::release_sparse(int64_t row) {
   slots_.release(row);
 }
 
+void ShadowAttention::pause(SeqId id) {
+  const int64_t row = sequences_.at(id).row;
+  exact_.move(row, Tier::pinned_host);
+  index_->move(row, Tier::pinned_host);
+  keys_.move(row, Tier::pinned_host);
+  values_.pause(row);
+  segments_.move(row, Tier::pinned_host);
+  resident_.move(row, Tier::pinned_host);
+  slots_.move(row, Tier::pinned_host);
+}
+
+// Values stay where they are: they come back as room allows.
+void ShadowAttention::resume(SeqId id) {
+  const int64_t row = sequences_.at(id).row;
+  exact_.move(row, Tier::device);
+  index_->move(row, Tier::device);
+  keys_.move(row, Tier::device);
+  values_.resume(row);
+  segments_.move(row, Tier::device);
+  resident_.move(row, Tier::device);
+  slots_.move(row, Tier::device);
+}
+
 void ShadowAttention::end(SeqId id) {
   const auto found = sequences_.find(id);
   if (found == sequences_.end()) return;
@@ -361,10 +393,12 @@ AttentionStatistics ShadowAttention::statistics() {
   now.slot_hits = counted[1];
   for (const auto& [id, sequence] : sequences_) {
     const int64_t row = sequence.row;
-    now.held_bytes[0] += exact_.held_bytes(row, Tier::device) + index_->held_bytes(row) +
-                         keys_.held_bytes(row) + segments_.held_bytes(row) + resident_.held_bytes(row) +
-                         slots_.held_bytes(row) + values_.held_bytes(row, Tier::device);
-    now.held_bytes[1] += values_.held_bytes(row, Tier::pinned_host);
+    for (const Tier tier : {Tier::device, Tier::pinned_host}) {
+      now.held_bytes[static_cast<std::size_t>(tier)] +=
+          exact_.held_bytes(row, tier) + index_->held_bytes(row, tier) + keys_.held_bytes(row, tier) +
+          segments_.held_bytes(row, tier) + resident_.held_bytes(row, tier) + slots_.held_bytes(row, tier) +
+          values_.held_bytes(row, tier);
+    }
   }
   return now;
 }

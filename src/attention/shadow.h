@@ -28,7 +28,7 @@ class ShadowAttention final : public Attention {
   ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device);
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;
-  [[nodiscard]] Footprint peak(const SequencePlan& plan) const override;
+  [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const override;
   void begin(SeqId id, const SequencePlan& plan) override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
@@ -39,6 +39,8 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] std::vector<MicroBatch> micro_batches() override;
   void decode(const LayerInput& input, TensorView out) override;
   void end_step() override;
+  void pause(SeqId id) override;
+  void resume(SeqId id) override;
   void end(SeqId id) override;
   [[nodiscard]] AttentionStatistics statistics() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;
@@ -90,6 +92,7 @@ class ShadowAttention final : public Attention {
   };
 
   // ---- sequences
+  [[nodiscard]] Footprint sparse_footprint(int64_t tokens, int64_t opened_at, int64_t max_tokens) const;
   void open_sparse(Sequence& sequence, int64_t tokens);
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);

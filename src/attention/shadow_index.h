@@ -17,8 +17,9 @@ class ShadowIndex {
 
   virtual void reserve(int64_t row, int64_t tokens) = 0;
   virtual void release(int64_t row) = 0;
+  virtual void move(int64_t row, Tier to) = 0;
   [[nodiscard]] virtual int64_t bytes_for(int64_t tokens) const = 0;
-  [[nodiscard]] virtual int64_t held_bytes(int64_t row) const = 0;
+  [[nodiscard]] virtual int64_t held_bytes(int64_t row, Tier tier) const = 0;
 
   virtual void fill(int64_t row, int64_t tokens, uint64_t seed) = 0;  // made-up state; room must be there
   // Takes in one layer of a prompt of sequence `row`, whose segments are fitted. tokens: one entry a prompt

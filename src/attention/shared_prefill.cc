@@ -22,9 +22,9 @@ Footprint SharedPrefill::footprint(int64_t tokens) const {
   return sum;
 }
 
-Footprint SharedPrefill::peak(const SequencePlan& plan) const {
+Footprint SharedPrefill::peak_until(const SequencePlan& plan, int64_t tokens) const {
   Footprint sum;
-  for (const auto& method : methods_) sum += method->peak(plan);
+  for (const auto& method : methods_) sum += method->peak_until(plan, tokens);
   return sum;
 }
 
@@ -64,6 +64,14 @@ std::vector<int64_t> SharedPrefill::step_shape() const {
   std::vector<int64_t> shape = methods_[selected_]->step_shape();
   shape.push_back(static_cast<int64_t>(selected_));
   return shape;
+}
+
+void SharedPrefill::pause(SeqId sequence) {
+  for (const auto& method : methods_) method->pause(sequence);
+}
+
+void SharedPrefill::resume(SeqId sequence) {
+  for (const auto& method : methods_) method->resume(sequence);
 }
 
 void SharedPrefill::end(SeqId sequence) {

@@ -19,7 +19,7 @@ class SharedPrefill final : public Attention {
   [[nodiscard]] Attention& method(int64_t i) { return *methods_.at(static_cast<std::size_t>(i)); }
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;  // of all methods together
-  [[nodiscard]] Footprint peak(const SequencePlan& plan) const override;
+  [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const override;
   void begin(SeqId sequence, const SequencePlan& plan) override;
   void fill(SeqId sequence, int64_t tokens, uint64_t seed) override;  // under the selected method
   void force_hit_share(double share) override;                        // of the selected method
@@ -35,6 +35,8 @@ class SharedPrefill final : public Attention {
   void decode(const LayerInput& input, TensorView out) override;
   void end_step() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;  // of the selected method
+  void pause(SeqId sequence) override;
+  void resume(SeqId sequence) override;
   void end(SeqId sequence) override;
   [[nodiscard]] AttentionStatistics statistics() override;  // of the selected method
 

@@ -48,6 +48,15 @@ void ValueStore::release(int64_t row) {
   if (scales_) scales_->release(row);
 }
 
+void ValueStore::pause(int64_t row) {
+  runs_.move(row, Tier::pinned_host);
+  if (scales_) scales_->move(row, Tier::pinned_host);
+}
+
+void ValueStore::resume(int64_t row) {
+  if (scales_) scales_->move(row, Tier::device);
+}
+
 int64_t ValueStore::held_bytes(int64_t row, Tier tier) const {
   return runs_.held_bytes(row, tier) + (scales_ ? scales_->held_bytes(row, tier) : 0);
 }

@@ -16,6 +16,9 @@ class ValueStore {
 
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
+  // All of a row into host memory, and back what never lies there otherwise.
+  void pause(int64_t row);
+  void resume(int64_t row);
   void upload_tables(Queue& queue) {
     runs_.upload_tables(queue);
     if (scales_) scales_->upload_tables(queue);

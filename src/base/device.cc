@@ -104,6 +104,14 @@ void Device::release(Buffer& buffer) noexcept {
       buffer.bytes_;
 }
 
+void move_buffer(Queue& queue, Buffer& buffer, Tier to) {
+  if (buffer.empty() || buffer.tier() == to) return;
+  Buffer moved = queue.device().allocate(to, buffer.purpose(), buffer.bytes());
+  queue.copy(moved.data(), buffer.data(), buffer.bytes());
+  queue.synchronize();  // the old memory goes back
+  buffer = std::move(moved);
+}
+
 int64_t Device::address_epoch() const {
   const std::lock_guard lock(mutex_);
   return address_epoch_;

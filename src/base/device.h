@@ -51,6 +51,7 @@ class Buffer {
   [[nodiscard]] std::byte* data() const { return data_; }
   [[nodiscard]] int64_t bytes() const { return bytes_; }
   [[nodiscard]] Tier tier() const { return tier_; }
+  [[nodiscard]] Purpose purpose() const { return purpose_; }
   [[nodiscard]] bool empty() const { return data_ == nullptr; }
 
  private:
@@ -157,6 +158,10 @@ class Device {
   MemoryUse use_;              // guarded by mutex_
   int64_t address_epoch_ = 0;  // guarded by mutex_
 };
+
+// Brings what a buffer holds, and all that it counts as, to another tier; returns when it is there. Throws
+// OutOfMemory, and then it is where it was.
+void move_buffer(Queue& queue, Buffer& buffer, Tier to);
 
 struct CpuDeviceOptions {
   int threads = 0;           // 0: one per core

@@ -122,6 +122,24 @@ void PagedStore::release(int64_t row) {
   rows_[static_cast<std::size_t>(row)] = Row();
 }
 
+void PagedStore::move(int64_t row, Tier to) {
+  if (row >= static_cast<int64_t>(rows_.size())) return;
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  Queue& queue = device_.compute();
+  std::vector<std::vector<Block>> lists = entry.lists;
+  for (auto& list : lists) {
+    for (Block& block : list) {
+      if (block->tier() == to) continue;
+      auto moved = std::make_shared<Buffer>(device_.allocate(to, config_.purpose, block->bytes()));
+      queue.copy(moved->data(), block->data(), block->bytes());
+      block = std::move(moved);
+    }
+  }
+  queue.synchronize();  // the old blocks die here
+  entry.lists = std::move(lists);
+  write_table(row);
+}
+
 int64_t PagedStore::held_bytes(int64_t row, Tier tier) const {
   if (row >= static_cast<int64_t>(rows_.size())) return 0;
   return rows_[static_cast<std::size_t>(row)].held[static_cast<std::size_t>(tier)];

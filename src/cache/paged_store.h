@@ -39,6 +39,8 @@ class PagedStore {
   // before.
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
+  // Brings all blocks of a row to one tier. Throws OutOfMemory, and then they are where they were.
+  void move(int64_t row, Tier to);
   void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] const PagedStoreConfig& config() const { return config_; }

@@ -30,8 +30,16 @@ class RegionStore {
   void release(int64_t row) {
     if (row < static_cast<int64_t>(regions_.size())) regions_[static_cast<std::size_t>(row)] = Buffer();
   }
-  [[nodiscard]] int64_t held_bytes(int64_t row) const {
-    return row < static_cast<int64_t>(regions_.size()) ? regions_[static_cast<std::size_t>(row)].bytes() : 0;
+  void move(int64_t row, Tier to) {
+    if (row >= static_cast<int64_t>(regions_.size())) return;
+    Buffer& region = regions_[static_cast<std::size_t>(row)];
+    move_buffer(device_.compute(), region, to);
+    table_.set(row, region.data());
+  }
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const {
+    if (row >= static_cast<int64_t>(regions_.size())) return 0;
+    const Buffer& region = regions_[static_cast<std::size_t>(row)];
+    return region.tier() == tier ? region.bytes() : 0;
   }
   // Start of a row's region, in device memory.
   [[nodiscard]] std::byte* data(int64_t row) { return regions_[static_cast<std::size_t>(row)].data(); }

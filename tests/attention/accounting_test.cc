@@ -51,6 +51,9 @@ TEST_P(Accounting, BytesStayWithinTheFootprintOfTheLengthOnBothTiers) {
     const Footprint most = methods.method().peak({.prompt_tokens = prompt, .max_tokens = prompt + kMore});
     for (int64_t step = 0; step <= kMore; ++step) {
       const auto now = methods.method().statistics().held_bytes;
+      const Footprint until =
+          methods.method().peak_until({.prompt_tokens = prompt, .max_tokens = prompt + kMore}, prompt + step);
+      ASSERT_LE(now[0] + now[1], until.device + until.pinned_host + until.either) << "step " << step;
       const auto counted = held_by_sequences(model_.device());
       ASSERT_EQ(now[0], counted[0] - before[0]) << "statistics and the device count alike";
       ASSERT_EQ(now[1], counted[1] - before[1]);
@@ -154,6 +157,58 @@ TEST_P(Accounting, AStepRefusedForMemoryCanBeTakenAgain) {
     ASSERT_EQ(std::vector<float>(rows.begin() + half, rows.end()), expected[i + 1]) << "step " << i;
   }
   EXPECT_GT(refusals, 0);
+}
+
+TEST_P(Accounting, APausedSequenceHoldsNothingOfTheDeviceAndGoesOnToTheBit) {
+  constexpr int64_t kPrompt = 610;  // before the crossing of the cases that have one
+  const std::vector<int32_t> steps = tiny_ids(30, 2);
+  const auto expected = Methods(model_, {GetParam().config}).run(0, tiny_ids(kPrompt), steps);
+  Methods methods(model_, {GetParam().config});
+  const auto before = held_by_sequences(model_.device());
+  const SeqId id = 0, other = 1;
+  (void)methods.prefill(id, tiny_ids(kPrompt), std::ssize(steps));
+  (void)methods.prefill(other, tiny_ids(500, 5), std::ssize(steps));
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (i % 7 == 3) {
+      const auto running = held_by_sequences(model_.device());
+      methods.method().pause(id);
+      (void)methods.decode({&other, 1}, {&steps[i], 1});
+      methods.end(other);
+      EXPECT_EQ(held_by_sequences(model_.device())[0], before[0]);
+      EXPECT_EQ(methods.method().statistics().held_bytes[0], 0);
+      (void)methods.prefill(other, tiny_ids(500, 5), std::ssize(steps));  // takes the place on the device
+      methods.method().resume(id);
+      EXPECT_EQ(held_by_sequences(model_.device())[0] + held_by_sequences(model_.device())[1],
+                running[0] + running[1]);
+    }
+    ASSERT_EQ(methods.decode({&id, 1}, {&steps[i], 1}), expected[i + 1]) << "step " << i;
+  }
+}
+
+TEST_P(Accounting, AMoveThatFindsNoMemoryCanBeTriedAgain) {
+  const std::vector<int32_t> steps = tiny_ids(3, 2);
+  const auto expected = Methods(model_, {GetParam().config}).run(0, tiny_ids(900), steps);
+  Methods methods(model_, {GetParam().config});
+  const SeqId id = 0;
+  (void)methods.prefill(id, tiny_ids(900), 3);
+  int refusals = 0;
+  const auto insist = [&](const std::function<void()>& call) {
+    for (int64_t room = 0;; room += 20'000) {
+      set_room(room);
+      try {
+        return call();
+      } catch (const OutOfMemory&) {
+        ++refusals;
+      }
+    }
+  };
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    insist([&] { methods.method().pause(id); });
+    insist([&] { methods.method().resume(id); });
+    set_room(int64_t{1} << 24);
+    ASSERT_EQ(methods.decode({&id, 1}, {&steps[i], 1}), expected[i + 1]) << "step " << i;
+  }
+  EXPECT_GT(refusals, 6);
 }
 
 TEST_P(Accounting, HitsAreAmongTheChosen) {

@@ -20,9 +20,9 @@ TEST(RegionStore, RegionsAreZeroedAndFoundThroughTheTables) {
   EXPECT_EQ(counts[0], 3);
   EXPECT_EQ(counts[2], 7);
   EXPECT_TRUE(std::all_of(regions[2], regions[2] + 100, [](std::byte b) { return b == std::byte{0}; }));
-  EXPECT_EQ(store.held_bytes(2), 100);
-  EXPECT_EQ(store.held_bytes(1), 0);
-  EXPECT_EQ(store.held_bytes(99), 0);
+  EXPECT_EQ(store.held_bytes(2, Tier::device), 100);
+  EXPECT_EQ(store.held_bytes(1, Tier::device), 0);
+  EXPECT_EQ(store.held_bytes(99, Tier::device), 0);
   EXPECT_EQ(device->memory().of(Tier::device, Purpose::slots), 150);
 }
 
@@ -46,7 +46,7 @@ TEST(RegionStore, WithoutMemoryItHoldsNothingForTheRow) {
   RegionStore store(*device, Purpose::slots);
   device->set_budget(Tier::device, 99);
   EXPECT_THROW(store.allocate(0, 100, 1), OutOfMemory);
-  EXPECT_EQ(store.held_bytes(0), 0);
+  EXPECT_EQ(store.held_bytes(0, Tier::device), 0);
   EXPECT_EQ(device->memory().held(Tier::device), 0);
 }
 
