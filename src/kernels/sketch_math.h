@@ -31,11 +31,15 @@ SHADOWKV_HD constexpr int64_t sketch_token_bytes(int64_t head_dim, int64_t bits)
 }
 
 // Tokens of a tile of words, where a twin stores blocks so (cuda/sketch.cuh), and where in it word `word` of
-// a token of the tile lies. Each plane is a multiple of four words.
+// a token of the tile lies, a token being `words` words, an even number. Fours of words come first, the two
+// that may be left share a four with the next token's.
 inline constexpr int64_t kSketchTileTokens = 128;
-SHADOWKV_HD constexpr int64_t sketch_tile_word(int64_t token, int64_t word) {
-  const int64_t row = token / 8, e = 2 * (token % 8) + row / 8, lane = 4 * (row % 8) + word % 4;
-  return ((word / 4 * 4 + e / 4) * 32 + lane) * 4 + e % 4;
+SHADOWKV_HD constexpr int64_t sketch_tile_word(int64_t token, int64_t word, int64_t words) {
+  const int64_t row = token / 8, m = token % 8, four = word / 4 * 4;
+  const bool shared = four + 4 > words;
+  const int64_t pair = shared ? m / 4 : m / 2, e = (shared ? m / 2 % 2 : m % 2) * 2 + row / 8;
+  const int64_t lane = 4 * (row % 8) + (shared ? m % 2 * 2 + word % 4 : word % 4);
+  return ((four + pair) * 32 + lane) * 4 + e;
 }
 
 // +1 or -1, fixed for all time: stored sketches depend on it.

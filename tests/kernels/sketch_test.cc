@@ -25,7 +25,10 @@ const Shape kShapes[] = {
     {1, 7, 80, 2, 8, 16, 32},      {2, 8, 96, 1, 8, 32, 96},     {2, 4, 128, 1, 8, 64, 128},
     {1, 3, 256, 2, 16, 32, 1024},  {1, 4, 128, 2, 4, 128, 4096}, {1, 1, 40, 1, 8, 8, 8},
     {2, 4, 128, 1, 8, 512, 16384}, {1, 7, 128, 1, 4, 128, 128},  {2, 5, 256, 1, 16, 128, 256},
-    {1, 17, 256, 2, 8, 256, 1024}, {1, 2, 128, 1, 2, 128, 256},
+    {1, 17, 256, 2, 8, 256, 1024}, {1, 2, 128, 1, 2, 128, 256},  {2, 1, 96, 2, 8, 128, 256},
+    {1, 7, 80, 2, 4, 256, 1024},   {3, 2, 64, 2, 16, 128, 128},  {1, 9, 64, 1, 8, 512, 512},
+    {2, 3, 96, 2, 16, 512, 512},   {1, 2, 96, 1, 8, 128, 128},   {1, 1, 32, 2, 8, 128, 128},
+    {1, 5, 72, 2, 8, 128, 256},
 };
 
 // Sketches of two sequences, centres by segment.
@@ -59,8 +62,8 @@ struct Stored {
   [[nodiscard]] std::vector<uint32_t> packed(int64_t row, int64_t g, int64_t token) const {
     const int64_t count = sketch_token_bytes(shape.head_dim, shape.bits) / 4;
     std::vector<uint32_t> bits(at(count));
-    const bool tiled = device.kind() == DeviceKind::cuda && sketch_plane_words(shape.head_dim) % 4 == 0 &&
-                       shape.block % kSketchTileTokens == 0;
+    const bool tiled =
+        device.kind() == DeviceKind::cuda && count % 2 == 0 && shape.block % kSketchTileTokens == 0;
     if (!tiled) {
       copy(device, bits.data(), words.host.at(row, g, token), count * 4);
       return bits;
@@ -68,7 +71,7 @@ struct Stored {
     const int64_t first = token / kSketchTileTokens * kSketchTileTokens;
     std::vector<uint32_t> tile(at(kSketchTileTokens * count));
     copy(device, tile.data(), words.host.at(row, g, first), static_cast<int64_t>(tile.size()) * 4);
-    for (int64_t w = 0; w < count; ++w) bits[at(w)] = tile[at(sketch_tile_word(token - first, w))];
+    for (int64_t w = 0; w < count; ++w) bits[at(w)] = tile[at(sketch_tile_word(token - first, w, count))];
     return bits;
   }
 

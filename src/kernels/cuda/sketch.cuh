@@ -1,11 +1,11 @@
 // What encoding and scoring of the sketch share: how words are stored, and the turning of keys and queries.
 //
-// Storage. Where a bit plane is a whole number of 128 bits and a block a whole number of 128 tokens, words
-// lie in tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8
-// tokens. For each 128 bits of a token (step s of all planes), lane 4 r' + t of a warp multiplies word t of
-// row r' and of row r' + 8, so its words of the 8 tokens m of both rows lie together: word 4 s + t of token 8
-// r + m is number ((4 s + e / 4) 32 + 4 (r % 8) + t) 4 + e % 4 of the tile, e = 2 m +
-// r / 8 (sketch_tile_word).
+// Storage. Where a token has an even number of words and a block a whole number of 128 tokens, words lie in
+// tiles of 128 tokens as the products want them; otherwise token after token. A tile is 16 rows of 8 tokens.
+// For each four words of a token (step s), lane 4 r' + t of a warp multiplies word 4 s + t of row r' and of
+// row r' + 8, so its words of two neighbouring tokens of both rows lie together, 16 bytes. Where two words
+// are left, lane 4 r' + t takes word t % 2 of the even (t < 2) or the odd of two neighbours: its words of two
+// such pairs of both rows lie together (sketch_tile_word).
 #pragma once
 
 #include "kernels/cuda/query_tile.cuh"
@@ -24,8 +24,8 @@ struct SketchLayout {
 inline SketchLayout sketch_layout(const SketchView& sketch, int64_t head_dim) {
   const PagedView& words = sketch.words;
   const int64_t bytes = sketch_token_bytes(head_dim, sketch.bits);
-  return {sketch_plane_words(head_dim) % 4 == 0 && words.token_bytes == bytes &&
-              words.block_tokens % kSketchTileTokens == 0 && is_aligned_16(words),
+  return {bytes % 8 == 0 && words.token_bytes == bytes && words.block_tokens % kSketchTileTokens == 0 &&
+              is_aligned_16(words),
           words.token_bytes / 4, static_cast<int>(bytes / 4)};
 }
 
@@ -34,7 +34,7 @@ __device__ inline uint32_t* sketch_word_at(uint32_t* block, const SketchLayout& 
                                            int word) {
   if (!layout.tiled) return block + token * layout.token_words + word;
   const int64_t tile = token / kSketchTileTokens * kSketchTileTokens;
-  return block + tile * layout.words + sketch_tile_word(token - tile, word);
+  return block + tile * layout.words + sketch_tile_word(token - tile, word, layout.words);
 }
 
 // Start of the block that holds a token's words of one head.

@@ -1,8 +1,9 @@
 // Scores chunks by the sketch on the tensor cores' bit products (tiles as in sketch.cuh). The m-th product
 // takes token m of all 16 rows against the bit planes of four query heads, a column for each bit of a head's
-// numbers, so ordered that lane t of a row gets all of head t. A lane thus ends with the 8 tokens of two rows
-// for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair. Bound: bytes of words
-// and scales.
+// numbers, so ordered that lane t of a row gets all of head t. Four words of a token that belong to two of
+// its bit planes are multiplied once for each, with zeros for the words of the other. A lane thus ends with
+// the 8 tokens of two rows for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair.
+// Bound: bytes of words and scales.
 #include "kernels/cuda/selection.cuh"
 #include "kernels/cuda/sketch_queries.cuh"
 #include "kernels/cuda/tile_stream.cuh"
@@ -19,14 +20,41 @@ static_assert(kQueryBits % 2 == 0);
 // ---- scoring tiles ----------------------------------------------------------------------------------------
 
 constexpr int kTileWarps = 4;
-// Blocks of a multiprocessor, as many as the registers and the shared memory of kPlanes steps allow.
-template <int kPlanes>
-constexpr int kTileBlocks = kPlanes == 1   ? 7
-                            : kPlanes == 2 ? 4
-                                           : 2;
 
-template <int kPlanes>
-using SketchStream = TileStream<kPlanes == 4 ? 2 : 2, kTileTokens * 16 * kPlanes, kTileTokens * 2>;
+// A token's code, kBits planes of kPlaneWords words, as steps of products: four words each and, where two
+// words are left, one for the two of two neighbouring tokens, whose operand has zeros for the other token.
+// Operands: the words of a query's bit plane as a step wants them.
+template <int kPlaneWords, int kBits>
+struct SketchCode {
+  static constexpr int kWords = kPlaneWords * kBits;
+  static constexpr int kWhole = kWords / 4;                     // steps of one token
+  static constexpr int kSteps = kWhole + (kWords % 4 ? 1 : 0);  // and of two
+  static constexpr bool kAlignedPlanes = kPlaneWords % 4 == 0;
+  static_assert(kWords % 2 == 0 && (kAlignedPlanes || kPlaneWords == 2 || kPlaneWords == 3));
+  static constexpr int kOperands = kAlignedPlanes ? kPlaneWords / 4 : kBits + kSteps + (kSteps - kWhole) - 1;
+
+  // Whether a step has words of a plane, and whether they are the plane's first.
+  __host__ __device__ static constexpr bool has(int step, int plane) {
+    return 4 * step < (plane + 1) * kPlaneWords && 4 * step + 4 > plane * kPlaneWords;
+  }
+  __host__ __device__ static constexpr bool starts(int step, int plane) {
+    return 4 * step <= plane * kPlaneWords;
+  }
+  // The operand of a step and a plane; odd: of the second token, where a step has two.
+  __host__ __device__ static constexpr int operand(int step, int plane, int odd) {
+    return kAlignedPlanes ? step - plane * kPlaneWords / 4 : step + plane + (step == kWhole ? odd : 0);
+  }
+};
+
+// Blocks of a multiprocessor, as many as the registers and the shared memory of a code allow.
+template <typename Code>
+constexpr int kTileBlocks = Code::kWords <= 4   ? (Code::kAlignedPlanes ? 7 : 6)
+                            : Code::kWords <= 6 ? 5
+                            : Code::kWords <= 8 ? 4
+                                                : 2;
+
+template <typename Code>
+using SketchStream = TileStream<2, kTileTokens * 4 * Code::kWords, kTileTokens * 2>;
 
 // out = start + a b, a [16, 128] and b [128, 8] bits, sums of counts of common ones: m16n8k128. With lane =
 // 4 g + t: a[0] word t of row g, a[1] of row g + 8, b word t of column g; out as in mma_16x8x16.
@@ -64,36 +92,52 @@ __device__ inline float weigh_planes(const int (&counts)[kQuadColumns][4], int h
   return start;
 }
 
+// Counts of one token of rows g and g + 8: its step's words a against the operands of every plane in them.
+template <typename Code, int kBits>
+__device__ inline void count_step(int (&counts)[kBits][kQuadColumns][4], const uint32_t (&a)[2], int step,
+                                  int odd, const uint32_t (&query)[Code::kOperands][kQuadColumns]) {
+  constexpr int kZero[4] = {0, 0, 0, 0};
+#pragma unroll
+  for (int plane = 0; plane < kBits; ++plane) {
+    if (!Code::has(step, plane)) continue;
+#pragma unroll
+    for (int c = 0; c < kQuadColumns; ++c) {
+      int(&out)[4] = counts[plane][c];
+      const uint32_t b = query[Code::operand(step, plane, odd)][c];
+      if (Code::starts(step, plane))
+        count_common(out, a, b, kZero);
+      else
+        count_common(out, a, b, out);
+    }
+  }
+}
+
 // products[half][m]: scale * (2 sum - lowest) of the tokens of rows g and g + 8.
-template <int kSteps, int kBits>
-__device__ void multiply_tile(const std::byte* tile, const uint32_t (&query)[kSteps][kQuadColumns],
+template <typename Code, int kBits>
+__device__ void multiply_tile(const std::byte* tile, const uint32_t (&query)[Code::kOperands][kQuadColumns],
                               float start, float (&products)[2][kRowTokens]) {
-  constexpr int kPlanes = kSteps * kBits;
   const int lane = threadIdx.x % kWarp;
   const auto* words = reinterpret_cast<const uint4*>(tile) + lane;
-  const auto* scales = reinterpret_cast<const uint32_t*>(tile + kTileTokens * 16 * kPlanes + lane / 4 * 16);
+  const auto* scales =
+      reinterpret_cast<const uint32_t*>(tile + kTileTokens * 4 * Code::kWords + lane / 4 * 16);
+  uint4 shared = {};  // the words that are left of tokens 2 pair to 2 pair + 3, pair even
 #pragma unroll
   for (int pair = 0; pair < kRowTokens / 2; ++pair) {
-    uint4 two[kPlanes];  // tokens 2 pair and 2 pair + 1 of rows g and g + 8
+    uint4 two[Code::kWhole + 1];  // tokens 2 pair and 2 pair + 1 of rows g and g + 8
 #pragma unroll
-    for (int s = 0; s < kPlanes; ++s) two[s] = words[(s * 4 + pair) * kWarp];
+    for (int s = 0; s < Code::kWhole; ++s) two[s] = words[(s * 4 + pair) * kWarp];
+    if (Code::kSteps > Code::kWhole && pair % 2 == 0) shared = words[(Code::kWhole * 4 + pair / 2) * kWarp];
+    const uint32_t left[2] = {pair % 2 ? shared.z : shared.x, pair % 2 ? shared.w : shared.y};
     const uint32_t scale[2] = {scales[pair], scales[pair + 32]};
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
       int counts[kBits][kQuadColumns][4];
 #pragma unroll
-      for (int s = 0; s < kPlanes; ++s) {
-        constexpr int kZero[4] = {0, 0, 0, 0};
+      for (int s = 0; s < Code::kWhole; ++s) {
         const uint32_t a[2] = {odd ? two[s].z : two[s].x, odd ? two[s].w : two[s].y};
-#pragma unroll
-        for (int c = 0; c < kQuadColumns; ++c) {
-          int(&out)[4] = counts[s / kSteps][c];
-          if (s % kSteps == 0)
-            count_common(out, a, query[s % kSteps][c], kZero);
-          else
-            count_common(out, a, query[s % kSteps][c], out);
-        }
+        count_step<Code>(counts, a, s, odd, query);
       }
+      if constexpr (Code::kSteps > Code::kWhole) count_step<Code>(counts, left, Code::kWhole, odd, query);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float sum = weigh_planes(counts[0], half, kCountUnit, start);
@@ -196,22 +240,23 @@ __device__ void close_tile(const SketchScoreParams& p, int64_t first_head, int64
 
 // What a block knows of the query heads of its KV head, in shared memory; their number is rounded up to whole
 // groups of kQuadHeads, those beyond are zeros.
-template <int kSteps>
+template <int kPlaneWords, int kBits>
 struct BlockQueries {
-  uint32_t* operands;  // [quads][kSteps][kQuadColumns][lanes] words of bit planes as the products take them
+  using Code = SketchCode<kPlaneWords, kBits>;
+
+  uint32_t*
+      operands;  // [quads][kOperands][kQuadColumns][lanes] words of bit planes as the products take them
   HeadFactors* heads;  // [quads * kQuadHeads], `base` not set
   float* bases;  // [segments][quads * kQuadHeads] q . centre of each segment that the block walks through
   int quads;
 
-  static constexpr int kNumbers = 4 * kSteps;  // of a lane
-
   __host__ __device__ static int64_t bytes(int quads, int64_t segments) {
-    return quads *
-           (kSteps * kQuadColumns * kWarp * 4 + kQuadHeads * (int64_t{sizeof(HeadFactors)} + segments * 4));
+    return quads * (Code::kOperands * kQuadColumns * kWarp * 4 +
+                    kQuadHeads * (int64_t{sizeof(HeadFactors)} + segments * 4));
   }
   __device__ BlockQueries(std::byte* shared, int quad_count)
       : operands(reinterpret_cast<uint32_t*>(shared)),
-        heads(reinterpret_cast<HeadFactors*>(operands + quad_count * kSteps * kQuadColumns * kWarp)),
+        heads(reinterpret_cast<HeadFactors*>(operands + quad_count * Code::kOperands * kQuadColumns * kWarp)),
         bases(reinterpret_cast<float*>(heads + quad_count * kQuadHeads)),
         quads(quad_count) {}
 
@@ -224,40 +269,65 @@ struct BlockQueries {
 #pragma unroll 1
     for (int quad = warp / kQuadHeads; quad < quads; quad += kTileWarps / kQuadHeads) {
       const int h = quad * kQuadHeads + warp % kQuadHeads;
-      float y[kNumbers];
+      float y[kPlaneWords];
       read_query(p, first_head + h, h < p.group, y);
 #pragma unroll 1
       for (uint32_t segment = first; segment <= last; ++segment) {
-        float centre[kNumbers];
+        float centre[kPlaneWords];
         read_centre(p, row, blockIdx.y, segment, centre);
         bases[(segment - first) * quads * kQuadHeads + h] = multiply_centre(p, y, centre);
       }
-      uint32_t* own = operands + quad * kSteps * kQuadColumns * kWarp;
-      const int column = h % kQuadHeads * 2;
-      const RoundedQuery rounded =
-          round_query(p, kWarp * kNumbers, y, [&](int bit, int word, uint32_t plane) {
-            own[(word / 4 * kQuadColumns + bit / 2) * kWarp + (column + bit % 2) * 4 + word % 4] = plane;
-          });
-      const int levels = (1 << p.sketch.bits) - 1;
+      const int head_dim = Code::kAlignedPlanes ? kWarp * kPlaneWords : p.head_dim;
+      uint32_t* own = operands + quad * Code::kOperands * kQuadColumns * kWarp + h % kQuadHeads * 8;
+      if (!Code::kAlignedPlanes) clear_operands(own);
+      const RoundedQuery rounded = round_query(
+          p, head_dim, y, [&](int bit, int word, uint32_t plane) { place_word(own, bit, word, plane); });
+      const int levels = (1 << kBits) - 1;
       if (lane == 0) {
         heads[h].step = rounded.step / kWeighedUnit;
         heads[h].start = kWeighedUnit * -static_cast<float>(levels * rounded.sum);
       }
     }
   }
+
+ private:
+  // A head's word t of one bit of operand i; own: the head's first.
+  __device__ static uint32_t& operand_word(uint32_t* own, int i, int bit, int t) {
+    return own[(i * kQuadColumns + bit / 2) * kWarp + bit % 2 * 4 + t];
+  }
+  __device__ static void clear_operands(uint32_t* own) {
+    for (int i = threadIdx.x % kWarp; i < Code::kOperands * kQueryBits * 4; i += kWarp)
+      operand_word(own, i / (kQueryBits * 4), i / 4 % kQueryBits, i % 4) = 0;
+    __syncwarp();
+  }
+  // Puts word `word` of one bit plane of a query where a token's planes have that word.
+  __device__ static void place_word(uint32_t* own, int bit, int word, uint32_t plane_bits) {
+#pragma unroll
+    for (int plane = 0; plane < (Code::kAlignedPlanes ? 1 : kBits); ++plane) {
+      const int at = plane * kPlaneWords + word, step = at / 4;
+      if (step < Code::kWhole) {
+        operand_word(own, Code::operand(step, plane, 0), bit, at % 4) = plane_bits;
+      } else {
+        operand_word(own, Code::operand(step, plane, 0), bit, at % 4) = plane_bits;
+        operand_word(own, Code::operand(step, plane, 1), bit, at % 4 + 2) = plane_bits;
+      }
+    }
+  }
 };
 
 // What scoring needs of head t of four, as a lane holds it.
-template <int kSteps>
+template <int kPlaneWords, int kBits>
 struct QuadQuery {
-  uint32_t planes[kSteps][kQuadColumns];
+  using Code = SketchCode<kPlaneWords, kBits>;
+
+  uint32_t planes[Code::kOperands][kQuadColumns];
   HeadFactors factors;
   float* scores;    // of chunk 0
   float2* spans;    // likewise, or null
   uint32_t chunks;  // that have a score: none where there is no such head
 
   // segment: counted from the block's first.
-  __device__ void load(const SketchScoreParams& p, const BlockQueries<kSteps>& block, int quad,
+  __device__ void load(const SketchScoreParams& p, const BlockQueries<kPlaneWords, kBits>& block, int quad,
                        uint32_t segment, int64_t first_head) {
     const int lane = threadIdx.x % kWarp, h = quad * kQuadHeads + lane % 4;
     const bool held = h < p.group;
@@ -268,20 +338,21 @@ struct QuadQuery {
     factors = block.heads[h];
     factors.base = block.bases[segment * block.quads * kQuadHeads + h];
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
+    for (int i = 0; i < Code::kOperands; ++i) {
 #pragma unroll
       for (int c = 0; c < kQuadColumns; ++c)
-        planes[s][c] = block.operands[((quad * kSteps + s) * kQuadColumns + c) * kWarp + lane];
+        planes[i][c] = block.operands[((quad * Code::kOperands + i) * kQuadColumns + c) * kWarp + lane];
     }
   }
 };
 
 // Grid: stretches of grid_tiles tiles, KV heads, sequences; the warps of a block take turns. Queries are made
 // ready while the first tiles are on their way.
-template <int kSteps, int kBits, int kChunk>
-__global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>)
+template <int kPlaneWords, int kBits, int kChunk>
+__global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<SketchCode<kPlaneWords, kBits>>)
     score_tiles_kernel(SketchScoreParams p) {
-  using Stream = SketchStream<kSteps * kBits>;
+  using Code = SketchCode<kPlaneWords, kBits>;
+  using Stream = SketchStream<Code>;
   extern __shared__ __align__(16) std::byte shared[];
   const int64_t b = blockIdx.z, first_head = p.head(b, blockIdx.y, 0), row = p.batch.rows[b];
   const uint32_t warp = threadIdx.x / kWarp;
@@ -293,12 +364,12 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>
   Stream stream;
   const std::byte* ring = shared + warp * Stream::kRingBytes;
   stream.start(p.sketch.words, p.sketch.scales, walk, shared + warp * Stream::kRingBytes);
-  const BlockQueries<kSteps> queries(shared + kTileWarps * Stream::kRingBytes,
-                                     (p.group + kQuadHeads - 1) / kQuadHeads);
+  const BlockQueries<kPlaneWords, kBits> queries(shared + kTileWarps * Stream::kRingBytes,
+                                                 (p.group + kQuadHeads - 1) / kQuadHeads);
   const uint32_t first_segment = start / p.segment_tiles;
   if (start < walk.end) queries.prepare(p, first_head, row, first_segment, (walk.end - 1) / p.segment_tiles);
   __syncthreads();
-  QuadQuery<kSteps> query;
+  QuadQuery<kPlaneWords, kBits> query;
 #pragma unroll 1
   for (uint32_t i = first; i < walk.end;) {
     const uint32_t segment = i / p.segment_tiles, turn = min(walk.end, (segment + 1) * p.segment_tiles);
@@ -310,7 +381,7 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<kSteps * kBits>
       for (int quad = 0; quad < queries.quads; ++quad) {
         if (queries.quads > 1) query.load(p, queries, quad, segment - first_segment, first_head);
         float products[2][kRowTokens];
-        multiply_tile<kSteps, kBits>(tile, query.planes, query.factors.start, products);
+        multiply_tile<Code, kBits>(tile, query.planes, query.factors.start, products);
         write_tile<kChunk>(products, query.factors, i * kTileTokens, sealed, query.chunks, query.scores,
                            query.spans);
       }
@@ -430,34 +501,43 @@ uint32_t tiles_of(const PagedView& view) {
   return static_cast<uint32_t>(tiles < 1 ? 1 : tiles < kMost ? tiles : kMost);
 }
 
-template <int kSteps, int kBits>
+template <int kPlaneWords, int kBits>
 void score_tiles(Queue& queue, SketchScoreParams p, const char* op) {
-  constexpr int kPlanes = kSteps * kBits;
+  using Code = SketchCode<kPlaneWords, kBits>;
   const int64_t tiles = ceil_div<int64_t>(p.chunks * p.chunk, kTileTokens);
   constexpr int64_t kSegments = 64;  // whose bases a block has room for
   const int64_t most = round_up<int64_t>((kSegments - 2) * p.segment_tiles, kTileWarps);
-  const WalkPlan plan =
-      plan_walks(tiles, p.kv_heads * p.batch.size, kTileBlocks<kPlanes> * device_of(queue).multiprocessors(),
-                 kTileWarps, most);
+  const WalkPlan plan = plan_walks(tiles, p.kv_heads * p.batch.size,
+                                   kTileBlocks<Code> * device_of(queue).multiprocessors(), kTileWarps, most);
   p.grid_tiles = static_cast<uint32_t>(plan.tiles);
   const dim3 grid(grid_x(plan.blocks, op), grid_yz(p.kv_heads, op), grid_yz(p.batch.size, op));
   const int64_t segments = ceil_div<int64_t>(plan.tiles - 1, p.segment_tiles) + 1;
-  const int64_t shared = kTileWarps * SketchStream<kPlanes>::kRingBytes +
-                         BlockQueries<kSteps>::bytes((p.group + kQuadHeads - 1) / kQuadHeads, segments);
+  const int64_t shared =
+      kTileWarps * SketchStream<Code>::kRingBytes +
+      BlockQueries<kPlaneWords, kBits>::bytes((p.group + kQuadHeads - 1) / kQuadHeads, segments);
   const auto launch = [&](auto* kernel) {
     allow_shared(kernel, shared, op);
     kernel<<<grid, kTileWarps * kWarp, shared, stream_of(queue)>>>(p);
   };
-  if (p.chunk == 4) return launch(score_tiles_kernel<kSteps, kBits, 4>);
-  if (p.chunk == 8) return launch(score_tiles_kernel<kSteps, kBits, 8>);
-  launch(score_tiles_kernel<kSteps, kBits, 16>);
+  if (p.chunk == 4) return launch(score_tiles_kernel<kPlaneWords, kBits, 4>);
+  if (p.chunk == 8) return launch(score_tiles_kernel<kPlaneWords, kBits, 8>);
+  launch(score_tiles_kernel<kPlaneWords, kBits, 16>);
+}
+
+using TileScorer = void (*)(Queue& queue, SketchScoreParams p, const char* op);
+
+// Of heads of up to 96 numbers and of 128 and 256; null where there is none.
+TileScorer tile_scorer(int64_t head_dim, int64_t bits) {
+  if (head_dim == 128) return bits == 1 ? score_tiles<4, 1> : score_tiles<4, 2>;
+  if (head_dim == 256) return bits == 1 ? score_tiles<8, 1> : score_tiles<8, 2>;
+  if (sketch_plane_words(head_dim) == 2) return bits == 1 ? score_tiles<2, 1> : score_tiles<2, 2>;
+  return sketch_plane_words(head_dim) == 3 && bits == 2 ? score_tiles<3, 2> : nullptr;
 }
 
 // Whether tiles can be scored whole: their scales lie together and one segment holds them.
 bool scores_by_tiles(const SketchScoreParams& p) {
   const PagedView& scales = p.sketch.scales;
-  return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) &&
-         (p.head_dim == 128 || p.head_dim == 256) && scales.token_bytes == 2 &&
+  return p.layout.tiled && (p.chunk == 4 || p.chunk == 8 || p.chunk == 16) && scales.token_bytes == 2 &&
          scales.block_tokens == p.sketch.words.block_tokens && is_aligned_16(scales) &&
          p.sketch.centre.block_tokens % kTileTokens == 0 && p.chunks * p.chunk < (int64_t{1} << 31);
 }
@@ -503,13 +583,12 @@ void sketch_scores(Queue& queue, const SketchScoresParams& p) {
                                  tiles_of(p.sketch.words),
                                  tiles_of(p.sketch.centre),
                                  0};
-  const bool by_tiles = scores_by_tiles(params);
-  if (!by_tiles) {
-    score_any(queue, params, kOp);
-  } else if (head_dim == 128) {
-    p.sketch.bits == 1 ? score_tiles<1, 1>(queue, params, kOp) : score_tiles<1, 2>(queue, params, kOp);
+  const TileScorer scorer = tile_scorer(head_dim, p.sketch.bits);
+  const bool by_tiles = scorer != nullptr && scores_by_tiles(params);
+  if (by_tiles) {
+    scorer(queue, params, kOp);
   } else {
-    p.sketch.bits == 1 ? score_tiles<2, 1>(queue, params, kOp) : score_tiles<2, 2>(queue, params, kOp);
+    score_any(queue, params, kOp);
   }
   check_launch(kOp);
   const bool has_spans = by_tiles && kTileTokens % (p.chunk * kSpanScores) == 0;
