@@ -20,8 +20,8 @@ struct Heads {
   [[nodiscard]] int64_t query() const { return kv * group; }
 };
 
-constexpr Heads kHeads[] = {{1, 1, 8},  {2, 3, 24},  {3, 3, 64},  {1, 7, 80},
-                            {2, 4, 96}, {1, 8, 128}, {1, 12, 64}, {1, 4, 256}};
+constexpr Heads kHeads[] = {{1, 1, 8},   {2, 3, 24},  {3, 3, 64}, {1, 7, 80},  {2, 4, 96}, {1, 8, 128},
+                            {1, 12, 64}, {1, 4, 256}, {2, 1, 80}, {1, 12, 80}, {1, 12, 96}};
 
 // Attention of one query [dim] over n keys and values, `stride` numbers apart, in float64.
 struct Reference {

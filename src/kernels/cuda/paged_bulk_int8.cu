@@ -140,8 +140,13 @@ class Int8Attention {
     for (int i = 0; i < 2 * kRows; ++i) {
       const std::byte* row = values + Step::offset_of_row(2 * t_ + i % 2, i / 2) + g_ * kValueWidth;
 #pragma unroll
-      for (int j = 0; j < kValueLoads; ++j)
-        load_words<kValueWidth>(words[i % 2][i / 2] + j * (kValueWidth / 4), row + j * 8 * kValueWidth);
+      for (int j = 0; j < kValueLoads; ++j) {
+        uint32_t* to = words[i % 2][i / 2] + j * (kValueWidth / 4);
+        if (holds_value(j * kValueWidth))
+          load_words<kValueWidth>(to, row + j * 8 * kValueWidth);
+        else
+          *to = 0;
+      }
     }
 #pragma unroll
     for (int w = 0; w < kValueWords; ++w) {
@@ -176,23 +181,25 @@ class Int8Attention {
         shared.total[row] = total;
       }
 #pragma unroll
-      for (int i = 0; i < 4 * kValueWords; ++i)
-        shared.sums[row * kDim + value_number(i)] = sums_[i / 2][e][i % 2];
+      for (int i = 0; i < 4 * kValueWords; ++i) {
+        if (holds_value(i)) shared.sums[row * kDim + value_number(i)] = sums_[i / 2][e][i % 2];
+      }
     }
   }
 
  private:
   // Which number of a row a lane brings is free as long as queries and sums are permuted alike: of keys, four
-  // lanes t bring a row, of values eight lanes g, up to 16 bytes at a time.
+  // lanes t bring a row, of values eight lanes g, up to 16 bytes at a time. Where eight lanes do not divide a
+  // value, the last of them bring zeros at the end.
   static constexpr int kKeyWidth = widest(kHeadDim, 4, 4);
   static constexpr int kKeyLoads = kHeadDim / (4 * kKeyWidth);
   static constexpr int kKeyWords = kHeadDim / 16;
   static constexpr int kSteps = ceil_div(kKeyWords, 2);  // products of 32 numbers along a key
   static constexpr int kValueWidth = widest(kHeadDim, 8, 4);
-  static constexpr int kValueLoads = kHeadDim / (8 * kValueWidth);
-  static constexpr int kValueWords = kHeadDim / 32;
+  static constexpr int kValueLoads = ceil_div(kHeadDim, 8 * kValueWidth);
+  static constexpr int kValueWords = ceil_div(kHeadDim, 32);
   static constexpr int kRows = Step::kKeys / 8;  // keys of a lane
-  static_assert(kKeyLoads * 4 * kKeyWidth == kHeadDim && kValueLoads * 8 * kValueWidth == kHeadDim);
+  static_assert(kKeyLoads * 4 * kKeyWidth == kHeadDim);
 
   // The scales of a piece, of which a lane needs every other one.
   class Scales {
@@ -241,6 +248,10 @@ class Int8Attention {
   // Number that byte i of what this lane brings of a value stands for.
   [[nodiscard]] __device__ int value_number(int i) const {
     return i / kValueWidth * 8 * kValueWidth + g_ * kValueWidth + i % kValueWidth;
+  }
+  // Whether there is such a number.
+  [[nodiscard]] __device__ bool holds_value(int i) const {
+    return kHeadDim % 32 == 0 || value_number(i) < kHeadDim;
   }
 
   // Over the lanes of the same heads.
@@ -333,6 +344,8 @@ PartKernel find_bulk_int8_kernel(const PagedAttentionParams& params) {
       return prepare_for<32>(heads);
     case 64:
       return prepare_for<64>(heads);
+    case 80:
+      return prepare_for<80>(heads);
     case 96:
       return prepare_for<96>(heads);
     case 128:
