@@ -122,6 +122,18 @@ class Attention {
   // Counts the step's tokens as held. Without it, as after an exception, the step can be taken again.
   virtual void end_step() = 0;
 
+  // ---- values, which lie in either memory. Every end_step() moves some up into what room there is, and an
+  // allocation that finds the device full moves some down; time changes, never a result.
+  // Device bytes that could lie in host memory as well.
+  [[nodiscard]] virtual int64_t movable_bytes() const { return 0; }
+  // Moves values to host memory, the least recently used first, until so many device bytes are free, or
+  // nothing is left to move or no room for it; returns the bytes moved. Waits for the device; not within a
+  // step.
+  virtual int64_t release_device(int64_t /*bytes*/) { return 0; }
+  // Device bytes that every end_step() leaves free from now on, by moves of a bounded size: room for a
+  // sequence that is to come, while decode goes on.
+  virtual void keep_free(int64_t /*bytes*/) {}
+
   // Equal for two steps that issue the same work over the same addresses, so that one's recording serves the
   // other.
   [[nodiscard]] virtual std::vector<int64_t> step_shape() const = 0;

@@ -41,6 +41,9 @@ class ShadowAttention final : public Attention {
   void end_step() override;
   void pause(SeqId id) override;
   void resume(SeqId id) override;
+  [[nodiscard]] int64_t movable_bytes() const override { return values_.movable_bytes(); }
+  int64_t release_device(int64_t bytes) override { return values_.release_device(bytes); }
+  void keep_free(int64_t bytes) override { values_.keep_free(bytes); }
   void end(SeqId id) override;
   [[nodiscard]] AttentionStatistics statistics() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;

@@ -108,6 +108,7 @@ void ShadowAttention::end_step() {
     count_step(sequence);
   }
   step_ids_.clear();
+  values_.end_step(sparse_rows_);
 }
 
 // Everything that the host changed goes to the device now, so that what follows can be recorded and replayed.

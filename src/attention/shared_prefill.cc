@@ -74,6 +74,22 @@ void SharedPrefill::resume(SeqId sequence) {
   for (const auto& method : methods_) method->resume(sequence);
 }
 
+int64_t SharedPrefill::movable_bytes() const {
+  int64_t sum = 0;
+  for (const auto& method : methods_) sum += method->movable_bytes();
+  return sum;
+}
+
+int64_t SharedPrefill::release_device(int64_t bytes) {
+  int64_t moved = 0;
+  for (const auto& method : methods_) moved += method->release_device(bytes);
+  return moved;
+}
+
+void SharedPrefill::keep_free(int64_t bytes) {
+  for (const auto& method : methods_) method->keep_free(bytes);
+}
+
 void SharedPrefill::end(SeqId sequence) {
   for (const auto& method : methods_) method->end(sequence);
 }

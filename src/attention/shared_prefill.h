@@ -37,6 +37,9 @@ class SharedPrefill final : public Attention {
   [[nodiscard]] std::vector<int64_t> step_shape() const override;  // of the selected method
   void pause(SeqId sequence) override;
   void resume(SeqId sequence) override;
+  [[nodiscard]] int64_t movable_bytes() const override;  // of all methods, as the next two
+  int64_t release_device(int64_t bytes) override;
+  void keep_free(int64_t bytes) override;
   void end(SeqId sequence) override;
   [[nodiscard]] AttentionStatistics statistics() override;  // of the selected method
 

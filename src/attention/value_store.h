@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "attention/attention.h"
 #include "cache/paged_store.h"
@@ -31,6 +32,11 @@ class ValueStore {
   [[nodiscard]] int64_t layer_bytes(int64_t tokens) const {
     return tokens * shape_.kv_heads * shape_.head_dim * size_of(type_);
   }
+  // Moves of runs between the memories, as PagedStore has them.
+  void end_step(std::span<const int64_t> rows) { runs_.end_step(rows); }
+  void keep_free(int64_t bytes) { runs_.keep_free(bytes); }
+  [[nodiscard]] int64_t movable_bytes() const { return runs_.movable_bytes(); }
+  int64_t release_device(int64_t bytes) { return runs_.release_device(bytes); }
   [[nodiscard]] bool quantized() const { return scales_.has_value(); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
 

@@ -1,18 +1,36 @@
 #include "cache/paged_store.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 
 namespace shadowkv {
+
+namespace {
+
+// When a row was used last that is to stay where it was sent until a step uses it.
+constexpr int64_t kNever = std::numeric_limits<int64_t>::min() / 2;
+
+// Returns when all work of all lanes is done.
+void synchronize(Device& device) {
+  for (int i = 0; i < device.lanes(); ++i) {
+    const Lane lane = device.lane(i);
+    lane.compute.synchronize();
+    lane.copy.synchronize();
+  }
+}
+
+}  // namespace
 
 PagedStore::PagedStore(Device& device, const PagedStoreConfig& config)
     : device_(device), config_(config), table_(device) {
   require(config.block_tokens > 0 && config.token_bytes > 0 && config.lists > 0,
           "a paged store needs tokens a block, bytes a token and lists; got {}, {}, {}", config.block_tokens,
           config.token_bytes, config.lists);
-  if (config.prefer_device && config.spill_to_host) {
-    device.add_relief(this, [this](int64_t bytes) { return spill(bytes); });
+  if (moves()) {
+    device.add_relief(this,
+                      [this](int64_t bytes) { return relieve(std::max(bytes, config_.least_spill_bytes)); });
   }
 }
 
@@ -20,51 +38,109 @@ PagedStore::~PagedStore() {
   device_.remove_relief(this);
 }
 
-// The row to move blocks from: one that has begun to move, else the one that holds most on the device. So
-// nearly every sequence lies whole in one memory: a step can be cut into parts that travel and parts that do
-// not, and every layer has the same share of both.
-PagedStore::Row* PagedStore::next_to_spill() {
-  Row* chosen = nullptr;
-  const auto on_device = [](const Row& row) { return row.held[static_cast<std::size_t>(Tier::device)]; };
-  const auto has_begun = [](const Row& row) {
-    return row.held[static_cast<std::size_t>(Tier::pinned_host)] > 0;
-  };
-  for (Row& row : rows_) {
-    if (on_device(row) == 0) continue;
-    const bool is_better = !chosen || (has_begun(row) && !has_begun(*chosen)) ||
-                           (has_begun(row) == has_begun(*chosen) && on_device(row) > on_device(*chosen));
-    if (is_better) chosen = &row;
+// ---- placement --------------------------------------------------------------------------------------------
+
+std::vector<PlacedRow> PagedStore::placed() const {
+  std::vector<PlacedRow> placed;
+  placed.reserve(rows_.size());
+  for (const Row& row : rows_) {
+    placed.push_back({row.held[static_cast<std::size_t>(Tier::device)],
+                      row.held[static_cast<std::size_t>(Tier::pinned_host)], row.last_used});
   }
-  return chosen;
+  return placed;
 }
 
-// Moves blocks of one row from the device to the host, from its ends; returns the bytes moved.
-int64_t PagedStore::spill(int64_t bytes) {
-  Row* from = next_to_spill();
-  if (!from) return 0;
-  device_.compute().synchronize();
-  device_.copy().synchronize();
-  const int64_t moved = spill_row(*from, std::max(bytes, config_.least_spill_bytes));
-  write_table(from - rows_.data());
+// The slack is twice what an allocation that finds no room moves down, so that this does not come up again at
+// once; of small devices, a small share.
+PlacementRoom PagedStore::room() const {
+  constexpr int64_t kShare = 32;
+  const int64_t budget = device_.memory().budget[static_cast<std::size_t>(Tier::device)];
+  return {.free = device_.free_bytes(Tier::device),
+          .keep_free = keep_free_,
+          .slack = std::min(2 * config_.least_spill_bytes, budget / kShare),
+          .most = config_.most_moved_bytes,
+          .now = steps_};
+}
+
+void PagedStore::end_step(std::span<const int64_t> rows) {
+  ++steps_;
+  for (const int64_t row : rows) rows_[static_cast<std::size_t>(row)].last_used = steps_;
+  if (!moves()) return;
+  int64_t moved = 0;
+  while (moved < config_.most_moved_bytes) {
+    PlacementRoom now = room();
+    now.most -= moved;
+    const std::optional<PlacedMove> next = next_move(placed(), now);
+    const int64_t bytes = next ? move_blocks(*next) : 0;
+    if (bytes == 0) return;
+    moved += bytes;
+  }
+}
+
+int64_t PagedStore::movable_bytes() const {
+  int64_t sum = 0;
+  for (const Row& row : rows_) sum += row.held[static_cast<std::size_t>(Tier::device)];
+  return moves() ? sum : 0;
+}
+
+// Blocks of one row, for an allocation that found no room. Kernels of any queue may read what moves, and
+// whoever asked may use what is freed on any other.
+int64_t PagedStore::relieve(int64_t bytes) {
+  const std::optional<int64_t> row = next_down(placed());
+  if (is_moving_ || !row) return 0;
+  synchronize(device_);
+  const int64_t moved = move_blocks({*row, Tier::pinned_host, bytes});
+  synchronize(device_);
   return moved;
 }
 
-int64_t PagedStore::spill_row(Row& entry, int64_t bytes) {
-  std::vector<std::pair<Block*, Block>> moves;
+int64_t PagedStore::release_device(int64_t bytes) {
+  int64_t moved = 0, more = moves() ? 1 : 0;
+  while (more > 0 && device_.free_bytes(Tier::device) < bytes) {
+    more = relieve(bytes - device_.free_bytes(Tier::device));
+    moved += more;
+  }
+  return moved;
+}
+
+// Nothing where the tier has no room: a move is a wish.
+std::optional<Buffer> PagedStore::try_allocate(Tier tier, int64_t bytes) {
+  if (device_.free_bytes(tier) < bytes) return {};
+  try {
+    return device_.allocate(tier, config_.purpose, bytes);
+  } catch (const OutOfMemory&) {
+    return {};
+  }
+}
+
+// Block by block over all lists, so that every layer has the same share in both memories: the last ones go
+// down first, the first ones up. The old blocks die at once: their next user comes later in the compute
+// queue's order.
+int64_t PagedStore::move_blocks(const PlacedMove& move) {
+  Row& entry = rows_[static_cast<std::size_t>(move.row)];
+  const auto blocks = static_cast<int64_t>(entry.lists.empty() ? 0 : entry.lists.front().size());
   int64_t moved = 0;
-  for (auto& list : entry.lists) {
-    for (std::size_t i = list.size(); i-- > 0 && moved < bytes;) {
-      if (list[i]->tier() != Tier::device) continue;
-      Buffer host = device_.allocate(Tier::pinned_host, config_.purpose, list[i]->bytes());
-      device_.compute().copy(host.data(), list[i]->data(), host.bytes());
-      moved += host.bytes();
-      moves.emplace_back(&list[i], std::make_shared<Buffer>(std::move(host)));
+  bool has_room = true;
+  is_moving_ = true;
+  for (int64_t n = 0; n < blocks && has_room; ++n) {
+    const auto i = static_cast<std::size_t>(move.to == Tier::device ? n : blocks - 1 - n);
+    for (auto& list : entry.lists) {
+      if (list[i]->tier() == move.to) continue;
+      std::optional<Buffer> place;
+      if (moved < move.bytes) place = try_allocate(move.to, list[i]->bytes());
+      has_room = place.has_value();
+      if (!has_room) break;
+      device_.compute().copy(place->data(), list[i]->data(), place->bytes());
+      moved += place->bytes();
+      list[i] = std::make_shared<Buffer>(std::move(*place));
     }
   }
-  device_.compute().synchronize();  // the old blocks die here
-  for (auto& [place, block] : moves) *place = std::move(block);
+  is_moving_ = false;
+  if (moved > 0) write_table(move.row);
   return moved;
 }
+
+// ---- rows -------------------------------------------------------------------------------------------------
 
 int64_t PagedStore::capacity_for(int64_t tokens) const {
   const int64_t step = config_.growth_tokens > 0 ? config_.growth_tokens : config_.block_tokens;
@@ -111,6 +187,7 @@ void PagedStore::reserve(int64_t row, int64_t tokens) {
   std::vector<std::vector<Block>> lists = entry.lists;  // shares blocks; dropped whole if an allocation fails
   lists.resize(static_cast<std::size_t>(config_.lists));
   for (auto& list : lists) grow_list(list, capacity);
+  if (entry.capacity == 0) entry.last_used = steps_;
   entry.lists = std::move(lists);
   entry.capacity = capacity;
   fit_table(static_cast<int64_t>(rows_.size()), ceil_div(capacity, config_.block_tokens));
@@ -137,6 +214,7 @@ void PagedStore::move(int64_t row, Tier to) {
   }
   queue.synchronize();  // the old blocks die here
   entry.lists = std::move(lists);
+  if (to == Tier::pinned_host) entry.last_used = kNever;
   write_table(row);
 }
 

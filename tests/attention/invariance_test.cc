@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "attention/cases.h"
+#include "shadowkv/error.h"
 
 namespace shadowkv::testing {
 namespace {
@@ -68,6 +69,58 @@ TEST_P(Invariance, ValuesThatMoveToTheHostInMidGenerationChangeNothing) {
     }
     ASSERT_EQ(methods.decode(ids, {&tokens[step], 1}), expected[step + 1]) << "step " << step;
   }
+}
+
+// Values of two sequences move down and up between the steps, in amounts that are no multiple of anything.
+TEST_P(Invariance, ValuesThatMoveAtRandomStepsChangeNothing) {
+  constexpr int64_t kTokens = 60;
+  const std::vector<SeqId> ids = {4, 1};
+  const auto steps = tiny_ids(kTokens, 2);
+  const auto rows = [&](bool moves) {
+    TinyModel model(GetParam().shape);
+    Device& device = model.device();
+    Methods methods(model, {GetParam().config});
+    for (const SeqId id : ids)
+      (void)methods.prefill(id, tiny_ids(kPrompt, static_cast<uint32_t>(id)), kTokens);
+    const auto held = [&](Tier tier) { return device.memory().of(tier, Purpose::values); };
+    const int64_t movable = methods.method().movable_bytes();
+    std::array<int64_t, 2> moved{};  // down, up
+    std::vector<std::vector<float>> all;
+    for (std::size_t step = 0; step < kTokens; ++step) {
+      const auto random = static_cast<int64_t>(step * step * 7919 % 13);
+      const int64_t before = held(Tier::device);
+      if (moves && random < 4) {
+        const int64_t wanted = device.free_bytes(Tier::device) + movable * random / 7 + 1;
+        (void)methods.method().release_device(wanted);
+        moved[0] += before - held(Tier::device);
+        device.set_budget(Tier::device, device.memory().held(Tier::device) + movable / 9 * (random % 3));
+      } else if (moves && random > 9) {
+        device.set_budget(Tier::device, int64_t{1} << 30);
+      }
+      const std::vector<int32_t> tokens = {steps[step], steps[kTokens - 1 - step]};
+      const int64_t ahead = held(Tier::device);
+      for (bool taken = false; !taken;) {  // a budget of nothing may stop a step: more is given
+        try {
+          all.push_back(methods.decode(ids, tokens));
+          taken = true;
+        } catch (const OutOfMemory&) {
+          device.set_budget(Tier::device, device.memory().held(Tier::device) + 100'000);
+        }
+      }
+      moved[1] += std::max<int64_t>(0, held(Tier::device) - ahead);
+    }
+    if (moves && movable > 0) {
+      EXPECT_GT(moved[0], 0);
+      EXPECT_GT(moved[1], 0);
+    }
+    const auto now = methods.method().statistics().held_bytes;
+    EXPECT_GE(now[0] + now[1], held(Tier::device) + held(Tier::pinned_host));
+    for (const SeqId id : ids) methods.end(id);
+    EXPECT_EQ(held(Tier::device), 0);
+    EXPECT_EQ(held(Tier::pinned_host), 0);
+    return all;
+  };
+  EXPECT_EQ(rows(true), rows(false));
 }
 
 // Three sequences of other lengths, one of them short enough to be exact in the cases that have exact_below,
@@ -192,12 +245,14 @@ TEST(Batches, MicroBatchesTakeSequencesFromAnyPlace) {
     const int64_t values = device.memory().of(Tier::device, Purpose::values);
     const Buffer other = device.allocate(Tier::device, Purpose::index, values / 2);
     device.set_budget(Tier::device, budget);
+    methods.method().keep_free(device.free_bytes(Tier::device) - (int64_t{64} << 20));  // they stay there
     EXPECT_GT(device.memory().of(Tier::pinned_host, Purpose::values), values / 4);
     EXPECT_GT(device.memory().of(Tier::device, Purpose::values), values / 4);
     for (int32_t step = 0; step < 6; ++step) {
       const std::vector<int32_t> tokens = {step, step + 1, step + 2, step + 3, step + 4};
       rows[count - 1].push_back(methods.decode(ids, tokens));
     }
+    EXPECT_GT(device.memory().of(Tier::pinned_host, Purpose::values), values / 4);
   }
   EXPECT_EQ(rows[0], rows[1]);
 }

@@ -190,6 +190,79 @@ TEST_F(Paged, RunsOfOneRowGiveWayBeforeAnothers) {
   EXPECT_GT(store.held_bytes(1, Tier::pinned_host), 0) << "which held most at first";
 }
 
+// Content and bytes of rows that move at every step, in pieces, while room comes and goes.
+TEST_F(Paged, RunsMoveDownAndUpInBoundedPiecesAndKeepTheirContents) {
+  PagedStoreConfig config = spilling(3);
+  config.most_moved_bytes = 5 * 4 * kTokenBytes;  // five blocks
+  config.least_spill_bytes = 64;
+  PagedStore store(*device_, config);
+  const std::vector<int64_t> used = {0, 2};
+  for (const int64_t row : {0, 1, 2}) {
+    store.reserve(row, 23);
+    fill(store, row, 0, 23);
+  }
+  (void)view(store);
+  const int64_t all = store.movable_bytes(), others = device_->memory().held(Tier::device) - all;
+  EXPECT_EQ(all, 3 * 3 * 24 * kTokenBytes);
+  int64_t down = 0, up = 0;
+  for (int step = 0; step < 120; ++step) {
+    const int64_t before = store.movable_bytes();
+    // A third of the room, then all of it and more, in turns.
+    device_->set_budget(Tier::device, step / 20 % 2 == 0 ? others + all / 3 : 2 * (others + all));
+    store.end_step(used);
+    const int64_t moved = store.movable_bytes() - before;
+    ASSERT_LE(std::abs(moved), config.most_moved_bytes);
+    (moved > 0 ? up : down) += std::abs(moved);
+    for (const int64_t row : {0, 1, 2}) {
+      ASSERT_EQ(held(store, row), 3 * 24 * kTokenBytes);
+      expect_kept(store, row, 23);
+    }
+    if (step == 19) {
+      EXPECT_LE(store.movable_bytes(), all / 3);
+      EXPECT_EQ(store.held_bytes(1, Tier::device), 0) << "which no step used";
+    }
+    if (step == 39) {
+      EXPECT_EQ(store.movable_bytes(), all);
+    }
+  }
+  EXPECT_GT(down, 0);
+  EXPECT_GT(up, 0);
+  for (const int64_t row : {0, 1, 2}) store.release(row);
+  EXPECT_EQ(device_->memory().of(Tier::device, Purpose::values), 0);
+  EXPECT_EQ(device_->memory().held(Tier::pinned_host), 0);
+}
+
+TEST_F(Paged, RoomIsMadeAheadOfANeed) {
+  PagedStoreConfig config = spilling(2);
+  config.most_moved_bytes = 4 * kTokenBytes;
+  PagedStore store(*device_, config);
+  store.reserve(0, 40);
+  fill(store, 0, 0, 40);
+  const std::vector<int64_t> used = {0};
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device));
+  store.keep_free(20 * kTokenBytes);
+  for (int step = 1; step <= 5; ++step) {
+    store.end_step(used);
+    EXPECT_EQ(device_->free_bytes(Tier::device), 4 * step * kTokenBytes);
+  }
+  store.end_step(used);
+  EXPECT_EQ(device_->free_bytes(Tier::device), 20 * kTokenBytes) << "enough";
+  EXPECT_EQ(store.release_device(30 * kTokenBytes), 12 * kTokenBytes) << "in whole blocks";
+  EXPECT_EQ(store.release_device(30 * kTokenBytes), 0);
+  expect_kept(store, 0, 40);
+}
+
+TEST_F(Paged, WhereTheHostIsFullNothingMovesAndNothingIsLost) {
+  PagedStore store(*device_, spilling(2));
+  store.reserve(0, 40);
+  fill(store, 0, 0, 40);
+  device_->set_budget(Tier::pinned_host, 10 * kTokenBytes);
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device));
+  EXPECT_EQ(store.release_device(40 * kTokenBytes), 8 * kTokenBytes);
+  EXPECT_THROW((void)device_->allocate(Tier::device, Purpose::index, 40 * kTokenBytes), OutOfMemory);
+  expect_kept(store, 0, 40);
+}
+
 TEST_F(Paged, HostPlacementTakesNothingFromTheDevice) {
   PagedStore store(*device_, {.block_tokens = 4,
                               .token_bytes = kTokenBytes,

@@ -18,6 +18,7 @@ class FileModel {
         loaded_(load_model(path, dtype, *device_)),
         transformer_(loaded_.config, loaded_.weights, *device_) {}
 
+  [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] const ModelConfig& config() const { return loaded_.config; }
   // Activations are each device's own.
   Methods open(const AttentionConfig& config) {
