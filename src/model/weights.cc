@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_set>
 
@@ -78,6 +79,22 @@ void check_finite(const Matched& matched, int64_t first_row, int64_t rows, const
           bad < 0 ? 0 : bad % weight.columns);
 }
 
+// Expands blocks to bfloat16 through floats, a strip at a time that stays in the first cache.
+void expand_to_bf16(Encoding encoding, std::span<const std::byte> blocks, std::span<bf16> out) {
+  constexpr std::size_t kStrip = 4096;  // a multiple of every encoding's block
+  std::array<float, kStrip> strip;
+  const BlockLayout layout = layout_of(encoding);
+  for (std::size_t first = 0; first < out.size(); first += kStrip) {
+    const std::size_t count = std::min(kStrip, out.size() - first);
+    const auto bytes_of = [&](std::size_t elements) {
+      return elements / static_cast<std::size_t>(layout.elements) * static_cast<std::size_t>(layout.bytes);
+    };
+    dequantize(encoding, blocks.subspan(bytes_of(first), bytes_of(count)), {strip.data(), count});
+    std::transform(strip.begin(), strip.begin() + static_cast<std::ptrdiff_t>(count),
+                   out.begin() + static_cast<std::ptrdiff_t>(first), [](float x) { return bf16(x); });
+  }
+}
+
 // Rows [first, first + rows) of a tensor in the planned type.
 void expand_rows(const Matched& matched, int64_t first, int64_t rows, std::byte* out) {
   const PlannedWeight& weight = *matched.weight;
@@ -92,10 +109,7 @@ void expand_rows(const Matched& matched, int64_t first, int64_t rows, std::byte*
   } else if (encoding == Encoding::bf16) {
     std::memcpy(out, blocks.data(), blocks.size());
   } else {
-    std::vector<float> expanded(elements);
-    dequantize(encoding, blocks, expanded);
-    std::transform(expanded.begin(), expanded.end(), reinterpret_cast<bf16*>(out),
-                   [](float x) { return bf16(x); });
+    expand_to_bf16(encoding, blocks, {reinterpret_cast<bf16*>(out), elements});
   }
   check_finite(matched, first, rows, out);
 }
@@ -117,6 +131,7 @@ LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& d
       expand_rows(matched[i], first, rows, out);
     });
   }
+  filler.finish();
   return model;
 }
 

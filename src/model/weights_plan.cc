@@ -8,8 +8,11 @@
 namespace shadowkv {
 namespace {
 
-constexpr int64_t kBatchBytes = int64_t{64}
-                                << 20;  // between two calls of progress; holds several rows of any model
+// Between two calls of progress; holds several rows of any model.
+constexpr int64_t kBatchBytes = int64_t{32} << 20;
+// Batches that travel or are made at a time: one that is made, one that travels, one between them so that
+// neither waits for a late one of the other kind.
+constexpr int kStagings = 3;
 constexpr int64_t kPieceElements = int64_t{1} << 16;  // one piece of work for a thread
 
 void plan_layer(const ModelConfig& config, DType dtype, int64_t layer, std::vector<PlannedWeight>& plan) {
@@ -110,10 +113,29 @@ ModelWeights allocate_weights(const ModelConfig& config, const std::vector<Plann
 WeightFiller::WeightFiller(Device& device, int64_t total, LoadProgress progress)
     : device_(device), total_(total), progress_(std::move(progress)) {}
 
-std::byte* WeightFiller::host_memory(std::byte* target) {
-  if (device_.kind() == DeviceKind::cpu) return target;
-  if (staging_.empty()) staging_ = device_.allocate(Tier::pinned_host, Purpose::weights, kBatchBytes);
-  return staging_.data();
+WeightFiller::~WeightFiller() {
+  try {
+    finish();
+  } catch (const Error&) {
+    // Whoever filled has been told, or gave up before the end.
+  }
+}
+
+void WeightFiller::finish() {
+  for (const Staging& staging : staging_) staging.copies->synchronize();
+}
+
+// The one whose turn it is, when nothing is read from it any more.
+WeightFiller::Staging& WeightFiller::next_staging() {
+  const int count = std::min(kStagings, device_.lanes());
+  if (static_cast<int>(staging_.size()) < count) {
+    Queue& copies = device_.lane(static_cast<int>(staging_.size())).copy;
+    staging_.push_back({device_.allocate(Tier::pinned_host, Purpose::weights, kBatchBytes), &copies});
+    return staging_.back();
+  }
+  Staging& staging = staging_[turn_++ % staging_.size()];
+  staging.copies->synchronize();
+  return staging;
 }
 
 void WeightFiller::fill(const PlannedWeight& weight, std::byte* target, const Produce& produce) {
@@ -123,15 +145,13 @@ void WeightFiller::fill(const PlannedWeight& weight, std::byte* target, const Pr
   for (int64_t first = 0; first < weight.row_count(); first += batch_rows) {
     const int64_t rows = std::min(batch_rows, weight.row_count() - first);
     std::byte* place = target + first * row_bytes;
-    std::byte* host = host_memory(place);
+    Staging* staging = device_.kind() == DeviceKind::cpu ? nullptr : &next_staging();
+    std::byte* host = staging ? staging->memory.data() : place;
     device_.threads().for_each(ceil_div(rows, piece_rows), [&](int64_t piece) {
       const int64_t begin = piece * piece_rows;
       produce(first + begin, std::min(piece_rows, rows - begin), host + begin * row_bytes);
     });
-    if (host != place) {
-      device_.copy().copy(place, host, rows * row_bytes);
-      device_.copy().synchronize();
-    }
+    if (staging) staging->copies->copy(place, host, rows * row_bytes);
     done_ += rows * row_bytes;
     if (progress_) progress_(static_cast<double>(done_) / static_cast<double>(total_));
   }

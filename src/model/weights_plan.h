@@ -47,7 +47,9 @@ struct PlannedWeight {
 [[nodiscard]] ModelWeights allocate_weights(const ModelConfig& config, const std::vector<PlannedWeight>& plan,
                                             Device& device);
 
-// Fills planned weights with numbers made on the device's host threads.
+// Fills planned weights with numbers made on the device's host threads. On a device whose memory they cannot
+// write, each batch is made in one of a few pinned buffers while the batches before it travel. Bound: the
+// slower of the host link and what the threads make.
 class WeightFiller {
  public:
   // Writes rows [first, first + rows) to `out`, which is host memory; called from many threads at once.
@@ -55,17 +57,27 @@ class WeightFiller {
 
   // `total` bytes make a progress of 1.
   WeightFiller(Device& device, int64_t total, LoadProgress progress);
+  ~WeightFiller();  // waits for what travels
+  WeightFiller(const WeightFiller&) = delete;
+  WeightFiller& operator=(const WeightFiller&) = delete;
 
   void fill(const PlannedWeight& weight, std::byte* target, const Produce& produce);
+  void finish();  // returns when all that was filled is in place; throws when a copy failed
 
  private:
-  std::byte* host_memory(std::byte* target);
+  // Pinned memory of one batch, and the queue that its copies alone are on.
+  struct Staging {
+    Buffer memory;
+    Queue* copies;
+  };
+  [[nodiscard]] Staging& next_staging();
 
   Device& device_;
   int64_t total_;
   int64_t done_ = 0;
   LoadProgress progress_;
-  Buffer staging_;  // between host threads and a device whose memory they cannot write
+  std::vector<Staging> staging_;  // taken in turn
+  std::size_t turn_ = 0;
 };
 
 }  // namespace shadowkv

@@ -55,6 +55,7 @@ ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& devi
       }
     });
   }
+  filler.finish();
   return weights;
 }
 
