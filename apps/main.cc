@@ -15,6 +15,11 @@
 namespace shadowkv::apps {
 namespace {
 
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done; 2 bad input, or more than the memory budgets hold; 3 the machine's memory ran out; "
+    "4 a "
+    "GPU, driver or disk failed; 130 interrupted; 1 anything else. What went wrong is one line on stderr.";
+
 std::vector<Command> declare_commands(CLI::App& root) {
   std::vector<Command> commands = {add_generate(root), add_compare(root),    add_fidelity(root),
                                    add_tokenize(root), add_detokenize(root), add_info(root),
@@ -57,6 +62,7 @@ int run(int argc, char** argv) {
   root.allow_extras();
   root.set_version_flag("--version", std::string(version()));
   root.get_formatter()->column_width(44);
+  root.footer(kExitCodes);
   const std::vector<Command> commands = declare_commands(root);
   try {
     root.parse(argc, argv);

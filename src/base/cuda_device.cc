@@ -12,7 +12,9 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/cuda_error.h"
 #include "base/slab_heap.h"
+#include "shadowkv/device_lost.h"
 
 namespace shadowkv {
 namespace {
@@ -93,11 +95,38 @@ CudaQueue& as_cuda(Queue& queue) {
 
 }  // namespace
 
+namespace {
+
+// Whether every later call would report it again, whatever it asks for.
+bool is_lasting(cudaError_t error) {
+  constexpr std::array kLasting = {cudaErrorIllegalAddress,      cudaErrorLaunchFailure,
+                                   cudaErrorLaunchTimeout,       cudaErrorAssert,
+                                   cudaErrorHardwareStackError,  cudaErrorIllegalInstruction,
+                                   cudaErrorMisalignedAddress,   cudaErrorInvalidAddressSpace,
+                                   cudaErrorInvalidPc,           cudaErrorECCUncorrectable,
+                                   cudaErrorNvlinkUncorrectable, cudaErrorExternalDevice,
+                                   cudaErrorTensorMemoryLeak,    cudaErrorContained,
+                                   cudaErrorMpsConnectionFailed};
+  return std::find(kLasting.begin(), kLasting.end(), error) != kLasting.end();
+}
+
+}  // namespace
+
 void check_cuda(cudaError_t error, const char* what) {
+  check_cuda(error, what, -1);
+}
+
+void check_cuda(cudaError_t error, const char* what, int64_t bytes) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // so that the next call does not report it again
-  throw DeviceFailure(
-      fmt::format("{}: the GPU reported {}: {}", what, cudaGetErrorName(error), cudaGetErrorString(error)));
+  const std::string size = bytes < 0 ? "" : fmt::format(" ({})", format_bytes(bytes));
+  const std::string message = fmt::format("{}{}: the GPU reported {}: {}", what, size,
+                                          cudaGetErrorName(error), cudaGetErrorString(error));
+  if (error == cudaErrorMemoryAllocation) throw OutOfMemory(message + "; lower --device-memory");
+  if (is_lasting(error)) {
+    throw DeviceLost(message + "; what it held is lost, and only a new process can use it again");
+  }
+  throw DeviceFailure(message);
 }
 
 // ---- graphs -----------------------------------------------------------------------------------------------
@@ -124,7 +153,7 @@ CudaQueue::CudaQueue(Device& device, int priority, int64_t scratch_bytes)
   if (scratch_bytes == 0) return;
   void* scratch = nullptr;
   check_cuda(cudaMalloc(&scratch, static_cast<std::size_t>(scratch_bytes + kWorkspaceBytes)),
-             "allocating scratch memory");
+             "allocating scratch memory", scratch_bytes + kWorkspaceBytes);
   scratch_ = static_cast<std::byte*>(scratch);
 }
 
@@ -159,12 +188,12 @@ void CudaQueue::synchronize() {
 void CudaQueue::copy(void* to, const void* from, int64_t bytes) {
   if (bytes <= 0) return;
   check_cuda(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream_),
-             "copying memory");
+             "copying memory", bytes);
 }
 
 void CudaQueue::fill_zero(void* to, int64_t bytes) {
   if (bytes <= 0) return;
-  check_cuda(cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), stream_), "clearing memory");
+  check_cuda(cudaMemsetAsync(to, 0, static_cast<std::size_t>(bytes), stream_), "clearing memory", bytes);
 }
 
 void CudaQueue::begin_capture() {
@@ -194,7 +223,11 @@ std::unique_ptr<Graph> CudaQueue::record(const std::function<void()>& body) {
     abandon_capture();
     throw;
   }
-  return end_capture();
+  try {
+    return end_capture();
+  } catch (const OutOfMemory&) {
+    return nullptr;  // the work runs as well without a recording
+  }
 }
 
 // ---- op times ---------------------------------------------------------------------------------------------
@@ -315,7 +348,7 @@ std::byte* CudaDevice::map_device(int64_t bytes) const {
   check_cuda(cudaSetDevice(ordinal_), "choosing the GPU");
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
-  if (error != cudaErrorMemoryAllocation) check_cuda(error, "allocating device memory");
+  if (error != cudaErrorMemoryAllocation) check_cuda(error, "allocating device memory", bytes);
   if (error != cudaSuccess) cudaGetLastError();
   return static_cast<std::byte*>(memory);
 }
@@ -331,7 +364,7 @@ std::byte* CudaDevice::map_pinned(int64_t bytes) {
                                              cudaHostRegisterMapped | cudaHostRegisterPortable);
   if (error != cudaSuccess) {
     munmap(data, static_cast<std::size_t>(bytes));
-    if (error != cudaErrorMemoryAllocation) check_cuda(error, "pinning host memory");
+    if (error != cudaErrorMemoryAllocation) check_cuda(error, "pinning host memory", bytes);
     cudaGetLastError();
     return nullptr;
   }
@@ -358,11 +391,27 @@ int cuda_device_count() {
   return count;
 }
 
+namespace {
+
+// "cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)"
+std::string list_gpus(int count) {
+  std::string list;
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, ordinal), "asking for a GPU's name");
+    list += fmt::format("{}cuda:{} ({})", ordinal > 0 ? ", " : "", ordinal, properties.name);
+  }
+  return list;
+}
+
+}  // namespace
+
 std::unique_ptr<Device> make_cuda_device(const CudaDeviceOptions& options) {
   const int count = cuda_device_count();
-  require(count > 0, "no NVIDIA GPU was found; check that nvidia-smi lists one, or use the CPU");
-  require(options.ordinal >= 0 && options.ordinal < count, "GPU {} was asked for, there are {} from 0 on",
-          options.ordinal, count);
+  require(count > 0, "no NVIDIA GPU was found; check that nvidia-smi lists one, or take --device cpu");
+  if (options.ordinal < 0 || options.ordinal >= count) {
+    throw InvalidInput(fmt::format("cuda:{} was asked for; there is {}", options.ordinal, list_gpus(count)));
+  }
   return std::make_unique<CudaDevice>(options);
 }
 

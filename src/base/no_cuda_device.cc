@@ -9,7 +9,7 @@ int cuda_device_count() {
 }
 
 std::unique_ptr<Device> make_cuda_device(const CudaDeviceOptions& /*options*/) {
-  throw InvalidInput("this build has no CUDA; configure with the cuda preset");
+  throw InvalidInput("this build has no CUDA; take --device cpu, or build with ./run build --cuda");
 }
 
 }  // namespace shadowkv

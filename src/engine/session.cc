@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "shadowkv/device_lost.h"
 
 namespace shadowkv {
 namespace {
@@ -40,7 +41,26 @@ ModelSession::ModelSession(const ModelConfig& model, DType compute, Transformer&
 }
 
 ModelSession::~ModelSession() {
-  if (times_ops_) device_.stop_op_clock();
+  try {
+    if (times_ops_) device_.stop_op_clock();
+  } catch (const DeviceFailure&) {
+    // A GPU that failed has been reported by whoever used it; nothing of it is left to be stopped.
+  }
+}
+
+// Runs work of the device; when that is lost, says what was lost with it.
+template <typename Work>
+auto ModelSession::run(const Work& work) {
+  try {
+    return work();
+  } catch (const DeviceLost& lost) {
+    int64_t tokens = 0;
+    for (const auto& [id, sequence] : sequences_) {
+      for (const int64_t held : sequence.tokens) tokens += held;
+    }
+    throw DeviceLost(fmt::format("{}; {} sequences of {} tokens in all were in flight", lost.what(),
+                                 sequences_.size(), tokens));
+  }
 }
 
 ModelSession::Sequence& ModelSession::at(SequenceId id) {
@@ -59,7 +79,7 @@ SequenceId ModelSession::add(int64_t max_tokens) {
 }
 
 // Refuses before any work what cannot fit: state of the whole sequence, the prompt's workspace and
-// activations.
+// activations. Values, its own and those of others, give way to all that must be on the device.
 void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
   const Footprint state = attention_->peak({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
   const int64_t working =
@@ -67,16 +87,16 @@ void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
   const int64_t device_free = device_.free_bytes(Tier::device);
   const int64_t host_free = device_.free_bytes(Tier::pinned_host);
   const int64_t device_needed = state.device + working;
-  const int64_t spilled =
-      std::max<int64_t>(0, state.either - std::max<int64_t>(0, device_free - device_needed));
+  const int64_t device_room = device_free + attention_->movable_bytes();
+  const int64_t spilled = std::max<int64_t>(0, device_needed + state.either - device_free);
   const int64_t host_needed = state.pinned_host + spilled;
-  if (device_needed > device_free || host_needed > host_free) {
+  if (device_needed > device_room || host_needed > host_free) {
     throw OutOfMemory(
         fmt::format("a sequence of {} tokens needs {} of device and {} of host memory, {} and {} are free; "
                     "shorten it or raise "
                     "--device-memory or --host-memory",
                     max_tokens, format_bytes(device_needed), format_bytes(host_needed),
-                    format_bytes(device_free), format_bytes(host_free)));
+                    format_bytes(device_room), format_bytes(host_free)));
   }
 }
 
@@ -84,11 +104,13 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
                                          const Progress& progress) {
   begin_prefill(id, ids);
   try {
-    while (!prefill_is_done(id)) {
-      advance_prefill(id, kSliceTokens);
-      if (progress) progress(reading(id).share(model_.layers));
-    }
-    return end_prefill(id);
+    return run([&] {
+      while (!prefill_is_done(id)) {
+        advance_prefill(id, kSliceTokens);
+        if (progress) progress(reading(id).share(model_.layers));
+      }
+      return end_prefill(id);
+    });
   } catch (...) {
     abandon_prefill(id);
     throw;
@@ -181,14 +203,15 @@ void ModelSession::close_step(int64_t method, const Batch& batch) {
 
 std::vector<float> ModelSession::decode(int64_t method, std::span<const SequenceToken> batch) {
   const Batch step = open_step(method, batch);
-  std::vector<float> logits = transformer_.decode(*attention_, step.ids, step.tokens);
+  std::vector<float> logits = run([&] { return transformer_.decode(*attention_, step.ids, step.tokens); });
   close_step(method, step);
   return logits;
 }
 
 std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
   const Batch step = open_step(method, batch);
-  std::vector<int32_t> picked = transformer_.decode_greedy(*attention_, step.ids, step.tokens);
+  std::vector<int32_t> picked =
+      run([&] { return transformer_.decode_greedy(*attention_, step.ids, step.tokens); });
   close_step(method, step);
   return picked;
 }

@@ -55,6 +55,8 @@ class ModelSession final : public Session {
     std::vector<SeqId> ids;
     std::vector<int32_t> tokens;
   };
+  template <typename Work>
+  auto run(const Work& work);
   [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
   void close_step(int64_t method, const Batch& batch);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/engines.h"
+#include "shadowkv/device_lost.h"
 
 namespace shadowkv::testing {
 namespace {
@@ -239,6 +240,18 @@ TEST_F(Sessions, ASequenceThatCannotFitIsRefusedBeforeWorkWithBothNumbers) {
   EXPECT_EQ(small->memory().held, before.held);
   const SequenceId fits = session->add(50);
   EXPECT_EQ(session->prefill(fits, random_ids(40)).size(), 288u);
+}
+
+TEST_F(Sessions, ALostDeviceSaysWhatWasInFlight) {
+  const auto session = open({small_shadow()});
+  (void)session->prefill(session->add(60), random_ids(50));
+  const SequenceId second = session->add(60);
+  try {
+    (void)session->prefill(second, random_ids(50), [](double) { throw DeviceLost("gone"); });
+    ADD_FAILURE() << "taken";
+  } catch (const DeviceLost& lost) {
+    EXPECT_THAT(lost.what(), HasSubstr("gone; 2 sequences of 50 tokens in all were in flight"));
+  }
 }
 
 TEST_F(Sessions, EndingASessionGivesEverythingBack) {
