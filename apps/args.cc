@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/suggest.h"
+#include "shadowkv/devices.h"
 
 namespace shadowkv::apps {
 namespace {
@@ -215,10 +216,11 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
        "tokenizer.json, GGUF or tiktoken rank file to take the tokenizer from [default: the model's own]",
        group},
       options.tokenizer);
-  add(app, {"--device", "NAME", "Where to compute: cpu, cuda, or auto for a GPU where there is one", group},
+  add(app,
+      {"--device", "NAME",
+       "Where to compute: cpu, cuda or cuda:N for a GPU, or auto for a GPU where there is one", group},
       options.device, [&options](const std::string& value) {
-        require(value == "cpu" || value == "cuda" || value == "auto",
-                "--device is \"{}\"; it must be auto, cpu or cuda", value);
+        require(is_device_name(value), "--device is \"{}\"; it must be auto, cpu, cuda or cuda:N", value);
         options.device = value;
       });
   add(app, {"--dtype", "TYPE", "Type to compute and store in: float32 or bfloat16", group}, options.dtype,

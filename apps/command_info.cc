@@ -1,6 +1,5 @@
 // shadowkv info: what a model is, and what its conversations cost in memory.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
@@ -12,6 +11,7 @@
 #include "commands.h"
 #include "json_output.h"
 #include "methods.h"
+#include "shadowkv/devices.h"
 #include "table.h"
 
 namespace shadowkv::apps {
@@ -63,8 +63,12 @@ int64_t largest(int64_t most, const std::function<bool(int64_t)>& fits) {
   return low;
 }
 
-int64_t half_of_memory() {
-  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGE_SIZE)) / 2;
+// Budgets that were not given are those that the device would take.
+void find_budgets(EngineOptions& options) {
+  if (options.device_bytes > 0 && options.host_bytes > 0) return;
+  const auto [device, host] = memory_budgets(options);
+  options.device_bytes = device;
+  options.host_bytes = host;
 }
 
 int64_t weight_bytes(const ModelInfo& model, const std::string& dtype) {
@@ -142,8 +146,7 @@ void run(Arguments a) {
   const std::vector<NamedMethod> methods = methods_of(a.methods);
   const ModelInfo model = read_model_info(a.engine);
   if (a.context == 0) a.context = std::max<int64_t>(model.context, 1);
-  if (a.engine.device_bytes == 0) a.engine.device_bytes = half_of_memory();
-  if (a.engine.host_bytes == 0) a.engine.host_bytes = half_of_memory();
+  find_budgets(a.engine);
   const int64_t weights = weight_bytes(model, a.engine.dtype);
   const Room room{a.engine.device_bytes - weights, a.engine.host_bytes};
   std::vector<MethodFacts> all;

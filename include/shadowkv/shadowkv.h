@@ -63,10 +63,10 @@ struct EngineOptions {
   std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with a shape
   std::string shape = {};                // name of a shape to run on random weights instead of a model
   std::filesystem::path tokenizer = {};  // tokenizer.json, .gguf or tiktoken ranks; else the model's own
-  std::string device = "cpu";      // cpu, cuda, or auto: a GPU where this build and this machine have one
+  std::string device = "cpu";      // cpu, cuda or cuda:N, or auto: a GPU where build and machine have one
   std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
   int threads = 0;                 // host threads; 0: one per core
-  int64_t device_bytes = 0;        // budget of the device tier; 0: what a GPU has free less 2 GiB, on the
+  int64_t device_bytes = 0;        // budget of the device tier; 0: what a GPU has free less 3 GiB, on the
                                    // CPU half of the machine's memory
   int64_t host_bytes = 0;          // budget of the host tier; 0: half of the machine's memory
   uint64_t seed = 1;               // of random weights

@@ -86,6 +86,9 @@ class BadCommandLine(ProgramTest):
 
     def test_words_outside_their_list_are_refused(self):
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--dtype", "float16", says=["float32", "bfloat16"])
+        for name in ("gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:0"):
+            self.refuse("generate", *MODEL, "--prompt-ids", "1", "--device", name, says=[f'"{name}"', "cuda:N"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--device", "cuda:99")  # no machine has so many
         self.refuse("generate", "--shape", "tinny", "--prompt-ids", "1", says=["tiny"])
 
     def test_options_that_exclude_each_other_are_refused(self):
