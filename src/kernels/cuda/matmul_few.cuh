@@ -122,6 +122,14 @@ struct Ring {
 
 // ---- the warps that send ----------------------------------------------------------------------------------
 
+// For copies of what is read once a step: it leaves the L2 cache first, so that what every layer needs stays,
+// the code of kernels not the least (6.46 -> 6.31 ms a step of one sequence).
+__device__ inline uint64_t leaves_first() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;\n" : "=l"(policy));
+  return policy;
+}
+
 // A box of the matrix whose first number is at [row, column]; zeros where it leaves the matrix.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& matrix, int column, int row,
                                 uint64_t* barrier) {
@@ -132,11 +140,22 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& matrix, int colu
       : "memory");
 }
 
+// The same with a policy for the L2 cache.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& matrix, int column, int row,
+                                uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, "
+      "{%2, %3}], [%4], %5;\n" ::"r"(to),
+      "l"(&matrix), "r"(column), "r"(row), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+}
+
 // One thread; weights do not wait for the kernel before. Every pass brings pass_units, the last one some of
 // the next block's.
 template <int kTokens>
 __device__ inline void send_weights(const Params& p, const Share& share, Ring<kTokens> ring) {
   const CUtensorMap& weight = p.weights[share.product];
+  const uint64_t policy = leaves_first();
   int row = share.first_row;
   for (int pass = 0; pass < p.passes; ++pass, row += p.pass_units * kUnitRows) {
     int column = share.first_step * kStepInputs;
@@ -145,7 +164,7 @@ __device__ inline void send_weights(const Params& p, const Share& share, Ring<kT
       expect_bytes(&ring.full[ring.stage], kDepth * ring.pass_bytes);
 #pragma unroll
       for (int d = 0; d < kDepth; ++d, column += kTileColumns)
-        copy_box(ring.rows(d), weight, column, row, &ring.full[ring.stage]);
+        copy_box(ring.rows(d), weight, column, row, &ring.full[ring.stage], policy);
     }
   }
 }
