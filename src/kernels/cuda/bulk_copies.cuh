@@ -80,12 +80,13 @@ inline bool has_bulk_copies(Queue& queue, const char* op) {
 }
 
 // Launches a kernel that may be set up while the one before it on the queue still runs, where the device can:
-// all of its threads start with wait_for_earlier_kernel().
+// all of its threads call wait_for_earlier_kernel() before they touch what that may write or read.
 struct EarlyLaunch {
   Queue& queue;
-  int64_t blocks;
+  dim3 blocks;
   int threads;
   const char* op;
+  int64_t shared = 0;  // dynamic, bytes
 };
 template <typename... Parameters, typename... Arguments>
 void launch_early(const EarlyLaunch& launch, void (*kernel)(Parameters...), Arguments... arguments) {
@@ -93,7 +94,8 @@ void launch_early(const EarlyLaunch& launch, void (*kernel)(Parameters...), Argu
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = grid_x(launch.blocks, launch.op);
+  config.gridDim = launch.blocks;
+  config.dynamicSmemBytes = static_cast<size_t>(launch.shared);
   config.blockDim = static_cast<unsigned>(launch.threads);
   config.stream = stream_of(launch.queue);
   config.attrs = &early;

@@ -54,9 +54,9 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   const int64_t tokens = params.x.shape[0], hidden = params.x.shape[1];
   if (tokens == 0) return;
   const bool wide = hidden % 8 == 0 && is_aligned_16(params.x.data) && is_aligned_16(params.out.data);
-  launch_early({queue, tokens, kThreads, "rms_norm"}, wide ? rms_norm_kernel_x8 : rms_norm_kernel,
-               device_ptr<Bf16>(params.x), device_ptr<float>(params.weight), params.eps, hidden,
-               device_ptr<Bf16>(params.out));
+  launch_early({queue, grid_x(tokens, "rms_norm"), kThreads, "rms_norm"},
+               wide ? rms_norm_kernel_x8 : rms_norm_kernel, device_ptr<Bf16>(params.x),
+               device_ptr<float>(params.weight), params.eps, hidden, device_ptr<Bf16>(params.out));
 }
 
 }  // namespace shadowkv::cuda

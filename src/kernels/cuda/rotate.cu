@@ -1,7 +1,7 @@
 // One block a token and share of its heads: sines and cosines once, in shared memory, then every head. With
 // many tokens a block takes all heads; with few, latency counts and a thread takes one pair. Bound: bytes of
 // x and out.
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/bulk_copies.cuh"
 
 namespace shadowkv::cuda {
 namespace {
@@ -20,6 +20,8 @@ struct Rotation {
 template <typename T>
 __global__ void rotate_kernel(const T* x, const int32_t* positions, Rotation how, T* out) {
   extern __shared__ float turns[];  // cosines [half], sines [half]
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   const int half = static_cast<int>(how.rope.rotary_dim / 2);
   for (int i = threadIdx.x; i < half; i += kThreads) {
     float sine, cosine;
@@ -60,11 +62,10 @@ void rotate(Queue& queue, const RotateParams& params) {
   demand(params.x.dtype == params.out.dtype, "rotate", "x and out must hold the same type of number");
   with_number_type(params.x.dtype, "rotate", [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const auto shared = static_cast<size_t>(params.rope.rotary_dim) * sizeof(float);
-    rotate_kernel<T><<<grid, kThreads, shared, stream_of(queue)>>>(
-        device_ptr<T>(params.x), device_ptr<int32_t>(params.positions), how, device_ptr<T>(params.out));
+    const int64_t shared = params.rope.rotary_dim * int64_t{sizeof(float)};
+    launch_early({queue, grid, kThreads, "rotate", shared}, rotate_kernel<T>, device_ptr<T>(params.x),
+                 device_ptr<int32_t>(params.positions), how, device_ptr<T>(params.out));
   });
-  check_launch("rotate");
 }
 
 }  // namespace shadowkv::cuda

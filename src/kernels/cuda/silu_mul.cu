@@ -39,7 +39,7 @@ void silu_mul(Queue& queue, const SiluMulParams& params) {
   const bool wide = count % 8 == 0 && is_aligned_16(params.gate.data) && is_aligned_16(params.up.data) &&
                     is_aligned_16(params.out.data);
   const int64_t pieces = wide ? count / 8 : count;
-  launch_early({queue, ceil_div<int64_t>(pieces, kThreads), kThreads, "silu_mul"},
+  launch_early({queue, grid_x(ceil_div<int64_t>(pieces, kThreads), "silu_mul"), kThreads, "silu_mul"},
                wide ? silu_mul_kernel_x8 : silu_mul_kernel, device_ptr<Bf16>(params.gate),
                device_ptr<Bf16>(params.up), pieces, device_ptr<Bf16>(params.out));
 }

@@ -4,6 +4,7 @@
 // its bit planes are multiplied once for each, with zeros for the words of the other. A lane thus ends with
 // the 8 tokens of two rows for one head, and the log-sum-exp over chunks of up to 8 tokens is its own affair.
 // Bound: bytes of words and scales.
+#include "kernels/cuda/bulk_copies.cuh"
 #include "kernels/cuda/selection.cuh"
 #include "kernels/cuda/sketch_queries.cuh"
 #include "kernels/cuda/tile_stream.cuh"
@@ -354,6 +355,7 @@ __global__ void __launch_bounds__(kTileWarps* kWarp, kTileBlocks<SketchCode<kPla
   using Code = SketchCode<kPlaneWords, kBits>;
   using Stream = SketchStream<Code>;
   extern __shared__ __align__(16) std::byte shared[];
+  wait_for_earlier_kernel();
   const int64_t b = blockIdx.z, first_head = p.head(b, blockIdx.y, 0), row = p.batch.rows[b];
   const uint32_t warp = threadIdx.x / kWarp;
   const uint32_t sealed = static_cast<uint32_t>(p.sealed(b, kChunk)), all = static_cast<uint32_t>(p.chunks);
@@ -517,7 +519,7 @@ void score_tiles(Queue& queue, SketchScoreParams p, const char* op) {
       BlockQueries<kPlaneWords, kBits>::bytes((p.group + kQuadHeads - 1) / kQuadHeads, segments);
   const auto launch = [&](auto* kernel) {
     allow_shared(kernel, shared, op);
-    kernel<<<grid, kTileWarps * kWarp, shared, stream_of(queue)>>>(p);
+    launch_early({queue, grid, kTileWarps * kWarp, op, shared}, kernel, p);
   };
   if (p.chunk == 4) return launch(score_tiles_kernel<kPlaneWords, kBits, 4>);
   if (p.chunk == 8) return launch(score_tiles_kernel<kPlaneWords, kBits, 8>);
