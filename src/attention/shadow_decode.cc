@@ -207,11 +207,11 @@ void ShadowAttention::decode_sparse(const LayerInput& input, TensorView out) {
                               .scale = shape_.scale(),
                               .out = out,
                               .lse = lse.rows(own.first, own.count)});
-  if (open_chunks_ > 1) attend_chosen(input.layer, own, lse, out);  // else everything is resident
-  main.wait_for(keeper);
+  if (open_chunks_ > 1) return attend_chosen(input.layer, own, lse, out);
+  main.wait_for(keeper);  // everything is resident
 }
 
-// lse: of the whole step, as is left by the attention over what is resident.
+// lse: of the whole step, as is left by the attention over what is resident, which every part waits for.
 void ShadowAttention::attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out) {
   const Selection whole = selection();
   const std::vector<Part>& parts = own.parts;

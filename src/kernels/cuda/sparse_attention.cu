@@ -3,6 +3,7 @@
 // registers, and are merged in shared memory, slots also with what is kept of other tokens. Bound: the bytes
 // of the keys and values, each read once for all query heads. What lies between heads of other sizes or
 // float32 storage goes number by number.
+#include "kernels/cuda/bulk_copies.cuh"
 #include "kernels/cuda/query_tile.cuh"
 
 namespace shadowkv::cuda {
@@ -94,6 +95,7 @@ struct AttendParams {
   Bf16* out;    // [B, H, D]
   float* lse;   // [B, H]
   bool merges;  // with what `out` and `lse` hold
+  bool early;   // lets the next kernel be set up meanwhile
 };
 
 // ---- merging ----------------------------------------------------------------------------------------------
@@ -384,6 +386,7 @@ template <int kDim, typename Tokens>
 __global__ void __launch_bounds__(kWarps* kWarp, kDim <= 128 ? 3 : 1)
     attend_kernel(AttendParams p, Tokens tokens) {
   extern __shared__ __align__(16) float shared[];
+  if (p.early) let_next_kernel_start();
   const int64_t b = blockIdx.z, g = blockIdx.y;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int first = blockIdx.x * kTileHeads;
@@ -496,7 +499,8 @@ AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, bool 
           p.scale,
           device_ptr<Bf16>(p.out),
           device_ptr<float>(p.lse),
-          merges};
+          merges,
+          false};
 }
 
 // ---- copies into resident storage -------------------------------------------------------------------------
@@ -544,6 +548,14 @@ __global__ void store_outliers_kernel(OutlierParams p) {
 
 constexpr int kCopyThreads = 256;
 
+// Whether the kernel that comes next, a product, may take the device while this one runs: where few blocks
+// leave most of it idle, and on the device's first queue, on which nothing of a step is that runs beside
+// other things.
+bool leaves_room(Queue& queue, const SlotAttentionParams& p) {
+  CudaDevice& device = device_of(queue);
+  return &queue == &device.compute() && 4 * p.batch.size * p.slots.kv_heads <= device.multiprocessors();
+}
+
 }  // namespace
 
 void store_resident(Queue& queue, const StoreResidentParams& p) {
@@ -577,7 +589,9 @@ void resident_attention(Queue& queue, const ResidentAttentionParams& p) {
 void slot_attention(Queue& queue, const SlotAttentionParams& p) {
   constexpr const char* kOp = "slot_attention";
   const SlotTokens tokens{p.slots, device_ptr<int32_t>(p.assigned), p.assigned.shape[2]};
-  attend(queue, attend_params(p, p.slots.kv_heads, p.slots.dtype, true, kOp), tokens, kOp);
+  AttendParams params = attend_params(p, p.slots.kv_heads, p.slots.dtype, true, kOp);
+  params.early = leaves_room(queue, p);
+  attend(queue, params, tokens, kOp);
 }
 
 }  // namespace shadowkv::cuda
