@@ -20,6 +20,7 @@ __device__ void mean_of(int count, int head_dim, const Key& key, float (&mean)[k
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int j = 0; j < kLaneNumbers; ++j) mean[j] = 0.0f;
+#pragma unroll 4  // so many tokens' loads are under way at once
   for (int t = 0; t < count; ++t) {
 #pragma unroll
     for (int j = 0; j < kLaneNumbers; ++j) {
@@ -117,9 +118,13 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   const int64_t chunk = (tokens - 1) / resident.chunk, first = chunk * resident.chunk;
   const int head_dim = static_cast<int>(resident.head_dim);
   float mean[kLaneNumbers];
+  // Of the chunk's first token, and of the tokens beyond the ring's end, which are at its start again.
+  const int64_t start = chunk == 0 ? first : resident.ring_entry(row, first);
+  const int64_t whole = chunk == 0 ? resident.chunk : resident.ring_tokens - first % resident.ring_tokens;
+  const std::byte* keys = resident.keys(row, g, start);
+  const std::byte* beyond = keys - resident.ring_tokens * resident.token_bytes();
   const auto key = [&](int t, int d) {
-    const int64_t entry = chunk == 0 ? first + t : resident.ring_entry(row, first + t);
-    return read_number(resident.keys(row, g, entry), resident.dtype, d);
+    return read_number((t < whole ? keys : beyond) + t * resident.token_bytes(), resident.dtype, d);
   };
   mean_of(static_cast<int>(tokens - first), head_dim, key, mean);
   store_mean(mean, head_dim, means, row, g, chunk);

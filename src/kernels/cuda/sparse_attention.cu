@@ -505,16 +505,18 @@ AttendParams attend_params(const Params& p, int64_t kv_heads, DType dtype, bool 
 
 // ---- copies into resident storage -------------------------------------------------------------------------
 
-// One block a token, its threads over heads and numbers.
+// One block a token and KV head.
 __global__ void store_resident_kernel(const Bf16* k, const Bf16* v, TokenBatch tokens,
                                       ResidentView resident) {
-  const int64_t t = blockIdx.x, n = resident.head_dim, heads = resident.kv_heads;
+  const int64_t t = blockIdx.x, g = blockIdx.y, n = resident.head_dim;
   const int64_t row = tokens.rows[t], position = tokens.positions[t];
   const int64_t entry = position < resident.chunk ? position : resident.ring_entry(row, position);
-  for (int64_t i = threadIdx.x; i < heads * n; i += blockDim.x) {
-    const int64_t g = i / n, d = i % n, from = t * heads * n + i;
-    write_number(resident.keys(row, g, entry), resident.dtype, d, to_float(k[from]));
-    write_number(resident.values(row, g, entry), resident.dtype, d, to_float(v[from]));
+  const int64_t from = (t * resident.kv_heads + g) * n;
+  std::byte* keys = resident.keys(row, g, entry);
+  std::byte* values = resident.values(row, g, entry);
+  for (int d = static_cast<int>(threadIdx.x); d < n; d += static_cast<int>(blockDim.x)) {
+    write_number(keys, resident.dtype, d, to_float(k[from + d]));
+    write_number(values, resident.dtype, d, to_float(v[from + d]));
   }
 }
 
@@ -562,8 +564,10 @@ void store_resident(Queue& queue, const StoreResidentParams& p) {
   constexpr const char* kOp = "store_resident";
   demand_activations(p.k, kOp);
   demand_activations(p.v, kOp);
-  store_resident_kernel<<<grid_x(p.tokens.count, kOp), kCopyThreads, 0, stream_of(queue)>>>(
-      device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v), p.tokens, p.resident);
+  constexpr int kThreads = 128;
+  const dim3 grid(grid_x(p.tokens.count, kOp), grid_yz(p.resident.kv_heads, kOp));
+  store_resident_kernel<<<grid, kThreads, 0, stream_of(queue)>>>(device_ptr<Bf16>(p.k), device_ptr<Bf16>(p.v),
+                                                                 p.tokens, p.resident);
   check_launch(kOp);
 }
 
