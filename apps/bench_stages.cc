@@ -45,7 +45,7 @@ constexpr Place kPlaces[] = {
     {"paged_attention", "attend"},
     {"resident_attention", "attend"},
     {"slot_attention", "attend"},
-    {"pick_likeliest", "other"},
+    {"sample_tokens", "other"},
 };
 
 }  // namespace

@@ -62,6 +62,7 @@ double bytes_of(const Run& run, const Part& part, const OpTime& op) {
   if (op.op == "rebuild_keys" || op.op == "rebuild_and_score")
     return batch * (one.factors * misses + one.bases);
   if (op.op == "slot_attention") return batch * one.chosen;
+  if (op.op == "sample_tokens") return batch * static_cast<double>(run.engine.model().vocab_size * 4);
   if (op.op == "gather_values") return batch * one.values * misses;
   return 0;
 }

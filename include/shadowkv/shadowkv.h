@@ -103,12 +103,19 @@ struct SamplingParams {
 class Sampler {
  public:
   explicit Sampler(const SamplingParams& params);  // throws InvalidInput naming field and value
-  // logits: [vocab], finite. Returns an id below vocab; throws InvalidInput for an empty row.
+  // logits: [vocab], finite. Returns an id below vocab; throws InvalidInput for an empty row. Tokens less
+  // likely than the likeliest by 2^40 and more are never picked.
   [[nodiscard]] int32_t pick(std::span<const float> logits);
+
+  // How it picks.
+  [[nodiscard]] const SamplingParams& params() const { return params_; }
+  // Tokens picked so far, and going on as if so many more had been: what comes depends on their number alone.
+  [[nodiscard]] uint64_t picked() const { return picked_; }
+  void skip(uint64_t tokens) { picked_ += tokens; }
 
  private:
   SamplingParams params_;
-  uint64_t drawn_ = 0;
+  uint64_t picked_ = 0;
 };
 
 // Names a sequence within its Session.
@@ -159,7 +166,12 @@ class Session {
   // sequence that stands in it twice, has no prompt or is full, and ids outside of the vocabulary;
   // OutOfMemory when a tier is full. No sequence has then moved.
   virtual std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) = 0;
-  // The same, but only the likeliest next token of each comes back, [batch.size()].
+  // The same, but only the next token of each comes back, [batch.size()]: the one that samplers[i]->pick()
+  // would pick from row i, picked on the device. Samplers go on only where it succeeds; throws InvalidInput
+  // for more or fewer of them than sequences, too. One sampler may stand for one sequence only.
+  virtual std::vector<int32_t> decode_sampled(int64_t method, std::span<const SequenceToken> batch,
+                                              std::span<Sampler* const> samplers) = 0;
+  // The same with the likeliest token of each.
   virtual std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) = 0;
 
   // For benchmarks: an empty sequence holds `tokens` tokens of made-up state under every method, as if it had

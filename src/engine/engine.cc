@@ -174,6 +174,7 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
 
   const Clock::time_point start = Clock::now();
   std::vector<float> logits = session->prefill(sequence, ids, request.prefill_progress);
+  int32_t id = sampler.pick(logits);
   std::optional<StreamingDetokenizer> stream;
   if (tokenizer_) stream.emplace(tokenizer_, true);
   const auto deliver = [&](const TokenEvent& event) {
@@ -182,7 +183,6 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
   };
   Clock::time_point first = start;
   while (true) {
-    const int32_t id = sampler.pick(logits);
     if (result.ids.empty()) {
       result.ttft_s = seconds_since(start);
       first = Clock::now();
@@ -197,7 +197,13 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
     result.finish = ends ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
     if (last || !goes_on) break;
     const SequenceToken next{.sequence = sequence, .token = id};
-    logits = session->decode(0, {&next, 1});
+    if (request.keep_logits) {
+      logits = session->decode(0, {&next, 1});
+      id = sampler.pick(logits);
+    } else {
+      Sampler* const one = &sampler;
+      id = session->decode_sampled(0, {&next, 1}, {&one, 1})[0];
+    }
   }
   result.decode_s = seconds_since(first);
   result.statistics = session->statistics(0);

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "engine/sampler.h"
 #include "shadowkv/device_lost.h"
 
 namespace shadowkv {
@@ -208,12 +209,28 @@ std::vector<float> ModelSession::decode(int64_t method, std::span<const Sequence
   return logits;
 }
 
-std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
+std::vector<int32_t> ModelSession::draw(int64_t method, std::span<const SequenceToken> batch,
+                                        std::span<const SamplingRow> how) {
   const Batch step = open_step(method, batch);
-  std::vector<int32_t> picked =
-      run([&] { return transformer_.decode_greedy(*attention_, step.ids, step.tokens); });
+  std::vector<int32_t> drawn =
+      run([&] { return transformer_.decode_sampled(*attention_, step.ids, step.tokens, how); });
   close_step(method, step);
-  return picked;
+  return drawn;
+}
+
+std::vector<int32_t> ModelSession::decode_sampled(int64_t method, std::span<const SequenceToken> batch,
+                                                  std::span<Sampler* const> samplers) {
+  require(samplers.size() == batch.size(), "{} samplers were given to {} sequences", samplers.size(),
+          batch.size());
+  std::vector<SamplingRow> how;
+  for (const Sampler* sampler : samplers) how.push_back(sampling_row(*sampler));
+  std::vector<int32_t> drawn = draw(method, batch, how);
+  for (Sampler* sampler : samplers) sampler->skip(1);
+  return drawn;
+}
+
+std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
+  return draw(method, batch, std::vector<SamplingRow>(batch.size()));
 }
 
 void ModelSession::fill(SequenceId id, int64_t tokens, uint64_t seed) {

@@ -36,6 +36,8 @@ class ModelSession final : public Session {
   [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
 
   std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) override;
+  std::vector<int32_t> decode_sampled(int64_t method, std::span<const SequenceToken> batch,
+                                      std::span<Sampler* const> samplers) override;
   std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) override;
   void fill(SequenceId sequence, int64_t tokens, uint64_t seed) override;
   void force_hit_share(int64_t method, double share) override;
@@ -59,6 +61,8 @@ class ModelSession final : public Session {
   auto run(const Work& work);
   [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
   void close_step(int64_t method, const Batch& batch);
+  std::vector<int32_t> draw(int64_t method, std::span<const SequenceToken> batch,
+                            std::span<const SamplingRow> how);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
   [[nodiscard]] const PrefillRun& reading(SequenceId id) const;

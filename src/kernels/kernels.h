@@ -13,6 +13,7 @@
 
 #include "base/device.h"
 #include "base/tensor.h"
+#include "kernels/sampling_math.h"
 #include "kernels/views.h"
 
 namespace shadowkv {
@@ -441,12 +442,14 @@ void slot_attention(Queue& queue, const SlotAttentionParams& params);
 
 // ---- sampling ---------------------------------------------------------------------------------------------
 
-// ids[b] = the entry of row b with the largest logit, the lowest of equals.
-struct PickLikeliestParams {
-  TensorView logits;  // [B, vocab] float32
-  TensorView ids;     // [B] int32
+// ids[b] = a token of row b, drawn as rows[b] says (sampling_math.h): the likeliest, the lowest of equals, or
+// one of all or the best by their softmax share. The same on every device, to the bit.
+struct SampleTokensParams {
+  TensorView logits;        // [B, vocab] float32
+  const SamplingRow* rows;  // [B] device
+  TensorView ids;           // [B] int32
 };
-void pick_likeliest(Queue& queue, const PickLikeliestParams& params);
+void sample_tokens(Queue& queue, const SampleTokensParams& params);
 
 // ---- made-up state for benchmarks -------------------------------------------------------------------------
 

@@ -3,13 +3,15 @@
 
 namespace shadowkv {
 
-void pick_likeliest(Queue& queue, const PickLikeliestParams& params) {
-  check_shape("pick_likeliest", "logits", params.logits, {{"sequences"}, {"vocab"}});
-  check_dtype("pick_likeliest", "logits", params.logits.dtype, {DType::f32});
-  check_tensor("pick_likeliest", "ids", params.ids, DType::i32, {{"sequences", params.logits.shape[0]}});
-  require(params.logits.shape[1] > 0, "pick_likeliest: the vocabulary is empty");
+void sample_tokens(Queue& queue, const SampleTokensParams& params) {
+  check_shape("sample_tokens", "logits", params.logits, {{"sequences"}, {"vocab"}});
+  check_dtype("sample_tokens", "logits", params.logits.dtype, {DType::f32});
+  check_tensor("sample_tokens", "ids", params.ids, DType::i32, {{"sequences", params.logits.shape[0]}});
+  const int64_t vocab = params.logits.shape[1];
+  require(vocab > 0 && vocab <= kMostSampled,
+          "sample_tokens: a vocabulary of {} tokens was given, expected 1 to {}", vocab, kMostSampled);
   if (params.ids.elements() == 0) return;
-  SHADOWKV_DISPATCH(pick_likeliest, queue, params);
+  SHADOWKV_DISPATCH(sample_tokens, queue, params);
 }
 
 }  // namespace shadowkv

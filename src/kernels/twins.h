@@ -40,7 +40,7 @@
   X(store_outliers, StoreOutliersParams)         \
   X(resident_attention, ResidentAttentionParams) \
   X(slot_attention, SlotAttentionParams)         \
-  X(pick_likeliest, PickLikeliestParams)         \
+  X(sample_tokens, SampleTokensParams)           \
   X(randomize_rows, RandomizeRowsParams)         \
   X(read_memory, ReadMemoryParams)               \
   X(gather_pieces, GatherPiecesParams)

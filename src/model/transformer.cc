@@ -35,11 +35,12 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       weights_(weights),
       device_(device),
       ids_(device),
+      sampling_(device),
       hidden_(device),
       slice_(device),
       normed_(device),
       logits_(device),
-      picked_(device) {}
+      drawn_(device) {}
 
 int64_t Transformer::slice_bytes(int64_t rows) const {
   const int64_t numbers =
@@ -204,38 +205,43 @@ std::vector<float> Transformer::end_prefill(const PrefillRun& run) {
 
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
-  step(attention, sequences, ids);
-  return download_step<float>(step_logits_);
+  step(attention, sequences, ids, std::vector<SamplingRow>(ids.size()));
+  return download_step<float>(logits_.get(DType::f32, {std::ssize(ids), config_.vocab_size}));
 }
 
-std::vector<int32_t> Transformer::decode_greedy(Attention& attention, std::span<const SeqId> sequences,
-                                                std::span<const int32_t> ids) {
-  step(attention, sequences, ids);
-  return download_step<int32_t>(step_picked_);
+std::vector<int32_t> Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
+                                                 std::span<const int32_t> ids,
+                                                 std::span<const SamplingRow> how) {
+  step(attention, sequences, ids, how);
+  return download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)}));
 }
 
-// Runs a step, from its recording where one of its shape exists. A shape is recorded the second time it
-// comes, when nothing is left to allocate.
-void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids) {
-  require(sequences.size() == ids.size() && !ids.empty(), "a decode step got {} sequences and {} tokens",
-          sequences.size(), ids.size());
+// To the same place in every step, so that a recorded one draws as the latest says.
+const SamplingRow* Transformer::upload_sampling(std::span<const SamplingRow> how) {
+  const TensorView on_device = sampling_.get(DType::u8, {static_cast<int64_t>(how.size_bytes())});
+  device_.compute().copy(on_device.data, how.data(), on_device.bytes());
+  return reinterpret_cast<const SamplingRow*>(on_device.data);
+}
+
+// Runs a step, from its recording where one of its shape exists. All that a recording reads lies at the same
+// address in every step.
+void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
+                       std::span<const SamplingRow> how) {
+  require(sequences.size() == ids.size() && how.size() == ids.size() && !ids.empty(),
+          "a decode step got {} sequences, {} tokens and {} ways to draw the next", sequences.size(),
+          ids.size(), how.size());
   arranged_ = attention.arrange(sequences);
-  const TensorView on_device = ids_.get(DType::i32, {static_cast<int64_t>(ids.size())});
+  const TensorView on_device = ids_.get(DType::i32, {std::ssize(ids)});
   upload_ids(arranged(ids, arranged_), on_device);
+  const SamplingRow* rows = upload_sampling(arranged(how, arranged_));
   attention.begin_step(arranged(sequences, arranged_));
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
-  if (!graph_ || graph_shape_ != shape) {
-    graph_.reset();
-    if (warm_shape_ == shape) {
-      graph_ = device_.compute().record([&] { run_step(attention, on_device); });
-      graph_shape_ = shape;
-    }
-  }
-  if (graph_) {
-    graph_->launch();
+  const auto body = [&] { run_step(attention, on_device, rows); };
+  if (Graph* graph = graphs_.find(shape, [&] { return device_.compute().record(body); })) {
+    graph->launch();
   } else {
-    run_step(attention, on_device);
-    warm_shape_ = {shape.attention, device_.address_epoch(), &attention};
+    body();
+    graphs_.ran({shape.attention, device_.address_epoch(), &attention});
   }
   attention.end_step();
 }
@@ -254,8 +260,8 @@ void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_b
   finish_layer(queue, weights, hidden, slice);
 }
 
-// All device work of a decode step: embed, layers, logits, the likeliest tokens.
-void Transformer::run_step(Attention& attention, const TensorView& ids) {
+// All device work of a decode step: embed, layers, logits, the tokens that are drawn.
+void Transformer::run_step(Attention& attention, const TensorView& ids, const SamplingRow* rows) {
   const int64_t count = ids.shape[0];
   const TensorView hidden = hidden_.get(device_.activation_dtype(), {count, config_.hidden});
   std::byte* memory = slice_.get(DType::u8, {slice_bytes(count)}).data;
@@ -268,14 +274,12 @@ void Transformer::run_step(Attention& attention, const TensorView& ids) {
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const MicroBatch& batch = batches[i];
       const Slice slice = slice_of(memory + slice_bytes(batch.first), batch.count);
-      const TensorView rows = hidden.rows(batch.first, batch.count);
-      run_layer(attention, layer, static_cast<int64_t>(i), *batch.queue, rows, slice);
+      const TensorView part = hidden.rows(batch.first, batch.count);
+      run_layer(attention, layer, static_cast<int64_t>(i), *batch.queue, part, slice);
     }
   }
   for (const MicroBatch& batch : batches) main.wait_for(*batch.queue);
-  step_logits_ = logits(hidden);
-  step_picked_ = picked_.get(DType::i32, {count});
-  pick_likeliest(device_.compute(), {.logits = step_logits_, .ids = step_picked_});
+  sample_tokens(main, {.logits = logits(hidden), .rows = rows, .ids = drawn_.get(DType::i32, {count})});
 }
 
 }  // namespace shadowkv

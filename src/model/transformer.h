@@ -12,6 +12,7 @@
 #include "base/scratch.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/step_graphs.h"
 #include "model/weights.h"
 
 namespace shadowkv {
@@ -61,9 +62,9 @@ class Transformer {
   std::vector<float> decode(Attention& attention, std::span<const SeqId> sequences,
                             std::span<const int32_t> ids);
 
-  // The same, but only each row's likeliest token comes back.
-  std::vector<int32_t> decode_greedy(Attention& attention, std::span<const SeqId> sequences,
-                                     std::span<const int32_t> ids);
+  // The same, but only a token of each comes back, drawn on the device as how[i] says.
+  std::vector<int32_t> decode_sampled(Attention& attention, std::span<const SeqId> sequences,
+                                      std::span<const int32_t> ids, std::span<const SamplingRow> how);
 
   // Bytes of activations that a prefill of that many tokens takes.
   [[nodiscard]] int64_t prefill_bytes(int64_t tokens, int64_t slice_tokens) const;
@@ -71,22 +72,16 @@ class Transformer {
  private:
   struct Slice;  // scratch of a layer over some rows
 
-  // What decides whether a recorded step can serve again.
-  struct StepShape {
-    std::vector<int64_t> attention;
-    int64_t address_epoch = -1;
-    const Attention* method = nullptr;
-    bool operator==(const StepShape&) const = default;
-  };
-
   void upload_ids(std::span<const int32_t> ids, const TensorView& to);
   void prefill_slice(Attention& attention, const PrefillRun& run, int64_t rows);
   void project(Queue& queue, const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
   void attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
                        const Slice& slice);
   void finish_layer(Queue& queue, const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
-  void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids);
-  void run_step(Attention& attention, const TensorView& ids);
+  void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
+            std::span<const SamplingRow> how);
+  [[nodiscard]] const SamplingRow* upload_sampling(std::span<const SamplingRow> how);
+  void run_step(Attention& attention, const TensorView& ids, const SamplingRow* rows);
   void run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
                  const TensorView& hidden, const Slice& slice);
   [[nodiscard]] TensorView logits(const TensorView& hidden);
@@ -100,12 +95,9 @@ class Transformer {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Device& device_;
-  Scratch ids_, hidden_, slice_, normed_, logits_, picked_;  // of decode steps
-  std::unique_ptr<Graph> graph_;  // the latest recorded step; null where nothing is recorded
-  StepShape graph_shape_, warm_shape_;
+  Scratch ids_, sampling_, hidden_, slice_, normed_, logits_, drawn_;  // of decode steps
+  StepGraphs graphs_;
   std::vector<int64_t> arranged_;  // places of the latest step, as Attention::arrange says
-  TensorView step_logits_;         // [places, vocab] of the latest step
-  TensorView step_picked_;         // [places] int32, its likeliest tokens
 };
 
 }  // namespace shadowkv

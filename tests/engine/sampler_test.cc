@@ -59,6 +59,24 @@ TEST(Sampler, TheSameSeedDrawsTheSameTokens) {
   EXPECT_GT(differ, 50);
 }
 
+TEST(Sampler, WhatItPicksDependsOnHowManyItPickedAlone) {
+  const SamplingParams params{.temperature = 1.0, .seed = 8};
+  Sampler a(params), b(params);
+  for (int i = 0; i < 20; ++i) (void)a.pick(kLogits);
+  b.skip(20);
+  EXPECT_EQ(b.picked(), a.picked());
+  for (int i = 0; i < 50; ++i) ASSERT_EQ(a.pick(kLogits), b.pick(kLogits));
+}
+
+TEST(Sampler, AnyTemperatureIsTaken) {
+  for (const double temperature : {1e-300, 1e-30, 1e30, 1e300}) {
+    Sampler sampler({.temperature = temperature, .seed = 3});
+    std::set<int32_t> picked;
+    for (int i = 0; i < 200; ++i) picked.insert(sampler.pick(kLogits));
+    EXPECT_EQ(picked.size(), temperature < 1 ? 1u : kLogits.size()) << temperature;
+  }
+}
+
 // Chi-square of 20,000 draws: 24.3 is passed by one sampler in a thousand of 8 tokens (7 degrees of freedom).
 TEST(Sampler, TokensAreDrawnAsOftenAsTheirSoftmaxSays) {
   constexpr int kDraws = 20'000;

@@ -100,6 +100,49 @@ TEST_F(Sessions, TheLikeliestTokenAloneIsThatOfTheLogits) {
   }
 }
 
+TEST_F(Sessions, TokensDrawnInAStepAreThoseThatTheSamplersPickFromItsLogits) {
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    const auto by_logits = open({method}), drawing = open({method});
+    std::vector<SequenceToken> batch;
+    std::vector<Sampler> expected = {Sampler({.temperature = 1.5, .seed = 3}), Sampler({}),
+                                     Sampler({.temperature = 0.8, .top_k = 40, .top_p = 0.9, .seed = 4})};
+    std::vector<Sampler> samplers = expected;
+    std::vector<Sampler*> pointers;
+    for (std::size_t i = 0; i < samplers.size(); ++i) {
+      const auto length = static_cast<int64_t>(30 + 90 * i);
+      batch.push_back({by_logits->add(280), 5});
+      (void)by_logits->prefill(batch.back().sequence, random_ids(length));
+      ASSERT_EQ(drawing->add(280), batch.back().sequence);
+      (void)drawing->prefill(batch.back().sequence, random_ids(length));
+      pointers.push_back(&samplers[i]);
+    }
+    for (int step = 0; step < 15; ++step) {
+      const std::vector<float> rows = by_logits->decode(0, batch);
+      const std::vector<int32_t> drawn = drawing->decode_sampled(0, batch, pointers);
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        ASSERT_EQ(drawn[i], expected[i].pick(row_of(rows, i, 288))) << "step " << step;
+        ASSERT_EQ(samplers[i].picked(), expected[i].picked());
+        batch[i].token = drawn[i];
+      }
+    }
+  }
+}
+
+TEST_F(Sessions, SamplersMustBeAsManyAsSequencesAndGoOnOnlyWithThem) {
+  const auto session = open({full_attention()});
+  const SequenceToken next{session->add(8), 5};
+  (void)session->prefill(next.sequence, random_ids(4));
+  Sampler sampler({.temperature = 1.0});
+  const std::vector<Sampler*> one = {&sampler}, two = {&sampler, &sampler};
+  expect_refused([&] { (void)session->decode_sampled(0, {&next, 1}, two); }, "2 samplers");
+  expect_refused([&] { (void)session->decode_sampled(0, {&next, 1}, {}); }, "0 samplers");
+  const SequenceToken unknown{77, 5};
+  expect_refused([&] { (void)session->decode_sampled(0, {&unknown, 1}, one); }, "77 is unknown");
+  EXPECT_EQ(sampler.picked(), 0u);
+  (void)session->decode_sampled(0, {&next, 1}, one);
+  EXPECT_EQ(sampler.picked(), 1u);
+}
+
 // For benchmarks: state that is made up has the sizes of the real one and can be decoded on.
 TEST_F(Sessions, MadeUpStateHoldsAndAttendsWhatAPromptOfItsLengthWould) {
   const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};

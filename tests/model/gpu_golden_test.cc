@@ -8,12 +8,13 @@
 
 #include "support/file_model.h"
 #include "support/npy.h"
+#include "support/test_data.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
 
-const std::filesystem::path kFolder = std::filesystem::path(SHADOWKV_TEST_DATA) / "golden";
+const std::filesystem::path kFolder = test_data() / "golden";
 constexpr int64_t kPrompt = 64, kSteps = 32;
 constexpr int64_t kMostDoubted = 4;  // steps that differ because another chunk was chosen
 

@@ -6,12 +6,13 @@
 #include <filesystem>
 
 #include "support/file_model.h"
+#include "support/test_data.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
 
-const std::filesystem::path kModel = std::filesystem::path(SHADOWKV_TEST_DATA) / "golden/llama_gqa/f32.gguf";
+const std::filesystem::path kModel = test_data() / "golden/llama_gqa/f32.gguf";
 constexpr int64_t kSequences = 5, kPrompt = 700, kSteps = 48;
 
 int32_t token(int64_t sequence, int64_t place) {

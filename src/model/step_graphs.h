@@ -1,0 +1,48 @@
+// Recordings of decode steps, a few of them, so that batches that come in turns do not record again.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "base/device.h"
+
+namespace shadowkv {
+
+class Attention;
+
+// What decides whether a recorded step can serve again.
+struct StepShape {
+  std::vector<int64_t> attention;     // Attention::step_shape()
+  int64_t address_epoch = -1;         // Device::address_epoch()
+  const Attention* method = nullptr;  // whose step it is
+  bool operator==(const StepShape&) const = default;
+};
+
+// A shape is recorded the second time it comes, when nothing is left to allocate.
+class StepGraphs {
+ public:
+  // A recording takes some of the GPU's memory: hundreds of MiB where a step has many streams.
+  static constexpr std::size_t kMost = 4;
+
+  // A recorded step of that shape, made by `record` where it comes for the second time; null where there is
+  // none, as always where `record` returns null. What is recorded for other addresses goes: they are never
+  // seen again. Where the device has no room for one more, all others go.
+  [[nodiscard]] Graph* find(const StepShape& shape, const std::function<std::unique_ptr<Graph>()>& record);
+  // A step of that shape has run without a recording, and allocated what it needs.
+  void ran(const StepShape& shape);
+
+ private:
+  struct Entry {
+    StepShape shape;
+    std::unique_ptr<Graph> graph;
+    bool tried = false;  // to record it: seldom in vain
+  };
+  [[nodiscard]] bool drop_recordings();
+
+  std::list<Entry> entries_;  // the latest first
+};
+
+}  // namespace shadowkv
