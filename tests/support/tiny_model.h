@@ -78,23 +78,43 @@ inline AttentionConfig sparse_from_the_start(IndexKind index, int64_t sparse_bud
 class TinyModel {
  public:
   explicit TinyModel(const TinyShape& shape = {}, const CpuDeviceOptions& options = {.threads = 2})
-      : device_(make_cpu_device(options)),
+      : TinyModel(shape, make_cpu_device(options)) {}
+  // In the device's type of activations.
+  TinyModel(const TinyShape& shape, std::unique_ptr<Device> device)
+      : device_(std::move(device)),
         config_(tiny_config(shape)),
-        weights_(random_weights(config_, DType::f32, *device_, 7)),
+        weights_(random_weights(config_, device_->activation_dtype(), *device_, 7)),
         transformer_(config_, weights_, *device_) {
     // Scores of unit variance attend to everything alike; four times that has favourites.
-    for (LayerWeights& layer : weights_.layers) {
-      auto* wq = layer.wq.as<float>();
-      std::for_each(wq, wq + layer.wq.elements(), [](float& x) { x *= 4.0f; });
+    for (const LayerWeights& layer : weights_.layers) {
+      if (layer.wq.dtype == DType::bf16)
+        multiply<bf16>(layer.wq, 4.0f);
+      else
+        multiply<float>(layer.wq, 4.0f);
     }
   }
 
   [[nodiscard]] Device& device() { return *device_; }
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] Transformer& transformer() { return transformer_; }
-  [[nodiscard]] AttentionShape attention_shape() const { return shape_of(config_); }
+  [[nodiscard]] AttentionShape attention_shape() const {
+    AttentionShape shape = shape_of(config_);
+    shape.compute = device_->activation_dtype();
+    return shape;
+  }
 
  private:
+  template <typename T>
+  void multiply(const TensorView& weight, float factor) {
+    std::vector<T> numbers(static_cast<std::size_t>(weight.elements()));
+    Queue& queue = device_->compute();
+    queue.copy(numbers.data(), weight.data, weight.bytes());
+    queue.synchronize();
+    for (T& x : numbers) x = T(static_cast<float>(x) * factor);
+    queue.copy(weight.data, numbers.data(), weight.bytes());
+    queue.synchronize();
+  }
+
   std::unique_ptr<Device> device_;
   ModelConfig config_;
   ModelWeights weights_;
@@ -150,8 +170,12 @@ class Methods {
     return transformer_.decode(*shared_, sequences, ids);
   }
 
+  std::vector<int32_t> decode_sampled(std::span<const SeqId> sequences, std::span<const int32_t> ids,
+                                      std::span<const SamplingRow> how) {
+    return transformer_.decode_sampled(*shared_, sequences, ids, how);
+  }
   std::vector<int32_t> decode_greedy(std::span<const SeqId> sequences, std::span<const int32_t> ids) {
-    return transformer_.decode_greedy(*shared_, sequences, ids);
+    return decode_sampled(sequences, ids, std::vector<SamplingRow>(ids.size()));
   }
 
   // Prefill, then one row of logits a forced token.

@@ -1,0 +1,70 @@
+# The parts of ./run test-gpu, each over within minutes. Sourced by ./run.
+
+GPU_PARTS=(ops laws models sanitizer)
+GPU_PROGRAMS=${SHADOWKV_GPU_TESTS:-build/cuda}  # folder of the test programs
+
+# Every op against its CPU twin or a definition, over shapes and types; the device itself.
+gpu_ops() {
+  gpu_tests ops-device base_tests '*Cuda*' 1
+  gpu_tests ops kernels_tests '*/cuda*' 1
+}
+
+# What must not change a result, and sparse attention that may choose everything.
+gpu_laws() { gpu_tests laws attention_tests '*Gpu*' 1; }
+
+# Golden models against the CPU; batches, micro-batches, tokens drawn on the device.
+gpu_models() { gpu_tests models model_tests '*Gpu*' 1; }
+
+# memcheck sees every kernel that the ops have. racecheck follows each access to shared memory and leaves out the tests
+# that only repeat kernels at sizes which take it minutes: a library's (the eigenvectors of fit_basis) and a million
+# entries.
+gpu_sanitizer() {
+  command -v compute-sanitizer >/dev/null || fail "compute-sanitizer was not found; it comes with the CUDA toolkit"
+  local sanitizer=(compute-sanitizer --error-exitcode 9)
+  gpu_tests memcheck kernels_tests '*/cuda*' 4 "${sanitizer[@]}" --tool memcheck
+  gpu_tests racecheck kernels_tests '*/cuda*-*BasisRows*:*AMillion*' 4 "${sanitizer[@]}" --tool racecheck
+}
+
+# gpu_tests NAME PROGRAM FILTER PROCESSES [WRAPPER...]: a program's tests that a filter names, dealt to so many
+# processes at a time; prints how many passed and in what time.
+gpu_tests() {
+  local name=$1 program=$GPU_PROGRAMS/$2 filter=$3 processes=$4 start=$SECONDS shard pids=() logs=()
+  shift 4
+  local -x GTEST_TOTAL_SHARDS=$processes SHADOWKV_TEST_FILES=$PWD/tests/testdata
+  [[ -x $program ]] || fail "$program is not there; build it, or name the folder that has it in SHADOWKV_GPU_TESTS"
+  for ((shard = 0; shard < processes; ++shard)); do
+    logs+=("$(log_file "gpu-$name-$shard")")
+    GTEST_SHARD_INDEX=$shard "$@" "$program" --gtest_filter="$filter" >"${logs[shard]}" 2>&1 &
+    pids+=($!)
+  done
+  for ((shard = 0; shard < processes; ++shard)); do
+    wait "${pids[shard]}" || fail_with_log "gpu-$name-$shard"
+  done
+  local passed skipped
+  passed=$(count_gtests PASSED "${logs[@]}")
+  skipped=$(count_gtests SKIPPED "${logs[@]}")
+  ((passed > 0)) || fail "no test of $program has a name like $filter"
+  PASSED=$((PASSED + passed))
+  printf '%s: %d passed, 0 failed, %d skipped in %d s\n' "$name" "$passed" "$skipped" $((SECONDS - start))
+}
+
+# Sums what GoogleTest's last lines say: "[  PASSED  ] N tests.", "[  SKIPPED ] N tests, listed below:".
+count_gtests() {
+  sed -n "s/^\[ *$1 *\] \([0-9]*\) tests\{0,1\}[.,].*/\1/p" "${@:2}" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+# run_gpu_tests [PART...]
+run_gpu_tests() {
+  local part
+  for part in "$@"; do
+    [[ " ${GPU_PARTS[*]} " == *" $part "* ]] || fail "unknown part '$part': choose ${GPU_PARTS[*]}"
+  done
+  (($#)) || set -- "${GPU_PARTS[@]}"
+  has_gpu || fail "no NVIDIA GPU was found: nvidia-smi does not run here"
+  if [[ -z ${SHADOWKV_GPU_TESTS:-} ]]; then
+    stage "packages" install_packages "${BUILD_PACKAGES[@]}"
+    stage "cuda build" build cuda base_tests kernels_tests attention_tests model_tests
+  fi
+  for part in "$@"; do stage "$part" "gpu_$part"; done
+  summary
+}
