@@ -54,17 +54,12 @@ void ExactPrefill::run(const LayerInput& input, TensorView out) {
   const TensorView k = keys_values(1).rows(input.first_position, count);
   queue.copy(k_raw.data, input.k.data, input.k.bytes());
   queue.copy(keys_values(2).rows(input.first_position, count).data, input.v.data, input.v.bytes());
-
-  if (rotated_q_.bytes() < input.q.bytes()) {
-    rotated_q_ = device_.allocate(Tier::device, Purpose::activations, input.q.bytes());
-  }
-  const TensorView q(rotated_q_.data(), input.q.dtype, {count, shape_.heads, shape_.head_dim});
   const RawLayer raw = layer();
   const TensorView positions(const_cast<int32_t*>(raw.positions + input.first_position), DType::i32, {count});
   const RopeView rope{inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};
   rotate(queue, {.x = k_raw, .positions = positions, .rope = rope, .out = k});
-  rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = q});
-  prefill_attention(queue, {.q = q,
+  rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = input.q});
+  prefill_attention(queue, {.q = input.q,
                             .k = raw.k,
                             .v = raw.v,
                             .first_position = input.first_position,
@@ -74,7 +69,6 @@ void ExactPrefill::run(const LayerInput& input, TensorView out) {
 
 void ExactPrefill::end() {
   workspace_ = Buffer();
-  rotated_q_ = Buffer();
   capacity_ = 0;
   tokens_ = 0;
 }

@@ -21,7 +21,7 @@ class ExactPrefill {
   ExactPrefill(const AttentionShape& shape, Device& device);
 
   void begin(int64_t prompt_tokens);
-  // Takes in a slice's keys and values and attends.
+  // Takes in a slice's keys and values, turns its queries where they are, and attends.
   void run(const LayerInput& input, TensorView out);
   [[nodiscard]] RawLayer layer() const;  // of the slices run since the layer's first
   void end();                            // frees the workspace
@@ -44,7 +44,6 @@ class ExactPrefill {
   Device& device_;
   Buffer inv_freq_;   // [rotary_dim / 2] float32
   Buffer workspace_;  // k_raw, k, v of capacity_ tokens, then positions
-  Buffer rotated_q_;  // of the largest slice
   int64_t capacity_ = 0;
   int64_t tokens_ = 0;  // taken in of the current layer
 };

@@ -9,13 +9,6 @@
 #include "shadowkv/device_lost.h"
 
 namespace shadowkv {
-namespace {
-
-// Queries of one prefill unit: large enough for matrices to run at full rate, small enough that activations
-// of a slice stay in cache and progress is smooth.
-constexpr int64_t kSliceTokens = 512;
-
-}  // namespace
 
 AttentionShape attention_shape(const ModelConfig& config, DType compute) {
   return {.layers = config.layers,
@@ -83,8 +76,8 @@ SequenceId ModelSession::add(int64_t max_tokens) {
 // activations. Values, its own and those of others, give way to all that must be on the device.
 void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
   const Footprint state = attention_->peak({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
-  const int64_t working =
-      prefill_->workspace_bytes(prompt_tokens) + transformer_.prefill_bytes(prompt_tokens, kSliceTokens);
+  const int64_t working = prefill_->workspace_bytes(prompt_tokens) +
+                          transformer_.prefill_bytes(prompt_tokens, transformer_.slice_tokens());
   const int64_t device_free = device_.free_bytes(Tier::device);
   const int64_t host_free = device_.free_bytes(Tier::pinned_host);
   const int64_t device_needed = state.device + working;
@@ -107,7 +100,7 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
   try {
     return run([&] {
       while (!prefill_is_done(id)) {
-        advance_prefill(id, kSliceTokens);
+        advance_prefill(id, transformer_.slice_tokens());
         if (progress) progress(reading(id).share(model_.layers));
       }
       return end_prefill(id);
@@ -127,7 +120,7 @@ void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
           sequence.max_tokens);
   check_room(count, sequence.max_tokens);
   try {
-    readings_.emplace(id, transformer_.begin_prefill(id, ids, kSliceTokens));
+    readings_.emplace(id, transformer_.begin_prefill(id, ids, transformer_.slice_tokens()));
     attention_->begin(id, {.prompt_tokens = count, .max_tokens = sequence.max_tokens});
   } catch (...) {
     abandon_prefill(id);

@@ -48,6 +48,14 @@ int64_t Transformer::slice_bytes(int64_t rows) const {
   return rows * numbers * size_of(device_.activation_dtype());
 }
 
+// A CPU's matrices run at full rate from a few hundred rows on, and its caches hold the activations of no
+// more. A GPU's, and its attention above all, want thousands.
+int64_t Transformer::slice_tokens() const {
+  constexpr int64_t kCpuTokens = 512, kGpuTokens = 8192, kGpuBytes = int64_t{1} << 30;
+  if (device_.kind() == DeviceKind::cpu) return kCpuTokens;
+  return std::clamp(kGpuBytes / slice_bytes(1) / kCpuTokens * kCpuTokens, kCpuTokens, kGpuTokens);
+}
+
 int64_t Transformer::prefill_bytes(int64_t tokens, int64_t slice_tokens) const {
   return tokens * config_.hidden * size_of(device_.activation_dtype()) +
          std::max(slice_bytes(std::min(tokens, slice_tokens)), tokens * size_of(DType::i32));

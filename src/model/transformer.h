@@ -66,6 +66,8 @@ class Transformer {
   std::vector<int32_t> decode_sampled(Attention& attention, std::span<const SeqId> sequences,
                                       std::span<const int32_t> ids, std::span<const SamplingRow> how);
 
+  // Queries of a prefill unit, by the kind of device and what their activations take.
+  [[nodiscard]] int64_t slice_tokens() const;
   // Bytes of activations that a prefill of that many tokens takes.
   [[nodiscard]] int64_t prefill_bytes(int64_t tokens, int64_t slice_tokens) const;
 
