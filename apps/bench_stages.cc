@@ -48,6 +48,9 @@ constexpr Place kPlaces[] = {
     {"sample_tokens", "other"},
 };
 
+constexpr std::string_view kIndexOps[] = {"column_mean", "fit_basis",      "project_keys",  "sketch_encode",
+                                          "chunk_means", "store_resident", "store_outliers"};
+
 }  // namespace
 
 std::string_view stage_of(std::string_view op) {
@@ -61,6 +64,15 @@ std::array<double, kStages.size()> stage_seconds(const std::vector<OpTime>& time
   for (const OpTime& time : times) {
     const auto* stage = std::find(kStages.begin(), kStages.end(), stage_of(time.op));
     seconds[static_cast<std::size_t>(stage - kStages.begin())] += time.seconds;
+  }
+  return seconds;
+}
+
+double index_seconds(const std::vector<OpTime>& times) {
+  double seconds = 0;
+  for (const OpTime& time : times) {
+    if (std::find(std::begin(kIndexOps), std::end(kIndexOps), time.op) != std::end(kIndexOps))
+      seconds += time.seconds;
   }
   return seconds;
 }

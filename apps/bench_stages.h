@@ -17,5 +17,7 @@ inline constexpr std::array<std::string_view, 9> kStages = {"matrices", "norms",
 [[nodiscard]] std::string_view stage_of(std::string_view op);
 // Seconds of each of kStages.
 [[nodiscard]] std::array<double, kStages.size()> stage_seconds(const std::vector<OpTime>& times);
+// Of a prefill: seconds of the ops that build the index, the factors of keys and what stays resident.
+[[nodiscard]] double index_seconds(const std::vector<OpTime>& times);
 
 }  // namespace shadowkv::apps

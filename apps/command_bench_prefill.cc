@@ -1,13 +1,15 @@
-// shadowkv bench prefill: seconds of reading prompts of random tokens, and milliseconds of decoding after
-// them.
+// shadowkv bench prefill: seconds of reading prompts of random tokens and the index's share of them, and
+// milliseconds of decoding after them.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
 #include "base/bytes.h"
 #include "bench_report.h"
 #include "bench_run.h"
+#include "bench_stages.h"
 #include "commands.h"
 #include "engine_loading.h"
 #include "interrupt.h"
@@ -22,6 +24,7 @@ struct Row {
   std::string method = {};
   std::string error = {};  // why it did not run; then the rest is empty
   double prefill_s = 0;    // of the whole batch, shared by the methods
+  double index_s = 0;      // of it, building what all methods keep beside exact keys and values
   StepTimes step{{0}};
   SessionStatistics statistics = {};
 };
@@ -39,22 +42,36 @@ StepTimes time_steps(Session& session, int64_t method, const BenchArguments& a,
   return StepTimes(std::move(times));
 }
 
+// Reads a prompt of the same length, or its first part where that is long, and forgets it: kernels are loaded
+// then and ways to compute are chosen.
+void warm_up(Session& session, const Cell& cell, TokenSource& tokens) {
+  constexpr int64_t kMostTokens = 16384;
+  const int64_t count = std::min(cell.context, kMostTokens);
+  const SequenceId id = session.add(count);
+  (void)session.prefill(id, tokens.take(count));
+  session.remove(id);
+}
+
 std::vector<Row> measure(Engine& engine, const BenchArguments& a, const Cell& cell,
                          std::span<const NamedMethod> methods) {
   TokenSource tokens(engine.model().vocab_size);
   const std::unique_ptr<Session> session = engine.open(configs_of(methods));
   std::vector<SequenceToken> batch;
   double prefill_s = 0;
+  if (a.warmup > 0) warm_up(*session, cell, tokens);
+  session->time_ops(true);
   for (int64_t i = 0; i < cell.batch; ++i) {
     const std::vector<int32_t> ids = tokens.take(cell.context);
     const PrefillResult read = prefill_with_bar(*session, ids, cell.context + a.warmup + a.steps);
     batch.push_back({read.sequence, 0});
     prefill_s += read.seconds;
   }
+  const double index_s = index_seconds(session->op_times());
+  session->time_ops(false);
   std::vector<Row> rows;
   for (std::size_t m = 0; m < methods.size(); ++m) {
     const auto method = static_cast<int64_t>(m);
-    Row row{.cell = cell, .method = methods[m].label, .prefill_s = prefill_s};
+    Row row{.cell = cell, .method = methods[m].label, .prefill_s = prefill_s, .index_s = index_s};
     row.step = time_steps(*session, method, a, batch, tokens);
     row.statistics = session->statistics(method);
     rows.push_back(std::move(row));
@@ -84,8 +101,8 @@ double decode_rate(const Row& row) {
 }
 
 std::string table_of(const std::vector<Row>& rows) {
-  Table table({"method", "context", "batch", "prefill s", "prefill tok/s", "ms/step", "min", "max", "tok/s",
-               "device", "host", "slot hits"});
+  Table table({"method", "context", "batch", "prefill s", "prefill tok/s", "index", "ms/step", "min", "max",
+               "tok/s", "device", "host", "slot hits"});
   std::string errors;
   for (const Row& row : rows) {
     std::vector<std::string> cells = {row.method, fmt::format("{}", row.cell.context),
@@ -94,6 +111,7 @@ std::string table_of(const std::vector<Row>& rows) {
       const SessionStatistics& s = row.statistics;
       cells.push_back(fmt::format("{:.2f}", row.prefill_s));
       cells.push_back(fmt::format("{:.1f}", prefill_rate(row)));
+      cells.push_back(percent(row.index_s / row.prefill_s));
       for (const double share : {0.5, 0.0, 1.0}) cells.push_back(fmt::format("{:.2f}", row.step.at(share)));
       cells.push_back(fmt::format("{:.2f}", decode_rate(row)));
       for (const int64_t bytes : s.held_bytes) cells.push_back(format_bytes(bytes));
@@ -102,12 +120,15 @@ std::string table_of(const std::vector<Row>& rows) {
                           : percent(static_cast<double>(s.slot_hits) / static_cast<double>(s.chosen_chunks)));
     } else {
       cells.emplace_back("no room");
-      cells.resize(12, "-");
+      cells.resize(13, "-");
       errors = "\nno room, for example: " + row.error + "\n";
     }
     table.add(cells);
   }
-  return table.text() + "\nms/step is the median. Prompts are read once, exactly, for all methods.\n" +
+  return table.text() +
+         "\nms/step is the median. Prompts are read once, exactly, for all methods; index: the share of that "
+         "time "
+         "that goes into what sparse methods keep of them, all methods together.\n" +
          errors;
 }
 
@@ -119,6 +140,7 @@ Json row_json(const Row& row) {
   }
   json["prefill_s"] = row.prefill_s;
   json["prefill_tokens_per_s"] = prefill_rate(row);
+  json["index_s"] = row.index_s;
   json["step_ms"] = to_json(row.step);
   json["decode_tokens_per_s"] = decode_rate(row);
   json["statistics"] = to_json(row.statistics);

@@ -108,6 +108,11 @@ class Bench(ProgramTest):
             self.assertEqual(row["statistics"]["decode_steps"], 4 * row["batch"])
         printed = self.succeed("bench", "prefill", *SHAPE, "--context", "8", "--steps", "1", "--json", "-").text
         self.assertEqual(len(json.loads(printed)["rows"]), 2)
+        for row in json.loads(printed)["rows"]:
+            self.assertTrue(0 < row["index_s"] < row["prefill_s"])
+        printed = self.succeed("bench", "prefill", *SHAPE, "--context", "8", "--steps", "1", "--warmup", "1", "--methods",
+                               "full", "--json", "-").text
+        self.assertEqual([row["index_s"] for row in json.loads(printed)["rows"]], [0])
 
     def test_rows_without_room_say_so(self):
         done = run("bench", "prefill", "--model", GOLDEN / "f32.gguf", "--context", "16,4000", "--steps", "1", "--methods",
