@@ -12,7 +12,7 @@ target_include_directories(shadowkv_library INTERFACE
   $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_link_libraries(shadowkv_library PRIVATE Threads::Threads PCRE2::8BIT utf8proc::utf8proc)
 if(SHADOWKV_CUDA)
-  target_link_libraries(shadowkv_library PRIVATE CUDA::cudart_static CUDA::cublasLt CUDA::cusolver)
+  target_link_libraries(shadowkv_library PRIVATE CUDA::cudart_static CUDA::cublasLt)
   set_target_properties(shadowkv PROPERTIES
     INSTALL_RPATH "${CUDAToolkit_LIBRARY_DIR};/usr/local/cuda/lib64;$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 endif()

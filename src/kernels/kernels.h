@@ -128,8 +128,8 @@ struct ColumnMeanParams {
 };
 void column_mean(Queue& queue, const ColumnMeanParams& params);
 
-// basis: the R leading right singular vectors of x - mean, as orthonormal rows, largest first, through the
-// Gram matrix (section 4.1 of the paper factors the keys themselves; the subspace is the same). With fewer
+// basis: R orthonormal rows for the leading right singular vectors of x - mean, through the Gram matrix: on
+// the CPU these, largest first; on a GPU rows that span nearly their space (cuda/fit_basis.cc). With fewer
 // than R tokens the rest completes the orthonormal set. Rows are rounded to basis's type.
 struct FitBasisParams {
   TensorView x;      // [T, W] pre-rotary keys

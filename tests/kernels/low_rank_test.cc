@@ -14,13 +14,14 @@ class LowRank : public ::testing::TestWithParam<TestDevice> {
   Queue& queue_ = device_->compute();
 };
 
-// Keys with a mean and a spectrum that falls slowly.
-std::vector<float> keys_of(int64_t tokens, int64_t width, uint32_t seed) {
+// Keys with a mean, whose energy falls with the column c as (1 + c)^-power.
+std::vector<float> keys_of(int64_t tokens, int64_t width, uint32_t seed, float power = 1.0f) {
   std::vector<float> x = random_numbers(tokens * width, seed);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t c = 0; c < width; ++c) {
       float& number = x[at(t * width + c)];
-      number = number / std::sqrt(1.0f + static_cast<float>(c)) + 0.1f * static_cast<float>(c % 7);
+      const float size = std::pow(1.0f + static_cast<float>(c), -0.5f * power);
+      number = number * size + 0.1f * static_cast<float>(c % 7);
     }
   }
   return x;
@@ -62,13 +63,19 @@ TEST_P(LowRank, ColumnMeanIsTheAverageOfEveryColumn) {
   }
 }
 
+// The CPU's are the exact ones; a GPU's may miss half a percent of the energy. Keys on a GPU are rounded,
+// which is no error of the basis.
 TEST_P(LowRank, BasisRowsAreOrthonormalAndHoldTheEnergyThatTheExactDecompositionHolds) {
   struct Case {
     int64_t tokens, width, rank;
+    float power = 1.0f;
   };
+  const bool exact = GetParam().activations == DType::f32;
   for (const Case& c :
-       {Case{300, 64, 20}, Case{513, 192, 96}, Case{1, 24, 3}, Case{10, 80, 40}, Case{64, 65, 65}}) {
-    const std::vector<float> x = keys_of(c.tokens, c.width, 5);
+       {Case{300, 64, 20}, Case{513, 192, 96}, Case{1, 24, 3}, Case{10, 80, 40}, Case{64, 65, 65},
+        Case{700, 384, 160}, Case{700, 384, 160, 2.0f}, Case{500, 320, 96, 5.0f}}) {
+    std::vector<float> x = keys_of(c.tokens, c.width, 5, c.power);
+    for (float& number : x) number = rounded(number, GetParam().activations);
     const std::vector<float> rows = basis_of(*device_, x, c.tokens, c.width, c.rank);
     Eigen::MatrixXd basis(c.rank, c.width);
     for (int64_t i = 0; i < c.rank * c.width; ++i) {
@@ -80,7 +87,9 @@ TEST_P(LowRank, BasisRowsAreOrthonormalAndHoldTheEnergyThatTheExactDecomposition
     const Eigen::VectorXd singular = Eigen::JacobiSVD<Eigen::MatrixXd>(keys).singularValues();
     const double best = singular.head(std::min<int64_t>(c.rank, singular.size())).squaredNorm();
     const double held = (keys * basis.transpose()).squaredNorm();
-    EXPECT_NEAR(held, best, 1e-4 * best + 1e-9) << c.tokens << " x " << c.width << " at rank " << c.rank;
+    EXPECT_NEAR(held, best, (exact ? 1e-4 : 5e-3) * best + 1e-9)
+        << c.tokens << " x " << c.width << " at rank " << c.rank;
+    if (!exact) continue;
     const Eigen::VectorXd energy = (keys * basis.transpose()).colwise().squaredNorm();
     for (int64_t r = 1; r < c.rank; ++r) EXPECT_LE(energy(r), energy(r - 1) * 1.0001 + 1e-6 * best);
   }

@@ -9,7 +9,7 @@ constexpr int kThreads = 256;
 
 // ---- column_mean ------------------------------------------------------------------------------------------
 
-constexpr int64_t kSlabTokens = 512;
+constexpr int64_t kSlabTokens = 128;  // few enough for short prompts to fill the device
 
 // sums[slab, column]: a slab's tokens in order, in float64 like the CPU.
 template <typename T>
@@ -19,7 +19,7 @@ __global__ void sum_slabs_kernel(const T* x, int64_t tokens, int64_t width, int6
   if (column >= width) return;
   const int64_t first = blockIdx.y * slab_tokens, end = min(tokens, first + slab_tokens);
   double sum = 0.0;
-#pragma unroll 8
+#pragma unroll 16
   for (int64_t t = first; t < end; ++t) sum += static_cast<double>(to_float(x[t * width + column]));
   sums[blockIdx.y * width + column] = sum;
 }
@@ -29,6 +29,7 @@ __global__ void mean_of_slabs_kernel(const double* sums, int64_t slabs, int64_t 
   const int64_t column = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (column >= width) return;
   double sum = 0.0;
+#pragma unroll 16
   for (int64_t slab = 0; slab < slabs; ++slab) sum += sums[slab * width + column];
   mean[column] = static_cast<float>(sum / static_cast<double>(tokens));
 }
@@ -41,12 +42,26 @@ __global__ void centre_kernel(const T* x, int64_t count, int64_t width, const fl
   if (i < count) to[i] = from_float<T>(to_float(x[i]) - mean[i % width]);
 }
 
-__global__ void check_diagonal_kernel(const float* gram, int64_t width, int32_t* finite) {
-  __shared__ int shared[kThreads / kWarp];
-  int bad = 0;
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) bad += isfinite(gram[i * width + i]) ? 0 : 1;
-  bad = block_reduce<kThreads>(bad, Sum{}, shared);
-  if (threadIdx.x == 0) *finite = bad == 0 ? 1 : 0;
+// One block. What lies in eigenvalues beneath kFloor of the trace is found more slowly; with less of a floor
+// rows of keys with few directions would not stay apart in float32. Keys that are all alike have no trace.
+__global__ void prepare_gram_kernel(float* gram, int64_t width, int32_t* finite) {
+  constexpr float kFloor = 1e-4f;
+  __shared__ float shared[kThreads / kWarp];
+  float trace = 0.0f;
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) trace += gram[i * width + i];
+  trace = block_reduce<kThreads>(trace, Sum{}, shared);
+  const float more = trace > 0.0f ? kFloor * trace : 1.0f;
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) gram[i * width + i] += more;
+  if (threadIdx.x == 0) *finite = isfinite(trace) ? 1 : 0;
+}
+
+__global__ void random_signs_kernel(float* to, int64_t count) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= count) return;
+  uint64_t bits = static_cast<uint64_t>(i + 1) * 0x9e3779b97f4a7c15u;  // the finaliser of splitmix64
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+  to[i] = bits >> 63 != 0 ? 1.0f : -1.0f;
 }
 
 struct Largest {
@@ -62,9 +77,9 @@ struct Larger {
 };
 
 template <typename T>
-__global__ void store_basis_kernel(const float* vectors, int64_t width, T* basis) {
+__global__ void store_basis_kernel(const float* rows, int64_t width, T* basis) {
   __shared__ Largest found[kThreads];
-  const float* from = vectors + (width - 1 - blockIdx.x) * width;
+  const float* from = rows + blockIdx.x * width;
   Largest mine{-1.0f, 0};
   for (int64_t i = threadIdx.x; i < width; i += kThreads)
     mine = Larger{}(mine, {fabsf(from[i]), static_cast<int>(i)});
@@ -115,17 +130,23 @@ void launch_centre(Queue& queue, const std::byte* x, DType dtype, int64_t tokens
   check_launch("fit_basis");
 }
 
-void launch_check_diagonal(Queue& queue, const float* gram, int64_t width, int32_t* finite) {
-  check_diagonal_kernel<<<1, kThreads, 0, stream_of(queue)>>>(gram, width, finite);
+void launch_prepare_gram(Queue& queue, float* gram, int64_t width, int32_t* finite) {
+  prepare_gram_kernel<<<1, kThreads, 0, stream_of(queue)>>>(gram, width, finite);
   check_launch("fit_basis");
 }
 
-void launch_store_basis(Queue& queue, const float* vectors, const TensorView& basis) {
-  const unsigned rows = grid_x(basis.shape[0], "fit_basis");
+void launch_random_signs(Queue& queue, float* to, int64_t count) {
+  const unsigned blocks = grid_x(ceil_div<int64_t>(count, kThreads), "fit_basis");
+  random_signs_kernel<<<blocks, kThreads, 0, stream_of(queue)>>>(to, count);
+  check_launch("fit_basis");
+}
+
+void launch_store_basis(Queue& queue, const float* rows, const TensorView& basis) {
+  const unsigned blocks = grid_x(basis.shape[0], "fit_basis");
   with_number_type(basis.dtype, "fit_basis", [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     store_basis_kernel<T>
-        <<<rows, kThreads, 0, stream_of(queue)>>>(vectors, basis.shape[1], device_ptr<T>(basis));
+        <<<blocks, kThreads, 0, stream_of(queue)>>>(rows, basis.shape[1], device_ptr<T>(basis));
   });
   check_launch("fit_basis");
 }

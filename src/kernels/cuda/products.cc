@@ -13,7 +13,7 @@ namespace {
 
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw DeviceFailure(fmt::format("{}: cuBLASLt reported {}", what, cublasGetStatusString(status)));
+  throw DeviceFailure(fmt::format("{}: cuBLASLt reported {}", what, cublasLtGetStatusString(status)));
 }
 
 cudaDataType_t type_of(DType dtype) {
