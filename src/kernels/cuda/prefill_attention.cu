@@ -1,8 +1,10 @@
-// Causal attention by tiles on tensor cores: a block of eight warps takes 128 queries of one head, walks the
-// keys from position 0 in tiles of 64 that pass through shared memory two deep, and keeps a running softmax
-// in registers. Bound: 2 * T * N * D multiply-adds a head, half of it for a whole prompt. Tiles of keys start
-// at fixed positions, so slices of queries change nothing but which rows share a block.
+// Causal attention, of many queries over many keys by cuDNN where it is there, otherwise by tiles on tensor
+// cores: a block of eight warps takes 128 queries of one head, walks the keys from position 0 in tiles of 64
+// that pass through shared memory two deep, and keeps a running softmax in registers. Bound: 2 * T * N * D
+// multiply-adds a head, half of it for a whole prompt. Tiles of keys start at fixed positions, so slices of
+// queries change nothing but which rows share a block.
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/cudnn_attention.h"
 
 namespace shadowkv::cuda {
 namespace {
@@ -259,6 +261,14 @@ void launch_any(Queue& queue, const PrefillParams& p) {
   any_prefill_kernel<<<blocks, kThreads, 0, stream_of(queue)>>>(p);
 }
 
+// Whether a plan of cuDNN's, which takes milliseconds to make, is worth it. By the lengths alone, so that a
+// result depends on nothing else.
+bool is_long(const PrefillAttentionParams& params) {
+  constexpr int64_t kPairs = int64_t{1} << 22;  // of queries and keys
+  const int64_t queries = params.q.shape[0];
+  return queries * (params.first_position + queries) >= kPairs;
+}
+
 }  // namespace
 
 void prefill_attention(Queue& queue, const PrefillAttentionParams& params) {
@@ -273,6 +283,7 @@ void prefill_attention(Queue& queue, const PrefillAttentionParams& params) {
                         static_cast<int>(params.q.shape[2]),
                         params.scale * kLog2E};
   if (p.tokens == 0) return;
+  if (is_long(params) && run_cudnn_attention(queue, params)) return;
   const bool aligned = is_aligned_16(p.q) && is_aligned_16(p.k) && is_aligned_16(p.v) && is_aligned_16(p.out);
   switch (aligned ? p.head_dim : 0) {
     case 16:
