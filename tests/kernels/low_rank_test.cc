@@ -210,9 +210,9 @@ const Shape kShapes[] = {
 };
 
 void project(Device& device, Factored& f, const std::vector<float>& x, const std::vector<int32_t>& rows,
-             const std::vector<int32_t>& positions) {
+             const std::vector<int32_t>& positions, DType dtype = DType::f32) {
   const auto count = static_cast<int64_t>(rows.size());
-  const Array keys = upload(device, x, {count, f.shape.kv_heads, f.shape.head_dim});
+  const Array keys = upload_as(device, dtype, x, {count, f.shape.kv_heads, f.shape.head_dim});
   const Sequences tokens(device, rows, positions);
   project_keys(device.compute(),
                {keys.view, tokens.token_batch(), f.mean.view, f.basis.view, f.shape.rank, f.factors.view});
@@ -236,6 +236,25 @@ TEST_P(LowRank, FactorsAreTheCentredKeysInTheBasisOfTheirOwnSegment) {
       const double relative = s.factors == DType::bf16 ? 4e-3 : 1e-5;
       expect_near(f.factors.read(row, 0, position), f.expected_factors(x.data() + t * f.width, row, position),
                   {1e-4 + 0.51 * step, relative});
+    }
+  }
+}
+
+// As a prompt brings them: in the type of activations, more than a segment of them, from within one.
+TEST_P(LowRank, FactorsOfAPromptAreTheCentredKeysInTheBasisOfTheirOwnSegment) {
+  const DType dtype = GetParam().activations;
+  for (const Shape& s : {Shape{8, 128, 160, 8, 200, DType::f32, DType::f32, 128, false, dtype},
+                         Shape{2, 80, 75, 8, 96, DType::f32, DType::f32, 80, false, dtype},
+                         Shape{1, 24, 5, 4, 128, DType::f32, DType::f32, 24, false, dtype}}) {
+    constexpr int64_t kTokens = 401;
+    Factored f(*device_, s, 5 * s.segment);
+    const std::vector<float> x = random_numbers(kTokens * f.width, 4, dtype);
+    std::vector<int32_t> positions(at(kTokens));
+    std::iota(positions.begin(), positions.end(), 61);
+    project(*device_, f, x, std::vector<int32_t>(at(kTokens), 1), positions, dtype);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      expect_near(f.factors.read(1, 0, 61 + t), f.expected_factors(x.data() + t * f.width, 1, 61 + t),
+                  {3e-4, 1e-5});
     }
   }
 }

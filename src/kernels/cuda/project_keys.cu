@@ -1,7 +1,7 @@
 // Factors a = (x - mean) basis^T in float32 to scratch, then rounded as rows are stored. For few tokens, each
 // with a basis of its own, a warp takes one row of the basis (bound: bytes of the bases); for many a block
-// takes a tile of tokens (bound: 2 * T * W * R float32 operations), once for every run of tokens that share a
-// segment.
+// takes a tile of tokens, once for every run of tokens that share a segment, on tensor cores where keys and
+// bases are bfloat16 (bound: 4 * T * W * R operations, twice what is asked for).
 #include <algorithm>
 
 #include "kernels/cuda/common.cuh"
@@ -187,9 +187,158 @@ __global__ void __launch_bounds__(kThreads) project_tile_kernel(const T* x, cons
   }
 }
 
+// ---- many tokens on tensor cores --------------------------------------------------------------------------
+
+// Centred keys are split into two bfloat16 numbers, so that nothing of the float32 difference is lost that a
+// factor could show.
+namespace mma {
+
+constexpr int kTileTokens = 128;
+constexpr int kTileRanks = 64;
+constexpr int kStep = 32;           // numbers of a key at a time
+constexpr int kStride = kStep + 8;  // of a row in shared memory: eight rows lie in different banks
+constexpr int kWarpsPerTile = 8;    // four down the tokens, two along the ranks; each 32 by 32
+constexpr int kTileThreads = kWarpsPerTile * kWarp;
+
+struct Tiles {
+  Bf16 high[kTileTokens * kStride];
+  Bf16 low[kTileTokens * kStride];
+  Bf16 basis[kTileRanks * kStride];
+};
+
+// What a thread brings for one step: half a row of the keys, an eighth of four rows of the basis.
+struct Pieces {
+  uint4 keys[2], basis;
+
+  __device__ void load(const Bf16* key, const Bf16* row, int from) {
+    const uint4 none = make_uint4(0, 0, 0, 0);
+    const auto* keys_at = reinterpret_cast<const uint4*>(key + from + threadIdx.x % 2 * 16);
+    keys[0] = key != nullptr ? __ldg(keys_at) : none;
+    keys[1] = key != nullptr ? __ldg(keys_at + 1) : none;
+    basis = row != nullptr ? __ldg(reinterpret_cast<const uint4*>(row + from + threadIdx.x % 4 * 8)) : none;
+  }
+
+  __device__ void store(Tiles& tiles, const float* mean, int from, bool exists) const {
+    const int column = threadIdx.x % 2 * 16, at = threadIdx.x / 2 * kStride + column;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float x[8], rest[8];
+      Bf16x8{keys[i]}.to_floats(x);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        x[j] = exists ? x[j] - __ldg(mean + from + column + 8 * i + j) : 0.0f;
+        rest[j] = x[j] - to_float(from_float<Bf16>(x[j]));
+      }
+      Bf16x8::from_floats(x).store(tiles.high + at + 8 * i);
+      Bf16x8::from_floats(rest).store(tiles.low + at + 8 * i);
+    }
+    Bf16x8{basis}.store(tiles.basis + threadIdx.x / 4 * kStride + threadIdx.x % 4 * 8);
+  }
+};
+
+struct Sums {
+  float numbers[2][4][4] = {};  // 16 tokens by 8 ranks each
+
+  __device__ void add(const Tiles& tiles, int token, int rank) {
+    const int lane = threadIdx.x % kWarp;
+    const int a_at = (token + lane % 16) * kStride + lane / 16 * 8;
+    const int b_at = (rank + lane / 16 * 8 + lane % 8) * kStride + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int k = 0; k < kStep; k += 16) {
+      uint32_t basis[2][4];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) load_matrices(basis[n], tiles.basis + b_at + n * 16 * kStride + k);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        uint32_t high[4], low[4];
+        load_matrices(high, tiles.high + a_at + m * 16 * kStride + k);
+        load_matrices(low, tiles.low + a_at + m * 16 * kStride + k);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const uint32_t(&both)[4] = basis[n / 2];
+          mma_16x8x16(numbers[m][n], high, {both[n % 2 * 2], both[n % 2 * 2 + 1]});
+          mma_16x8x16(numbers[m][n], low, {both[n % 2 * 2], both[n % 2 * 2 + 1]});
+        }
+      }
+    }
+  }
+
+  // Rows [first, end) of the tile, which starts at token `tile` and rank `rank` of the whole.
+  __device__ void store(const ProjectParams& p, int64_t tile, int first, int end, int token, int rank) const {
+    const int g = static_cast<int>(threadIdx.x) % kWarp / 4, t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = token + 16 * m + g + i / 2 * 8, r = rank + 8 * n + 2 * t + i % 2;
+          if (row >= first && row < end && r < p.rank)
+            p.factors[(tile + row) * p.rank + r] = numbers[m][n][i];
+        }
+      }
+    }
+  }
+};
+
+__device__ void project_run(const Bf16* x, const ProjectParams& p, const Segment<Bf16>& segment, int64_t tile,
+                            int first, int end, int rank, Tiles& tiles) {
+  const int row = static_cast<int>(threadIdx.x) / 2, of_basis = rank + static_cast<int>(threadIdx.x) / 4;
+  const bool exists = row >= first && row < end;
+  const Bf16* key = exists ? x + (tile + row) * p.width : nullptr;
+  const Bf16* basis = of_basis < p.rank ? segment.basis + int64_t{of_basis} * p.width : nullptr;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int own_token = warp / 2 * 32, own_rank = warp % 2 * 32;
+  Sums sums;
+  Pieces pieces;
+  pieces.load(key, basis, 0);
+  for (int from = 0; from < p.width; from += kStep) {
+    pieces.store(tiles, segment.mean, from, exists);
+    __syncthreads();
+    if (from + kStep < p.width) pieces.load(key, basis, from + kStep);
+    sums.add(tiles, own_token, own_rank);
+    __syncthreads();
+  }
+  sums.store(p, tile, first, end, own_token, rank + own_rank);
+}
+
+__global__ void __launch_bounds__(kTileThreads, 2) project_kernel(const Bf16* x, const ProjectParams p) {
+  __shared__ __align__(16) Tiles tiles;
+  __shared__ Segment<Bf16> segments[kTileTokens];
+  const int64_t tile = blockIdx.y * int64_t{kTileTokens};
+  const int count = static_cast<int>(min(int64_t{kTileTokens}, p.tokens.count - tile));
+  if (threadIdx.x < count) segments[threadIdx.x] = segment_of<Bf16>(p, tile + threadIdx.x);
+  __syncthreads();
+  for (int first = 0; first < count;) {
+    int end = first + 1;
+    while (end < count && segments[end].basis == segments[first].basis) ++end;
+    project_run(x, p, segments[first], tile, first, end, static_cast<int>(blockIdx.x) * kTileRanks, tiles);
+    first = end;
+  }
+}
+
+}  // namespace mma
+
+// False, with nothing done, where the shape or the types are not for it.
+template <typename T, typename B>
+bool launch_on_tensor_cores(Queue& queue, const T* x, const ProjectParams& p) {
+  if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<B, Bf16>) {
+    if (!p.vectors || p.width % mma::kStep != 0 || !is_aligned_16(x)) return false;
+    const char* op = "project_keys";
+    const dim3 grid(grid_x(ceil_div(p.rank, mma::kTileRanks), op),
+                    grid_yz(ceil_div<int64_t>(p.tokens.count, mma::kTileTokens), op));
+    mma::project_kernel<<<grid, mma::kTileThreads, 0, stream_of(queue)>>>(x, p);
+    check_launch(op);
+    return true;
+  } else {
+    return false;
+  }
+}
+
 template <typename T, typename B>
 void launch_project(Queue& queue, const T* x, const ProjectParams& p, bool few) {
   const char* op = "project_keys";
+  if (!few && launch_on_tensor_cores<T, B>(queue, x, p)) return;
   if (few) {
     const int64_t shared = p.width * int64_t{sizeof(float)};
     allow_shared(project_few_kernel<T, B>, shared, op);
