@@ -1,6 +1,6 @@
 """Running the program as a user does, for the tests beside this file.
 
-    SHADOWKV_PROGRAM=build/release/shadowkv python3 tests/apps/program_options_test.py
+    SHADOWKV_PROGRAM=build/release/shadowkv python3 tests/apps/program_options.py
 
 Needs Python's standard library alone. The models are the tiny ones of tests/testdata/golden.
 """
