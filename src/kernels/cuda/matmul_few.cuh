@@ -122,8 +122,8 @@ struct Ring {
 
 // ---- the warps that send ----------------------------------------------------------------------------------
 
-// For copies of what is read once a step: it leaves the L2 cache first, so that what every layer needs stays,
-// the code of kernels not the least (6.46 -> 6.31 ms a step of one sequence).
+// For copies of what is read once a step: it leaves the L2 cache first, so that what is needed again stays
+// (6.46 -> 6.31 ms a step of one sequence).
 __device__ inline uint64_t leaves_first() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;\n" : "=l"(policy));
