@@ -10,12 +10,13 @@
 
 #include "support/file_model.h"
 #include "support/npy.h"
+#include "support/test_data.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
 
-const std::filesystem::path kFolder = std::filesystem::path(SHADOWKV_TEST_DATA) / "golden";
+const std::filesystem::path kFolder = test_data() / "golden";
 
 AttentionConfig full_attention() {
   AttentionConfig config;
