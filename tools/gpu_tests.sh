@@ -15,14 +15,14 @@ gpu_laws() { gpu_tests laws attention_tests '*Gpu*' 1; }
 # Golden models against the CPU; batches, micro-batches, tokens drawn on the device.
 gpu_models() { gpu_tests models model_tests '*Gpu*' 1; }
 
-# memcheck sees every kernel that the ops have. racecheck follows each access to shared memory and leaves out the tests
-# that only repeat kernels at sizes which take it minutes: a library's (the eigenvectors of fit_basis) and a million
-# entries.
+# memcheck sees every kernel that the ops have. racecheck follows each access to shared memory, of our kernels alone, and
+# leaves out tests that take it minutes and only choose again, from more entries.
 gpu_sanitizer() {
   command -v compute-sanitizer >/dev/null || fail "compute-sanitizer was not found; it comes with the CUDA toolkit"
   local sanitizer=(compute-sanitizer --error-exitcode 9)
   gpu_tests memcheck kernels_tests '*/cuda*' 4 "${sanitizer[@]}" --tool memcheck
-  gpu_tests racecheck kernels_tests '*/cuda*-*BasisRows*:*AMillion*' 4 "${sanitizer[@]}" --tool racecheck
+  gpu_tests racecheck kernels_tests '*/cuda*-*AMillion*:*HoweverTheScoresAreSpread*' 8 "${sanitizer[@]}" \
+    --tool racecheck --kernel-name kernel_substring=shadowkv
 }
 
 # gpu_tests NAME PROGRAM FILTER PROCESSES [WRAPPER...]: a program's tests that a filter names, dealt to so many

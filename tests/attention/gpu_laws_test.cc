@@ -12,8 +12,9 @@ namespace {
 constexpr int64_t kPrompt = 600, kSteps = 12;
 constexpr std::size_t kVocab = 96;
 
-// Rounding of activations and of rebuilt keys, in shares of the logits; a small budget changes far more.
-constexpr double kRounding = 0.06, kAnotherResult = 0.15;
+// Rounding of activations and of rebuilt keys, in shares of the logits, and where factors or values have 8
+// bits; a small budget changes more.
+constexpr double kRounding = 0.06, kRoundingInt8 = 0.13, kAnotherResult = 0.15;
 
 // Root mean square of the difference, as a share of the expected numbers'.
 double deviation(std::span<const float> found, std::span<const float> expected) {
@@ -39,6 +40,11 @@ class GpuLaws : public ::testing::TestWithParam<AttentionCase> {
     config.step_parts = config.micro_batches = 1;
     TinyModel model(GetParam().shape, make_cuda_device());
     return Methods(model, {config}).run(0, tiny_ids(kPrompt), tiny_ids(kSteps, 2));
+  }
+  static double rounding() {
+    const AttentionConfig& config = GetParam().config;
+    const bool has_int8 = config.factors == StorageType::int8 || config.values == StorageType::int8;
+    return has_int8 ? kRoundingInt8 : kRounding;
   }
   static AttentionConfig everything() {
     AttentionConfig config = GetParam().config;
@@ -72,7 +78,7 @@ TEST_P(GpuLaws, ABudgetOfEverythingIsFullAttentionUpToRounding) {
   (void)methods.prefill(id, tiny_ids(kPrompt), kSteps);
   for (const int32_t token : tiny_ids(kSteps, 3)) {
     const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
-    EXPECT_LE(deviation(methods.decode({&id, 1}, {&token, 1}, 1), expected), kRounding);
+    EXPECT_LE(deviation(methods.decode({&id, 1}, {&token, 1}, 1), expected), rounding());
   }
 }
 
@@ -93,7 +99,7 @@ TEST_P(GpuLaws, OthersInTheBatchChangeWhatIsRoundedAlone) {
     for (std::size_t i = 0; i < ids.size(); ++i) tokens.push_back(tiny_ids(kSteps, seed_of(i) + 10)[step]);
     const std::vector<float> rows = together.decode(ids, tokens);
     for (std::size_t i = 0; i < ids.size(); ++i)
-      EXPECT_LE(deviation(row_of(rows, i), alone[i][step + 1]), kRounding) << "sequence " << i;
+      EXPECT_LE(deviation(row_of(rows, i), alone[i][step + 1]), rounding()) << "sequence " << i;
   }
 }
 
