@@ -109,18 +109,19 @@ TEST_P(PrefillAttention, EqualsSoftmaxOverEarlierPositions) {
   }
 }
 
-// Enough queries and keys for the library that a GPU may have, all at once and from the middle of the prompt
-// on, and in slices for which its own kernel serves.
+// On a GPU enough queries and keys for the library that it may have, all at once and from the middle of the
+// prompt on, and a slice for which its own kernel serves.
 TEST_P(PrefillAttention, LongPromptsEqualSoftmaxOverEarlierPositionsInAnySlices) {
   const auto device = GetParam().make();
   const DType dtype = GetParam().activations;
-  constexpr int64_t kTokens = 3000;
+  const int64_t tokens = dtype == DType::f32 ? 700 : 10000;
   for (const Heads& heads : {Heads{1, 2, 64}, {2, 1, 80}, {1, 1, 96}, {2, 2, 128}, {1, 1, 256}}) {
     SCOPED_TRACE(::testing::Message() << heads.kv << " x " << heads.group << " x " << heads.dim);
-    const Prompt prompt(heads, kTokens, dtype);
+    const Prompt prompt(heads, tokens, dtype);
     const int64_t width = heads.query() * heads.dim;
-    for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, kTokens}, {1001, 1999}, {2900, 100}}) {
-      const std::vector<float> out = prompt.slice(*device, dtype, first, count, first + count);
+    for (const int64_t first : {int64_t{0}, tokens / 4 + 1, tokens - 100}) {
+      const int64_t count = tokens - first;
+      const std::vector<float> out = prompt.slice(*device, dtype, first, count, tokens);
       for (const int64_t at : {int64_t{0}, count / 3, count - 1}) {
         const std::vector<float> row(out.begin() + at * width, out.begin() + (at + 1) * width);
         expect_near(row, prompt.expected(first + at, 1), kAttention.of(dtype));
