@@ -377,7 +377,9 @@ std::byte* CudaDevice::map_pinned(int64_t bytes) {
   return data;
 }
 
+// Copies that are queued may still read what was given back.
 void CudaDevice::unmap_pinned(std::byte* data, int64_t bytes) noexcept {
+  cudaDeviceSynchronize();
   cudaHostUnregister(data);
   munmap(data, static_cast<std::size_t>(bytes));
 }
