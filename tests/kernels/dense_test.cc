@@ -70,7 +70,7 @@ TEST(EmbedOnCpu, IdsOutsideTheVocabularyAreRefused) {
 // ---- rms_norm ---------------------------------------------------------------------------------------------
 
 TEST_P(Dense, RmsNormDividesByTheRootMeanSquare) {
-  for (const int64_t hidden : {1, 15, 16, 17, 576}) {
+  for (const int64_t hidden : {1, 15, 16, 17, 576, 4104}) {
     const int64_t tokens = 5;
     const auto x = random_numbers(tokens * hidden, 2, activations_, 3.0f);
     const auto weight = random_numbers(hidden, 3);
