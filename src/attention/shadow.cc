@@ -353,6 +353,7 @@ void ShadowAttention::release_sparse(int64_t row) {
 }
 
 void ShadowAttention::pause(SeqId id) {
+  forget_failed_step();
   const int64_t row = sequences_.at(id).row;
   exact_.move(row, Tier::pinned_host);
   index_->move(row, Tier::pinned_host);

@@ -116,6 +116,7 @@ class ShadowAttention final : public Attention {
 
   // ---- one step
   void make_room(Sequence& sequence);
+  void forget_failed_step();
   [[nodiscard]] bool reranks(const Sequence& sequence) const;
   void count_step(const Sequence& sequence);
   void upload_tables();

@@ -63,7 +63,17 @@ void ShadowAttention::make_room(Sequence& sequence) {
   }
 }
 
+// A step that ended half-way may have given slots to chunks that never came into them.
+void ShadowAttention::forget_failed_step() {
+  for (const SeqId id : step_ids_) {
+    const auto found = sequences_.find(id);
+    if (found != sequences_.end()) slots_.clear(found->second.row);
+  }
+  step_ids_.clear();
+}
+
 void ShadowAttention::begin_step(std::span<const SeqId> ids) {
+  forget_failed_step();
   std::vector<int64_t> rows[2];
   std::vector<int64_t> lengths[2];
   std::vector<int32_t> candidates;

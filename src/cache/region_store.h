@@ -27,6 +27,11 @@ class RegionStore {
     table_.set(row, regions_[index].data());
     counts_.set(row, static_cast<int32_t>(count));
   }
+  void clear(int64_t row) {
+    if (row >= static_cast<int64_t>(regions_.size())) return;
+    const Buffer& region = regions_[static_cast<std::size_t>(row)];
+    device_.compute().fill_zero(region.data(), region.bytes());
+  }
   void release(int64_t row) {
     if (row < static_cast<int64_t>(regions_.size())) regions_[static_cast<std::size_t>(row)] = Buffer();
   }

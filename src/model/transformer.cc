@@ -214,14 +214,19 @@ std::vector<float> Transformer::end_prefill(const PrefillRun& run) {
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
   step(attention, sequences, ids, std::vector<SamplingRow>(ids.size()));
-  return download_step<float>(logits_.get(DType::f32, {std::ssize(ids), config_.vocab_size}));
+  std::vector<float> rows =
+      download_step<float>(logits_.get(DType::f32, {std::ssize(ids), config_.vocab_size}));
+  attention.end_step();  // once nothing can fail any more
+  return rows;
 }
 
 std::vector<int32_t> Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
                                                  std::span<const int32_t> ids,
                                                  std::span<const SamplingRow> how) {
   step(attention, sequences, ids, how);
-  return download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)}));
+  std::vector<int32_t> drawn = download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)}));
+  attention.end_step();
+  return drawn;
 }
 
 // To the same place in every step, so that a recorded one draws as the latest says.
@@ -231,7 +236,7 @@ const SamplingRow* Transformer::upload_sampling(std::span<const SamplingRow> how
   return reinterpret_cast<const SamplingRow*>(on_device.data);
 }
 
-// Runs a step, from its recording where one of its shape exists. All that a recording reads lies at the same
+// Runs a step up to its end, from its recording where one of its shape exists. All that a recording reads lies at the same
 // address in every step.
 void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
                        std::span<const SamplingRow> how) {
@@ -251,7 +256,6 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
     body();
     graphs_.ran({shape.attention, device_.address_epoch(), &attention});
   }
-  attention.end_step();
 }
 
 void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
