@@ -27,6 +27,12 @@ class OutOfMemory : public Error {
   using Error::Error;
 };
 
+// As many requests wait as may; the caller can try again later.
+class Busy : public Error {
+ public:
+  using Error::Error;
+};
+
 // A device (GPU, driver, file system) failed underneath a valid request.
 class DeviceFailure : public Error {
  public:

@@ -242,6 +242,9 @@ struct EngineMemory {
   std::vector<std::pair<std::string, std::array<int64_t, 2>>> by_purpose;  // now: "weights", "values", ...
 };
 
+class Service;
+struct ServiceOptions;
+
 // A model in memory, with its tokenizer and its device. Sessions must be gone before their engine.
 class Engine {
  public:
@@ -275,6 +278,10 @@ class Engine {
   // Methods, at least one, run side by side on one prefill; names in messages follow their order. Throws
   // InvalidInput as resolve() does.
   [[nodiscard]] virtual std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) = 0;
+
+  // Serves many requests at once (service.h). Throws InvalidInput for options out of range and as resolve()
+  // does, OutOfMemory where there is no memory for the method's tables.
+  [[nodiscard]] virtual std::unique_ptr<Service> serve(const ServiceOptions& options) = 0;
 
   // As the functions of these names, for the model that is loaded.
   [[nodiscard]] virtual ResolvedAttention resolve(const AttentionConfig& config) const = 0;

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/device_choice.h"
+#include "engine/model_service.h"
 #include "engine/session.h"
 #include "formats/gguf.h"
 #include "model/weights.h"
@@ -120,6 +121,15 @@ class LoadedEngine final : public Engine {
   GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override;
   [[nodiscard]] std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) override {
     return std::make_unique<ModelSession>(loaded_.config, compute_, *transformer_, *device_, methods);
+  }
+  [[nodiscard]] std::unique_ptr<Service> serve(const ServiceOptions& options) override {
+    return std::make_unique<ModelService>(ServiceParts{.model = loaded_.config,
+                                                       .compute = compute_,
+                                                       .transformer = *transformer_,
+                                                       .device = *device_,
+                                                       .tokenizer = tokenizer_,
+                                                       .memory = [this] { return memory(); }},
+                                          options);
   }
   [[nodiscard]] ResolvedAttention resolve(const AttentionConfig& config) const override {
     return resolve_for(loaded_.config, compute_, config);

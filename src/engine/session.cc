@@ -9,7 +9,6 @@
 #include "shadowkv/device_lost.h"
 
 namespace shadowkv {
-
 AttentionShape attention_shape(const ModelConfig& config, DType compute) {
   return {.layers = config.layers,
           .heads = config.heads,
@@ -72,12 +71,30 @@ SequenceId ModelSession::add(int64_t max_tokens) {
   return next_id_++;
 }
 
+int64_t ModelSession::working_bytes(int64_t prompt_tokens) const {
+  return prefill_->workspace_bytes(prompt_tokens) +
+         transformer_.prefill_bytes(prompt_tokens, transformer_.slice_tokens());
+}
+
+void ModelSession::pause(SequenceId id) {
+  require(!at(id).tokens.empty(), "sequence {} has no prompt yet; prefill it first", id);
+  attention_->pause(id);
+}
+
+void ModelSession::resume(SequenceId id) {
+  require(!at(id).tokens.empty(), "sequence {} has no prompt yet; prefill it first", id);
+  attention_->resume(id);
+}
+
+void ModelSession::wait() {
+  device_.compute().synchronize();
+}
+
 // Refuses before any work what cannot fit: state of the whole sequence, the prompt's workspace and
 // activations. Values, its own and those of others, give way to all that must be on the device.
 void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
   const Footprint state = attention_->peak({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
-  const int64_t working = prefill_->workspace_bytes(prompt_tokens) +
-                          transformer_.prefill_bytes(prompt_tokens, transformer_.slice_tokens());
+  const int64_t working = working_bytes(prompt_tokens);
   const int64_t device_free = device_.free_bytes(Tier::device);
   const int64_t host_free = device_.free_bytes(Tier::pinned_host);
   const int64_t device_needed = state.device + working;
@@ -96,6 +113,8 @@ void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
 
 std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
                                          const Progress& progress) {
+  check_prompt(id, ids);
+  check_room(std::ssize(ids), at(id).max_tokens);
   begin_prefill(id, ids);
   try {
     return run([&] {
@@ -111,17 +130,22 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
   }
 }
 
-void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
+void ModelSession::check_prompt(SequenceId id, std::span<const int32_t> ids) {
   const Sequence& sequence = at(id);
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
   require(sequence.tokens.empty() && !readings_.contains(id), "sequence {} has read its prompt already", id);
   require(count <= sequence.max_tokens, "a prompt of {} tokens was given to a sequence of at most {}", count,
           sequence.max_tokens);
-  check_room(count, sequence.max_tokens);
+}
+
+void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
+  check_prompt(id, ids);
+  const auto count = static_cast<int64_t>(ids.size());
   try {
     readings_.emplace(id, transformer_.begin_prefill(id, ids, transformer_.slice_tokens()));
-    attention_->begin(id, {.prompt_tokens = count, .max_tokens = sequence.max_tokens});
+    attention_->begin(id, {.prompt_tokens = count, .max_tokens = at(id).max_tokens});
+    if (!layer_of_) hold_layer(id);
   } catch (...) {
     abandon_prefill(id);
     throw;
@@ -131,18 +155,21 @@ void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
 void ModelSession::advance_prefill(SequenceId id, int64_t rows) {
   PrefillRun& run = readings_.at(id);
   try {
-    if (layer_of_ != id) {
-      require(!layer_of_ || readings_.at(*layer_of_).between_layers(),
-              "sequence {} was to read on while another is within a layer", id);
-      layer_of_.reset();
-      prefill_->begin(run.tokens);
-      layer_of_ = id;
-    }
+    if (layer_of_ != id) hold_layer(id);
     transformer_.advance(*attention_, run, rows);
   } catch (...) {
     abandon_prefill(id);
     throw;
   }
+}
+
+// Gives a prompt the workspace of a layer.
+void ModelSession::hold_layer(SequenceId id) {
+  require(!layer_of_ || readings_.at(*layer_of_).between_layers(),
+          "sequence {} was to read on while another is within a layer", id);
+  layer_of_.reset();
+  prefill_->begin(reading(id).tokens);
+  layer_of_ = id;
 }
 
 bool ModelSession::prefill_is_done(SequenceId id) const {

@@ -28,12 +28,25 @@ class ModelSession final : public Session {
   std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                              const Progress& progress) override;
   // The same in units (a layer's slice of at most `rows` queries, or closing a layer), between which other
-  // sequences may decode and, between two layers, read prompts of their own. begin_prefill refuses what
-  // prefill refuses; after an exception of advance_prefill the sequence is empty again.
+  // sequences may decode and, between two layers, read prompts of their own. begin_prefill takes all
+  // memory but the sequence's own, without asking whether that will fit; after an exception of
+  // advance_prefill the sequence is empty again.
   void begin_prefill(SequenceId sequence, std::span<const int32_t> ids);
   void advance_prefill(SequenceId sequence, int64_t rows);
+  [[nodiscard]] const PrefillRun& reading(SequenceId sequence) const;  // how far it has come
   [[nodiscard]] bool prefill_is_done(SequenceId sequence) const;
   [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
+
+  // Between steps: a sequence that has read its prompt into host memory and back (Attention::pause).
+  void pause(SequenceId sequence);
+  void resume(SequenceId sequence);
+  void wait();  // returns when all work that was issued is done
+
+  // Bytes of a sequence until it holds so many tokens, and of reading its prompt besides.
+  [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const {
+    return attention_->peak_until(plan, tokens);
+  }
+  [[nodiscard]] int64_t working_bytes(int64_t prompt_tokens) const;
 
   std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) override;
   std::vector<int32_t> decode_sampled(int64_t method, std::span<const SequenceToken> batch,
@@ -65,7 +78,8 @@ class ModelSession final : public Session {
                             std::span<const SamplingRow> how);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
-  [[nodiscard]] const PrefillRun& reading(SequenceId id) const;
+  void check_prompt(SequenceId id, std::span<const int32_t> ids);
+  void hold_layer(SequenceId id);
   void forget_reading(SequenceId id);
   void abandon_prefill(SequenceId id);
 

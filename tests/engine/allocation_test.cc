@@ -2,6 +2,7 @@
 // back.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <functional>
 #include <new>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "base/parallel.h"
 #include "engine/failing_new.h"
+#include "engine/requests.h"
 #include "formats/temporary_file.h"
 #include "model/small_model.h"
 #include "shadowkv/shadowkv.h"
@@ -33,7 +35,8 @@ constexpr std::string_view kTokenizer = R"({
 // What became of a load, without a byte on the heap.
 enum class Outcome { loaded, out_of_memory, other };
 
-Outcome attempt(const std::function<void()>& load) {
+template <typename Load>
+Outcome attempt(const Load& load) {
   try {
     load();
     return Outcome::loaded;
@@ -111,6 +114,81 @@ TEST(FailingAllocation, OfAPoolOfThreadsIsSaidAndLeavesNoThreadBehind) {
     ThreadPool pool(3);
     pool.for_each(4, [](int64_t /*i*/) {});
   });
+}
+
+// A service of two streams. Whichever allocation fails, a request is refused or fails by saying so, or goes
+// on to the bit; the service lives, and nothing is left behind.
+class FailingService {
+ public:
+  FailingService() {
+    for (int i = 0; i < 2; ++i) {
+      ServiceRequest& request = requests_[static_cast<std::size_t>(i)];
+      request.prompt_ids = random_ids(20 + 20 * i, static_cast<uint32_t>(i + 1));
+      request.max_new_tokens = 4;
+      request.ignore_eos = true;
+    }
+    requests_[1].sampling = {.temperature = 0.8, .seed = 4};
+  }
+
+  // Both answers, empty where the request was refused or failed for want of memory.
+  std::array<std::vector<int32_t>, 2> serve() {
+    std::array<std::unique_ptr<Stream>, 2> streams;
+    for (std::size_t i = 0; i < 2; ++i) {
+      outcomes_[i] = attempt([&] { streams[i] = service_->submit(requests_[i]); });
+    }
+    std::array<std::vector<int32_t>, 2> answers;
+    for (std::size_t i = 0; i < 2; ++i) {
+      if (outcomes_[i] == Outcome::loaded) {
+        outcomes_[i] = attempt([&] { answers[i] = read_all(*streams[i]); });
+      }
+      if (outcomes_[i] != Outcome::loaded) answers[i].clear();
+    }
+    service_->wait_idle();
+    return answers;
+  }
+  [[nodiscard]] const Engine& engine() const { return *engine_; }
+  [[nodiscard]] const std::array<Outcome, 2>& outcomes() const { return outcomes_; }
+
+ private:
+  static EngineOptions one_thread() {
+    EngineOptions options = small_engine_options();
+    options.threads = 1;
+    return options;
+  }
+
+  std::unique_ptr<Engine> engine_ = Engine::load(one_thread());
+  std::unique_ptr<Service> service_ = engine_->serve({.attention = small_shadow()});
+  std::array<ServiceRequest, 2> requests_;
+  std::array<Outcome, 2> outcomes_{};
+};
+
+TEST(FailingAllocation, OfAServiceEndsARequestAtMostAndLeavesNothingBehind) {
+  FailingService serving;
+  const auto expected = serving.serve();
+  ASSERT_EQ(expected[0].size(), 4u);
+  int64_t total = 0;
+  {
+    const AllocationFailure none(0, Failing::once);
+    (void)serving.serve();
+    total = AllocationFailure::allocations();
+  }
+  int64_t survived = 0;
+  for (int64_t nth = 1; nth <= total; ++nth) {
+    std::array<std::vector<int32_t>, 2> answers;
+    {
+      const AllocationFailure failure(nth, Failing::once);
+      answers = serving.serve();
+    }
+    for (std::size_t i = 0; i < 2; ++i) {
+      ASSERT_NE(serving.outcomes()[i], Outcome::other) << "allocation " << nth << " of " << total;
+      if (serving.outcomes()[i] != Outcome::loaded) continue;
+      ++survived;
+      ASSERT_EQ(answers[i], expected[i]) << "allocation " << nth << " of " << total;
+    }
+    ASSERT_EQ(held_by_requests(serving.engine()), 0) << "allocation " << nth << " of " << total;
+  }
+  EXPECT_GT(survived, total * 19 / 10) << "most of what fails once can be done again";
+  EXPECT_EQ(serving.serve(), expected);
 }
 
 }  // namespace

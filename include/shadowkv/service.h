@@ -1,0 +1,154 @@
+// Serving many requests at once from one engine: a thread of its own reads prompts between the decode steps
+// of those that answer, within both memories' budgets.
+//
+//     auto engine = shadowkv::Engine::load({.model = "model.gguf"});
+//     auto service = engine->serve({});
+//     auto stream = service->submit({.prompt_ids = engine->chat_prompt("Who wrote this?")});
+//     while (auto event = stream->next()) std::cout << event->text << std::flush;
+//
+// Every function here may be called from any thread at any time, callbacks included, unless it says
+// otherwise.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shadowkv/shadowkv.h"
+
+namespace shadowkv {
+
+// How requests are served.
+struct ServiceOptions {
+  AttentionConfig attention = {};  // of all requests
+  int64_t max_running = 64;        // requests in one decode step at most, from 1
+  int64_t max_waiting = 1024;      // requests that wait for their turn at most, from 1; more are refused
+  // Longest gap between two tokens of an answer while prompts are read, in gaps without, over 1: more reads
+  // prompts sooner. Kept as far as the smallest pieces of a prompt allow.
+  double max_gap = 2.0;
+  // Tokens that memory is set aside for beyond those held, from 1: less lets more requests in, and pauses
+  // them more often.
+  int64_t growth_tokens = 512;
+};
+
+// One request. Its tokens do not depend on what else is served: on the CPU to the bit, on a GPU as far as
+// the sums of its products do not depend on the batch.
+struct ServiceRequest {
+  std::string prompt = {};               // text; special tokens written in it count as such
+  std::vector<int32_t> prompt_ids = {};  // instead of the text; [0, vocab)
+  SamplingParams sampling = {};          // how to pick tokens
+  int64_t max_new_tokens = 256;          // tokens of the answer, from 1; the context may end it sooner
+  bool ignore_eos = false;               // go on after an end token
+  // Higher ones are let in first, and keep their memory when it is short.
+  int priority = 0;
+  // Whose request it is: of one priority, who was served fewer tokens is let in first.
+  std::string client = {};
+  // Called on the service's thread after each token and at the end; it must return soon. What it throws ends
+  // the request as cancelled.
+  std::function<void()> on_news = {};
+};
+
+// What became of a request.
+struct RequestReport {
+  bool ended = false;                          // the rest may still change while false
+  FinishReason finish = FinishReason::length;  // why it ended; cancelled where it failed
+  int64_t prompt_tokens = 0;                   // of its prompt
+  int64_t new_tokens = 0;                      // of its answer so far
+  int64_t pauses = 0;                          // how often its memory was given to others
+  double waited_s = 0;                         // seconds until its prompt began to be read
+  double first_s = 0;                          // seconds until its first token, waiting included
+  double total_s = 0;                          // seconds until its end
+};
+
+// The answer to a request, as it comes. Destroying it cancels the request. It may outlive its service. next
+// and try_next are for one thread at a time.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // The next token, waited for; nothing after the last. Throws what the request failed with: OutOfMemory,
+  // DeviceFailure, std::bad_alloc; Interrupted where its service has ended.
+  virtual std::optional<TokenEvent> next() = 0;
+  // The same without waiting: nothing also while there is none.
+  virtual std::optional<TokenEvent> try_next() = 0;
+  // Ends the request and gives back its memory, at the latest after the step that runs. Does not wait.
+  virtual void cancel() noexcept = 0;
+  // What became of it so far.
+  [[nodiscard]] virtual RequestReport report() const = 0;
+};
+
+// Counts of durations in buckets that grow by a fourth root of 2, from 10 us to 3 hours.
+class DurationHistogram {
+ public:
+  static constexpr int kBuckets = 121;  // the last one takes all that is longer
+
+  void add(double seconds);
+  [[nodiscard]] int64_t count() const { return count_; }
+  [[nodiscard]] double sum() const { return sum_; }  // of all seconds
+  [[nodiscard]] double max() const { return max_; }
+  // Upper bound of the bucket that holds the share-th of them; 0 when there are none. share: 0 to 1.
+  [[nodiscard]] double quantile(double share) const;
+  // Durations up to upper_bound(bucket) and over that of the bucket before.
+  [[nodiscard]] int64_t in_bucket(int bucket) const { return counts_.at(static_cast<std::size_t>(bucket)); }
+  [[nodiscard]] static double upper_bound(int bucket);
+
+ private:
+  std::array<int64_t, kBuckets> counts_{};
+  int64_t count_ = 0;
+  double sum_ = 0;
+  double max_ = 0;
+};
+
+// What a service does and has done.
+struct ServiceStatistics {
+  int64_t waiting = 0;  // requests now, by what they are at: for their turn,
+  int64_t reading = 0;  // their prompt being read,
+  int64_t running = 0;  // answering,
+  int64_t paused = 0;   // in host memory until there is room
+
+  int64_t submitted = 0;  // requests taken so far, by how they ended:
+  int64_t finished = 0;   // with all of their answer,
+  int64_t cancelled = 0;  // by their caller,
+  int64_t failed = 0;     // with an exception
+  int64_t pauses = 0;     // moved into host memory to make room
+  int64_t drops = 0;      // let go to make room, to be read again
+
+  int64_t prompt_tokens = 0;  // read
+  int64_t new_tokens = 0;     // answered
+  int64_t steps = 0;          // decode steps
+  int64_t step_tokens = 0;    // tokens of all steps: divided by steps, the mean batch
+  double reading_s = 0;       // seconds of the service's thread: in prompts,
+  double step_s = 0;          // in decode steps, sampling included,
+  double moving_s = 0;        // in pauses and resumptions,
+  double scheduling_s = 0;    // in deciding and delivering; what is missing to the whole was idle
+
+  DurationHistogram first_token;     // seconds from submission to the first token
+  DurationHistogram between_tokens;  // seconds between one token of an answer and the next
+
+  EngineMemory memory;          // of the whole engine, now
+  SessionStatistics attention;  // of all steps: what was attended, hit rate; at most a tenth of a second old
+};
+
+// Serves one engine, which must outlive it and is its own while it lives: others may use the engine's texts
+// (tokenize, detokenize, chat_prompt, streaming_detokenizer, is_eos) and facts (model, resolve, footprint,
+// memory). Destroying it cancels what is left; their streams then throw Interrupted.
+class Service {
+ public:
+  virtual ~Service() = default;
+
+  // Takes a request. Throws InvalidInput for an empty prompt, text and ids together, ids outside of the
+  // vocabulary, a prompt that leaves no room for an answer in the context, sampling out of range; OutOfMemory
+  // (with both numbers) for what could not fit even alone; Busy when max_waiting requests wait; DeviceFailure
+  // when the device has failed. Others notice nothing of a request that is refused.
+  virtual std::unique_ptr<Stream> submit(ServiceRequest request) = 0;
+  // Now, and since it began.
+  [[nodiscard]] virtual ServiceStatistics statistics() const = 0;
+  // Waits until no request is left.
+  virtual void wait_idle() = 0;
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,586 @@
+#include "engine/model_service.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace shadowkv {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Queries of the smallest slice that reading is cut into: fewer would read the weights for too little.
+constexpr int64_t kLeastRows = 16;
+// How often memory may end for one request, with nothing left to take from others, before it fails.
+constexpr int kPatience = 3;
+constexpr auto kAttentionEvery = 100ms;
+
+ServiceOptions checked(const ServiceOptions& options) {
+  require(options.max_running >= 1, "max_running = {} is out of range; it must be at least 1",
+          options.max_running);
+  require(options.max_waiting >= 1, "max_waiting = {} is out of range; it must be at least 1",
+          options.max_waiting);
+  require(options.max_gap > 1 && options.max_gap < 1e6, "max_gap = {} is out of range; it must be over 1",
+          options.max_gap);
+  require(options.growth_tokens >= 1, "growth_tokens = {} is out of range; it must be at least 1",
+          options.growth_tokens);
+  return options;
+}
+
+UnitWork unit_work(const ModelConfig& model) {
+  const int64_t width = model.heads * model.head_dim;
+  const int64_t products = 2 * model.hidden * (2 * width + 2 * model.kv_width() + 3 * model.inner);
+  return {.row = static_cast<double>(products), .key = static_cast<double>(4 * width)};
+}
+
+// Whether the exception that is being handled says that memory ended.
+bool memory_ended() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return true;
+  } catch (const OutOfMemory&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+std::exception_ptr service_ended() {
+  return std::make_exception_ptr(Interrupted("the service ended before the answer did"));
+}
+
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
+    : parts_(std::move(parts)),
+      options_(checked(options)),
+      session_(parts_.model, parts_.compute, parts_.transformer, parts_.device, {&options_.attention, 1}),
+      scheduler_(
+          {.max_running = options_.max_running, .growth_tokens = options_.growth_tokens},
+          [this](const SequencePlan& plan, int64_t tokens) { return session_.peak_until(plan, tokens); }),
+      pace_(options_.max_gap, unit_work(parts_.model), kLeastRows),
+      booked_until_(Clock::now()),
+      attention_read_(booked_until_),
+      bell_(std::make_shared<Bell>()) {
+  batch_.reserve(static_cast<std::size_t>(options_.max_running));
+  step_tokens_.reserve(static_cast<std::size_t>(options_.max_running));
+  step_samplers_.reserve(static_cast<std::size_t>(options_.max_running));
+  thread_ = std::thread([this] { run(); });
+}
+
+ModelService::~ModelService() {
+  stops_ = true;
+  bell_->ring();
+  thread_.join();
+}
+
+// ---- callers' threads -------------------------------------------------------------------------------------
+
+std::vector<int32_t> ModelService::prompt_of(ServiceRequest& request) const {
+  require(request.prompt.empty() || request.prompt_ids.empty(),
+          "a prompt was given as text and as {} ids; give one of them", request.prompt_ids.size());
+  std::vector<int32_t> ids = std::move(request.prompt_ids);
+  if (!request.prompt.empty()) {
+    require(parts_.tokenizer != nullptr,
+            "a prompt was given as text, but the model came without a tokenizer");
+    ids = parts_.tokenizer->encode(request.prompt);
+  }
+  require(!ids.empty(), "the prompt is empty; give at least one token");
+  require(std::ssize(ids) < parts_.model.context,
+          "the prompt has {} tokens, the model's context is {} with room for an answer; shorten it",
+          ids.size(), parts_.model.context);
+  for (const int32_t id : ids) {
+    require(id >= 0 && id < parts_.model.vocab_size, "token id {} is outside the vocabulary of {}", id,
+            parts_.model.vocab_size);
+  }
+  return ids;
+}
+
+ModelService::Job ModelService::make_job(ServiceRequest request) const {
+  require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
+          request.max_new_tokens);
+  Job job{.prompt = prompt_of(request),
+          .client = {},
+          .on_news = {},
+          .answer = {},
+          .sampler = Sampler(request.sampling),
+          .submitted = Clock::now(),
+          .last_token = {}};
+  const int64_t prompt_tokens = std::ssize(job.prompt);
+  const int64_t wanted = std::min(request.max_new_tokens, parts_.model.context - prompt_tokens);
+  job.max_tokens = prompt_tokens + wanted;
+  job.ignore_eos = request.ignore_eos;
+  job.priority = request.priority;
+  job.client = std::move(request.client);
+  job.on_news = std::move(request.on_news);
+  check_fits_alone(prompt_tokens, job.max_tokens);
+  job.answer = std::make_shared<Answer>(prompt_tokens, wanted, bell_);
+  return job;
+}
+
+OutOfMemory ModelService::too_large(int64_t max_tokens, const Footprint& need, const Room& room) const {
+  const int64_t host =
+      need.pinned_host + std::max<int64_t>(0, need.either - std::max<int64_t>(0, room.device - need.device));
+  return OutOfMemory(
+      fmt::format("a request of {} tokens needs {} of device and {} of host memory, {} and {} are all that "
+                  "requests can have; shorten it or raise --device-memory or --host-memory",
+                  max_tokens, format_bytes(need.device), format_bytes(host), format_bytes(room.device),
+                  format_bytes(room.host)));
+}
+
+void ModelService::check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const {
+  Footprint need =
+      session_.peak_until({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens}, max_tokens);
+  need.device += session_.working_bytes(prompt_tokens);
+  const Room all = room();
+  if (!fits(need, all)) throw too_large(max_tokens, need, all);
+}
+
+std::unique_ptr<Stream> ModelService::submit(ServiceRequest request) {
+  Jobs one;
+  one.emplace(0, make_job(std::move(request)));
+  const std::shared_ptr<Answer> answer = one.begin()->second.answer;
+  auto stream = make_stream(answer, parts_.tokenizer, [ends = parts_.model.eos_tokens](int32_t id) {
+    return std::find(ends.begin(), ends.end(), id) != ends.end();
+  });
+  auto node = one.extract(one.begin());
+  {
+    const std::lock_guard lock(mutex_);
+    if (broken_) std::rethrow_exception(broken_);
+    if (waiting_ >= options_.max_waiting) {
+      throw Busy(fmt::format("{} requests wait already; try again later", options_.max_waiting));
+    }
+    node.key() = next_id_++;
+    inbox_.insert(std::move(node));
+    ++live_;
+    ++waiting_;
+    ++published_.submitted;
+  }
+  bell_->ring();
+  return stream;
+}
+
+ServiceStatistics ModelService::statistics() const {
+  EngineMemory memory = parts_.memory();
+  const std::lock_guard lock(mutex_);
+  ServiceStatistics statistics = published_;
+  statistics.memory = std::move(memory);
+  return statistics;
+}
+
+void ModelService::wait_idle() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return live_ == 0; });
+}
+
+// ---- the loop ---------------------------------------------------------------------------------------------
+
+// Where memory ended the turn is taken again; what failed otherwise ends all requests, and says why.
+void ModelService::run() noexcept {
+  while (!stops_) {
+    try {
+      turn();
+    } catch (...) {
+      if (memory_ended()) {
+        std::this_thread::sleep_for(1ms);
+      } else {
+        break_off(std::current_exception());
+      }
+    }
+  }
+  fail_all(service_ended());
+}
+
+// A device that has failed takes no more.
+void ModelService::break_off(const std::exception_ptr& error) noexcept {
+  try {
+    std::rethrow_exception(error);
+  } catch (const DeviceFailure&) {
+    const std::lock_guard lock(mutex_);
+    broken_ = error;
+  } catch (...) {
+  }
+  fail_all(error);
+}
+
+void ModelService::turn() {
+  take_in();
+  decide();
+  step();
+  read();
+  read_attention();
+  book(now_.scheduling_s);
+  publish();
+  if (!jobs_.empty()) return;
+  bell_->wait();
+  booked_until_ = Clock::now();
+}
+
+void ModelService::book(double& seconds) {
+  const Clock::time_point now = Clock::now();
+  seconds += seconds_between(booked_until_, now);
+  booked_until_ = now;
+}
+
+ModelService::Item& ModelService::item_of(RequestId id) {
+  return *jobs_.find(id);
+}
+
+// New requests come in, cancelled ones go.
+void ModelService::take_in() {
+  bell_->hush();
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.merge(inbox_);
+  }
+  for (auto next = jobs_.begin(); next != jobs_.end();) {
+    Item& item = *next++;
+    Job& job = item.second;
+    if (job.answer->is_cancelled()) {
+      fail(item, nullptr);
+    } else if (job.stage == Stage::arrived) {
+      scheduler_.add(item.first, {.priority = job.priority,
+                                  .client = job.client,
+                                  .prompt_tokens = std::ssize(job.prompt),
+                                  .max_tokens = job.max_tokens,
+                                  .working_bytes = session_.working_bytes(std::ssize(job.prompt))});
+      job.stage = Stage::waiting;
+    }
+  }
+}
+
+// What all requests together may take: the budgets without weights, tables and scratch. A prompt's working
+// memory is in the scheduler's ledger.
+Room ModelService::room() const {
+  const MemoryUse use = parts_.device.memory();
+  const auto left = [&](Tier tier) {
+    return use.budget[static_cast<std::size_t>(tier)] - use.of(tier, Purpose::weights) -
+           use.of(tier, Purpose::tables) - use.of(tier, Purpose::activations);
+  };
+  return {.device = left(Tier::device) + working_bytes_, .host = left(Tier::pinned_host)};
+}
+
+void ModelService::decide() {
+  while (true) {
+    const SchedulerAction action = scheduler_.next(room());
+    if (action.kind == SchedulerAction::Kind::none) return;
+    perform(action);
+  }
+}
+
+void ModelService::perform(const SchedulerAction& action) {
+  Item& item = item_of(action.id);
+  switch (action.kind) {
+    case SchedulerAction::Kind::none:
+      return;
+    case SchedulerAction::Kind::read:
+      return begin_reading(item);
+    case SchedulerAction::Kind::resume:
+      return resume(item);
+    case SchedulerAction::Kind::pause:
+      return pause(item);
+    case SchedulerAction::Kind::drop:
+      return let_go(item);
+    case SchedulerAction::Kind::fail: {
+      const Job& job = item.second;
+      Footprint need = session_.peak_until(
+          {.prompt_tokens = std::ssize(job.prompt), .max_tokens = job.max_tokens}, job.max_tokens);
+      need.device += session_.working_bytes(std::ssize(job.prompt));
+      return fail(item, std::make_exception_ptr(too_large(job.max_tokens, need, room())));
+    }
+  }
+}
+
+// ---- memory -----------------------------------------------------------------------------------------------
+
+void ModelService::pause(Item& item) {
+  Job& job = item.second;
+  book(now_.scheduling_s);
+  job.stage = Stage::paused;
+  job.answer->was_paused();
+  ++now_.pauses;
+  try {
+    session_.pause(job.sequence);
+  } catch (...) {
+    if (!memory_ended()) throw;
+    scheduler_.drop(item.first);
+    let_go(item);
+  }
+  book(now_.moving_s);
+}
+
+void ModelService::resume(Item& item) {
+  Job& job = item.second;
+  book(now_.scheduling_s);
+  job.stage = Stage::running;
+  try {
+    session_.resume(job.sequence);
+  } catch (...) {
+    if (!memory_ended()) throw;
+    scheduler_.drop(item.first);
+    let_go(item);
+  }
+  book(now_.moving_s);
+}
+
+// The request keeps what it has answered and will read its prompt, then its answer, again: token by token as
+// it came, so that it stands where it stood.
+void ModelService::let_go(Item& item) {
+  Job& job = item.second;
+  if (job.stage != Stage::paused) {  // that was counted
+    job.answer->was_paused();
+    ++now_.drops;
+  }
+  forget(item);
+  job.stage = Stage::waiting;
+  job.fed = 0;
+  job.sampler = Sampler(job.sampler.params());
+}
+
+// Gives back what a request holds of the engine.
+void ModelService::forget(Item& item) noexcept {
+  Job& job = item.second;
+  if (job.stage == Stage::arrived || job.stage == Stage::waiting) return;
+  try {
+    session_.wait();  // units of reading may be under way
+  } catch (...) {     // then nothing is: the device has failed
+  }
+  session_.remove(job.sequence);
+  if (reading_ != &item) return;
+  reading_ = nullptr;
+  working_bytes_ = 0;
+}
+
+// ---- decode steps -----------------------------------------------------------------------------------------
+
+void ModelService::step() {
+  batch_.clear();
+  step_tokens_.clear();
+  step_samplers_.clear();
+  for (Item& item : jobs_) {
+    Job& job = item.second;
+    if (job.stage != Stage::running) continue;
+    batch_.push_back(&item);
+    step_tokens_.push_back({.sequence = job.sequence, .token = job.answer->token(job.fed)});
+    step_samplers_.push_back(&job.sampler);
+  }
+  if (batch_.empty()) return;
+  book(now_.scheduling_s);
+  const Clock::time_point start = booked_until_;
+  std::vector<int32_t> picked;
+  try {
+    picked = session_.decode_sampled(0, step_tokens_, step_samplers_);
+  } catch (...) {
+    if (!memory_ended()) throw;
+    return step_failed();
+  }
+  step_shortages_ = 0;
+  book(now_.step_s);
+  pace_.step_took(seconds_between(start, booked_until_));
+  ++now_.steps;
+  now_.step_tokens += std::ssize(batch_);
+  for (std::size_t i = 0; i < batch_.size(); ++i) took_step(*batch_[i], picked[i]);
+}
+
+// A token that is there already is not delivered again.
+void ModelService::took_step(Item& item, int32_t picked) {
+  Job& job = item.second;
+  job.shortages = 0;
+  ++job.fed;
+  scheduler_.took_step(item.first);
+  if (job.fed == job.answer->tokens()) deliver(item, picked);
+}
+
+// Memory ended in a step, which can be taken again: at once, or when the lowest has given way.
+void ModelService::step_failed() {
+  if (++step_shortages_ == 1) return;
+  const SchedulerAction action = scheduler_.give_way(room());
+  if (action.kind != SchedulerAction::Kind::none) return perform(action);
+  if (step_shortages_ <= kPatience) return;
+  step_shortages_ = 0;
+  const std::exception_ptr error = std::current_exception();
+  for (Item* item : batch_) fail(*item, error);
+}
+
+// ---- prompts ----------------------------------------------------------------------------------------------
+
+void ModelService::begin_reading(Item& item) {
+  Job& job = item.second;
+  if (!job.has_begun) --waiting_;
+  job.has_begun = true;
+  job.answer->began_reading();
+  try {
+    job.sequence = session_.add(job.max_tokens);
+    job.stage = Stage::reading;
+    reading_ = &item;
+    working_bytes_ = session_.working_bytes(std::ssize(job.prompt));
+    session_.begin_prefill(job.sequence, job.prompt);
+  } catch (...) {
+    if (!memory_ended()) throw;
+    reading_failed(item);
+  }
+}
+
+// As many units as the next step can wait for, at least one; without anybody waiting until there is news.
+void ModelService::read() {
+  if (reading_ == nullptr) return;
+  book(now_.scheduling_s);
+  std::optional<double> left;
+  if (!batch_.empty()) left = pace_.allowance();
+  for (bool is_first = true; reading_ != nullptr; is_first = false) {
+    const Clock::time_point start = Clock::now();
+    try {
+      if (!read_unit(*reading_, left, is_first)) break;
+    } catch (...) {
+      if (!memory_ended()) throw;
+      reading_failed(*reading_);
+    }
+    if (left) *left -= seconds_between(start, Clock::now());
+    if (!left && bell_->has_rung()) break;
+  }
+  book(now_.reading_s);
+}
+
+// Reads a unit, or finishes. left: seconds that streams can wait; none where nobody waits. False when the
+// unit would take longer and is not the first of its turn.
+bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_first) {
+  const SequenceId sequence = item.second.sequence;
+  if (session_.prefill_is_done(sequence)) {
+    finish_reading(item);
+    return true;
+  }
+  const PrefillRun& run = session_.reading(sequence);
+  const int64_t first = run.first, tokens = run.tokens;
+  const bool closes = first == tokens;
+  const int64_t most = std::min(parts_.transformer.slice_tokens(), tokens - first);
+  int64_t rows = most;
+  if (left && closes && !is_first && pace_.closing_seconds(tokens) > *left) return false;
+  if (left && !closes) {
+    rows = pace_.rows_within(*left, first, most);
+    if (rows == 0 && !is_first) return false;
+    if (rows == 0) rows = std::min(kLeastRows, most);
+  }
+  const Clock::time_point start = Clock::now();
+  session_.advance_prefill(sequence, rows);
+  if (left || closes) session_.wait();  // else the device stays ahead, by a layer at most
+  if (!left) return true;
+  const double took = seconds_between(start, Clock::now());
+  closes ? pace_.closing_took(tokens, took) : pace_.slice_took(first, rows, took);
+  return true;
+}
+
+void ModelService::finish_reading(Item& item) {
+  Job& job = item.second;
+  const int32_t token = job.sampler.pick(session_.end_prefill(job.sequence));
+  job.stage = Stage::running;
+  job.shortages = 0;
+  reading_ = nullptr;
+  working_bytes_ = 0;
+  now_.prompt_tokens += std::ssize(job.prompt);
+  scheduler_.finished_reading(item.first);
+  if (job.answer->tokens() == 0) deliver(item, token);
+}
+
+// Memory ended while a prompt was read: it waits until one that runs has left. While none does, what is
+// paused gives way; when there is nothing left to take, the request fails.
+void ModelService::reading_failed(Item& item) {
+  const std::exception_ptr error = std::current_exception();
+  scheduler_.drop(item.first);
+  let_go(item);
+  if (++item.second.shortages < kPatience || scheduler_.counts().running > 0) return;
+  const SchedulerAction action = scheduler_.give_way(room());
+  if (action.kind == SchedulerAction::Kind::none) return fail(item, error);
+  perform(action);
+}
+
+// ---- answers ----------------------------------------------------------------------------------------------
+
+void ModelService::deliver(Item& item, int32_t token) {
+  Job& job = item.second;
+  const Clock::time_point now = Clock::now();
+  const bool is_first = job.answer->tokens() == 0;
+  (is_first ? now_.first_token : now_.between_tokens)
+      .add(seconds_between(is_first ? job.submitted : job.last_token, now));
+  job.last_token = now;
+  ++now_.new_tokens;
+  const auto& ends = parts_.model.eos_tokens;
+  const bool is_end = !job.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end();
+  const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
+  std::optional<FinishReason> last;
+  if (is_full) last = FinishReason::length;
+  if (is_end) last = FinishReason::stop;
+  if (last)
+    return end(
+        item, [&] { job.answer->push(token, last); }, now_.finished);
+  job.answer->push(token, last);
+  tell(job);
+}
+
+void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
+  end(
+      item, [&] { item.second.answer->fail(error); }, error ? now_.failed : now_.cancelled);
+}
+
+// Gives everything back, and only then says so.
+template <typename Say>
+void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
+  Job& job = item.second;
+  forget(item);
+  scheduler_.remove(item.first);
+  if (!job.has_begun) --waiting_;
+  ++counted;
+  ++ended_;
+  say();
+  tell(job);
+  jobs_.erase(item.first);
+}
+
+void ModelService::fail_all(const std::exception_ptr& error) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.merge(inbox_);
+  }
+  while (!jobs_.empty()) fail(*jobs_.begin(), error);
+  publish();
+}
+
+// What a callback throws ends its request.
+void ModelService::tell(Job& job) noexcept {
+  try {
+    if (job.on_news) job.on_news();
+  } catch (...) {
+    job.answer->cancel();
+  }
+}
+
+void ModelService::publish() noexcept {
+  const SchedulerCounts counts = scheduler_.counts();
+  const std::lock_guard lock(mutex_);
+  const int64_t submitted = published_.submitted;
+  published_ = now_;  // no memory: what would need it is empty
+  published_.submitted = submitted;
+  published_.waiting = counts.waiting + std::ssize(inbox_);
+  published_.reading = counts.reading;
+  published_.running = counts.running;
+  published_.paused = counts.paused;
+  live_ -= std::exchange(ended_, 0);
+  if (live_ == 0) idle_.notify_all();
+}
+
+// Reading them waits for the device.
+void ModelService::read_attention() {
+  const Clock::time_point now = Clock::now();
+  if (now - attention_read_ < kAttentionEvery && !jobs_.empty()) return;
+  now_.attention = session_.statistics(0);
+  attention_read_ = now;
+}
+
+}  // namespace shadowkv

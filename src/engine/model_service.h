@@ -1,0 +1,142 @@
+// The service's thread: takes requests in, does what the scheduler says, and lets decode steps and units of
+// reading follow one another. Everything below the inbox belongs to that thread alone.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/device.h"
+#include "engine/answer.h"
+#include "engine/pace.h"
+#include "engine/scheduler.h"
+#include "engine/session.h"
+#include "model/config.h"
+#include "model/transformer.h"
+#include "shadowkv/service.h"
+#include "tokenizer/tokenizer.h"
+
+namespace shadowkv {
+
+// What a service is made of; all of it outlives the service.
+struct ServiceParts {
+  const ModelConfig& model;
+  DType compute;
+  Transformer& transformer;
+  Device& device;
+  std::shared_ptr<const Tokenizer> tokenizer;  // may be null
+  std::function<EngineMemory()> memory;
+};
+
+class ModelService final : public Service {
+ public:
+  ModelService(ServiceParts parts, const ServiceOptions& options);
+  ~ModelService() override;
+  ModelService(const ModelService&) = delete;
+  ModelService& operator=(const ModelService&) = delete;
+
+  std::unique_ptr<Stream> submit(ServiceRequest request) override;
+  [[nodiscard]] ServiceStatistics statistics() const override;
+  void wait_idle() override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Stage : uint8_t { arrived, waiting, reading, running, paused };
+  struct Job {
+    std::vector<int32_t> prompt;
+    int64_t max_tokens = 0;  // prompt and answer
+    bool ignore_eos = false;
+    int priority = 0;
+    std::string client;
+    std::function<void()> on_news;
+    std::shared_ptr<Answer> answer;
+    Sampler sampler;
+    Stage stage = Stage::arrived;
+    bool has_begun = false;
+    SequenceId sequence = 0;  // while it reads, runs or is paused
+    // Tokens of the answer that the sequence holds: fewer than there are, by one or, while a dropped request
+    // catches up, by more.
+    int64_t fed = 0;
+    int shortages = 0;  // times in a row that memory ended for it
+    Clock::time_point submitted, last_token;
+  };
+  using Jobs = std::map<RequestId, Job>;
+  using Item = Jobs::value_type;
+
+  // ---- callers' threads
+  [[nodiscard]] Job make_job(ServiceRequest request) const;
+  [[nodiscard]] std::vector<int32_t> prompt_of(ServiceRequest& request) const;
+  void check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const;
+
+  // ---- the service's thread
+  void run() noexcept;
+  void turn();  // of the loop: take in, decide, step, read
+  void take_in();
+  void decide();
+  void perform(const SchedulerAction& action);
+  void begin_reading(Item& item);
+  void resume(Item& item);
+  void pause(Item& item);
+  void let_go(Item& item);
+  void step();
+  void took_step(Item& item, int32_t picked);
+  void step_failed();
+  void read();
+  [[nodiscard]] bool read_unit(Item& item, std::optional<double> left, bool is_first);
+  void finish_reading(Item& item);
+  void reading_failed(Item& item);
+  void deliver(Item& item, int32_t token);
+  void fail(Item& item, const std::exception_ptr& error) noexcept;  // null: it was cancelled
+  void fail_all(const std::exception_ptr& error) noexcept;
+  void break_off(const std::exception_ptr& error) noexcept;
+  template <typename Say>
+  void end(Item& item, const Say& say, int64_t& counted) noexcept;
+  void forget(Item& item) noexcept;
+  static void tell(Job& job) noexcept;
+  void publish() noexcept;
+  void read_attention();
+  [[nodiscard]] Room room() const;
+  [[nodiscard]] Item& item_of(RequestId id);
+  [[nodiscard]] OutOfMemory too_large(int64_t max_tokens, const Footprint& need, const Room& room) const;
+  // Books the time since the last call under `seconds`.
+  void book(double& seconds);
+
+  ServiceParts parts_;
+  ServiceOptions options_;
+  ModelSession session_;
+  Scheduler scheduler_;
+  Pace pace_;
+  Jobs jobs_;
+  std::vector<Item*> batch_;                // of the step
+  std::vector<SequenceToken> step_tokens_;  // likewise
+  std::vector<Sampler*> step_samplers_;     // likewise
+  Item* reading_ = nullptr;
+  int step_shortages_ = 0;  // steps in a row that memory ended for
+  Clock::time_point booked_until_;
+  Clock::time_point attention_read_;  // when its statistics were read
+  ServiceStatistics now_;             // without memory
+  int64_t ended_ = 0;                 // requests since it was published
+
+  std::shared_ptr<Bell> bell_;
+  std::atomic<int64_t> waiting_{0};        // taken and never begun
+  std::atomic<int64_t> working_bytes_{0};  // of the device, of the prompt that is being read
+  std::atomic<bool> stops_{false};
+
+  mutable std::mutex mutex_;
+  std::condition_variable idle_;
+  Jobs inbox_;  // guarded by mutex_, as all below
+  RequestId next_id_ = 0;
+  int64_t live_ = 0;           // requests that have not ended
+  std::exception_ptr broken_;  // what the device failed with
+  ServiceStatistics published_;
+
+  std::thread thread_;  // the last member: begins when all else is there
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,61 @@
+#include "engine/pace.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace shadowkv {
+namespace {
+
+// Share of the gap that is planned for: the rest is for what takes longer than foreseen.
+constexpr double kPlanned = 0.8;
+// Weight of a new measurement.
+constexpr double kNews = 0.3;
+
+void smooth(double& average, double measured) {
+  average = average > 0 ? average + kNews * (measured - average) : measured;
+}
+
+}  // namespace
+
+Pace::Pace(double max_gap, const UnitWork& work, int64_t least_rows)
+    : max_gap_(max_gap), work_(work), least_rows_(least_rows) {}
+
+double Pace::work(int64_t first, int64_t rows) const {
+  const double keys = static_cast<double>(first) + static_cast<double>(rows) / 2;
+  return static_cast<double>(rows) * (work_.row + work_.key * keys);
+}
+
+void Pace::step_took(double seconds) {
+  smooth(step_s_, seconds);
+}
+
+void Pace::slice_took(int64_t first, int64_t rows, double seconds) {
+  smooth(s_per_work_, seconds / work(first, rows));
+}
+
+void Pace::closing_took(int64_t tokens, double seconds) {
+  smooth(s_per_closed_token_, seconds / static_cast<double>(tokens));
+}
+
+double Pace::allowance() const {
+  return kPlanned * (max_gap_ - 1) * step_s_;
+}
+
+// The root of rows * (row + key * (first + rows / 2)) * s_per_work = seconds, in whole least_rows.
+int64_t Pace::rows_within(double seconds, int64_t first, int64_t most_rows) const {
+  const int64_t least = std::min(least_rows_, most_rows);
+  if (s_per_work_ <= 0) return least;  // the first slice is a measurement
+  const double units = std::max(0.0, seconds) / s_per_work_;
+  const double linear = work_.row + work_.key * static_cast<double>(first);
+  const double rows = work_.key > 0
+                          ? (std::sqrt(linear * linear + 2 * work_.key * units) - linear) / work_.key
+                          : units / linear;
+  if (rows >= static_cast<double>(most_rows)) return most_rows;
+  return static_cast<int64_t>(rows) / least * least;
+}
+
+double Pace::closing_seconds(int64_t tokens) const {
+  return s_per_closed_token_ * static_cast<double>(tokens);
+}
+
+}  // namespace shadowkv

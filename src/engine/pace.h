@@ -1,0 +1,41 @@
+// How much of a prompt may be read between two decode steps, so that the gap between a stream's tokens stays
+// under a multiple of what it is without reading: policy alone, by times that its caller measured.
+#pragma once
+
+#include <cstdint>
+
+namespace shadowkv {
+
+// What a unit of reading costs, in any unit: rows * (row + key * keys that a row attends to on average).
+struct UnitWork {
+  double row = 1;
+  double key = 0;
+};
+
+class Pace {
+ public:
+  // max_gap: over 1. Slices are of least_rows or more.
+  Pace(double max_gap, const UnitWork& work, int64_t least_rows);
+
+  void step_took(double seconds);
+  void slice_took(int64_t first, int64_t rows, double seconds);  // queries [first, first + rows) of a layer
+  void closing_took(int64_t tokens, double seconds);             // closing a layer of so many
+
+  // Seconds of reading that may go before the next step.
+  [[nodiscard]] double allowance() const;
+  // Most queries from `first` on that take no longer, up to most_rows; 0 when least_rows take longer.
+  [[nodiscard]] int64_t rows_within(double seconds, int64_t first, int64_t most_rows) const;
+  [[nodiscard]] double closing_seconds(int64_t tokens) const;
+
+ private:
+  [[nodiscard]] double work(int64_t first, int64_t rows) const;
+
+  double max_gap_;
+  UnitWork work_;
+  int64_t least_rows_;
+  double step_s_ = 0;      // smoothed; 0: none measured yet
+  double s_per_work_ = 0;  // likewise
+  double s_per_closed_token_ = 0;
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,140 @@
+// Short histories of a service, by seed: requests arrive, finish, are cancelled, paused, dropped and taken up
+// again, within memories of several sizes. Whatever happens, tokens are those of a plain loop, and nothing is
+// held afterwards. SHADOWKV_HISTORIES says how many are run; SHADOWKV_DEVICE=cuda runs them on a GPU, where a
+// token may differ from the loop's as far as sums depend on the batch.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "engine/requests.h"
+
+namespace shadowkv::testing {
+namespace {
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr int kHistories = 300;
+#else
+constexpr int kHistories = 4000;
+#endif
+constexpr int kKnown = 60;
+
+int histories() {
+  const char* asked = std::getenv("SHADOWKV_HISTORIES");
+  return asked ? std::atoi(asked) : kHistories;
+}
+
+AttentionConfig turning_shadow() {
+  AttentionConfig config = small_shadow();
+  config.exact_below = 60;
+  return config;
+}
+
+class Histories : public ::testing::Test {
+ protected:
+  // All requests together have that much beyond weights and a plain run's scratch.
+  static std::unique_ptr<Engine> engine_with(int64_t device_bytes, int64_t host_bytes) {
+    EngineOptions options = small_engine_options();
+    options.threads = 1;
+    const auto probe = Engine::load(options);
+    (void)known_requests(*probe, small_shadow(), 10);
+    options.device_bytes = probe->memory().held[0] + device_bytes;
+    options.host_bytes = host_bytes;
+    return Engine::load(options);
+  }
+
+  void run(uint32_t seed) {
+    random_.seed(seed);
+    Engine& engine = *engines_[seed % engines_.size()];
+    const auto& known = known_[seed / engines_.size() % known_.size()];
+    const AttentionConfig& method = methods_[seed / engines_.size() % known_.size()];
+    const auto service = engine.serve({.attention = method,
+                                       .max_running = below(8) + 1,
+                                       .max_gap = 1.1 + static_cast<double>(below(3)),
+                                       .growth_tokens = below(24) + 1});
+    std::vector<Sent> sent;
+    for (int64_t i = below(8) + 2; i > 0; --i) submit(*service, known, sent);
+    if (below(16) != 0) {  // else the service ends before they do
+      for (Sent& one : sent) finish(one);
+      service->wait_idle();
+      ASSERT_EQ(held_by_requests(engine), 0) << "history " << seed;
+    }
+    const ServiceStatistics statistics = service->statistics();
+    pauses_ += statistics.pauses;
+    drops_ += statistics.drops;
+    cancelled_ += statistics.cancelled;
+    finished_ += statistics.finished;
+    ASSERT_EQ(statistics.failed, 0) << "history " << seed;
+  }
+
+  std::vector<AttentionConfig> methods_ = {full_attention(), small_shadow(), turning_shadow()};
+  std::vector<std::vector<KnownRequest>> known_;  // by method
+  std::vector<std::unique_ptr<Engine>> engines_;
+  int64_t pauses_ = 0, drops_ = 0, cancelled_ = 0, finished_ = 0, refused_ = 0;
+
+ private:
+  struct Sent {
+    std::unique_ptr<Stream> stream;
+    const KnownRequest* known = nullptr;
+    std::size_t read = 0;
+    std::size_t stop_at = SIZE_MAX;  // cancelled when so much has been read
+  };
+
+  int64_t below(int64_t bound) { return std::uniform_int_distribution<int64_t>(0, bound - 1)(random_); }
+
+  void submit(Service& service, const std::vector<KnownRequest>& known, std::vector<Sent>& sent) {
+    const KnownRequest& one = known[static_cast<std::size_t>(below(std::ssize(known)))];
+    ServiceRequest request = one.request;
+    request.priority = static_cast<int>(below(3));
+    request.client = std::string(1, static_cast<char>('a' + below(3)));
+    try {
+      sent.push_back({.stream = service.submit(request), .known = &one});
+    } catch (const OutOfMemory&) {
+      ++refused_;
+      return;
+    }
+    if (below(4) == 0) sent.back().stop_at = static_cast<std::size_t>(below(6));
+    Sent& watched = sent[static_cast<std::size_t>(below(std::ssize(sent)))];
+    for (int64_t tokens = below(8); tokens > 0 && advance(watched); --tokens) continue;
+  }
+
+  // Reads a token, or cancels where that is planned; false at the end.
+  bool advance(Sent& one) {
+    if (one.read == one.stop_at) one.stream->cancel();
+    const auto event = one.stream->next();
+    if (!event) return false;
+    const std::vector<int32_t>& expected = one.known->answer;
+    EXPECT_EQ(event->id, one.read < expected.size() ? expected[one.read] : -1);
+    ++one.read;
+    return one.stop_at == SIZE_MAX || one.read <= one.stop_at;
+  }
+
+  void finish(Sent& one) {
+    while (advance(one)) continue;
+    if (one.stop_at != SIZE_MAX) return;
+    EXPECT_EQ(one.read, one.known->answer.size());
+  }
+
+  std::mt19937 random_;
+};
+
+TEST_F(Histories, GiveTheTokensOfAPlainLoopAndHoldNothingAfterwards) {
+  const auto alone = small_engine();
+  for (const AttentionConfig& method : methods_) known_.push_back(known_requests(*alone, method, kKnown));
+  constexpr int64_t kPlenty = int64_t{1} << 28;
+  engines_.push_back(engine_with(kPlenty, kPlenty));
+  engines_.push_back(engine_with(420'000, kPlenty));
+  engines_.push_back(engine_with(420'000, 120'000));
+  const int count = histories();
+  for (int seed = 0; seed < count && !HasFailure(); ++seed) run(static_cast<uint32_t>(seed));
+  RecordProperty("finished", std::to_string(finished_));
+  std::printf("%d histories: %ld requests finished, %ld cancelled, %ld refused; %ld pauses, %ld drops\n",
+              count, finished_, cancelled_, refused_, pauses_, drops_);
+  EXPECT_GT(finished_, count);
+  EXPECT_GT(cancelled_, 0);
+  EXPECT_GT(pauses_, 0);
+  EXPECT_GT(drops_, 0);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

@@ -1,0 +1,71 @@
+// Requests of many kinds over the small golden checkpoint, and what each answers when it is alone.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+#include "engine/engines.h"
+#include "shadowkv/service.h"
+
+namespace shadowkv::testing {
+
+// The answer of a plain loop over a session: one sequence, one token after the other.
+inline std::vector<int32_t> answer_alone(Engine& engine, const AttentionConfig& method,
+                                         const ServiceRequest& request) {
+  const auto session = engine.open({&method, 1});
+  const auto prompt = static_cast<int64_t>(request.prompt_ids.size());
+  const int64_t most = std::min(request.max_new_tokens, engine.model().context - prompt);
+  const SequenceId id = session->add(prompt + most);
+  Sampler sampler(request.sampling);
+  std::vector<int32_t> answer{sampler.pick(session->prefill(id, request.prompt_ids))};
+  while (std::ssize(answer) < most && (request.ignore_eos || !engine.is_eos(answer.back()))) {
+    const SequenceToken next{id, answer.back()};
+    answer.push_back(sampler.pick(session->decode(0, {&next, 1})));
+  }
+  return answer;
+}
+
+inline std::vector<int32_t> read_all(Stream& stream) {
+  std::vector<int32_t> ids;
+  while (const auto event = stream.next()) ids.push_back(event->id);
+  return ids;
+}
+
+// Bytes of all that belongs to sequences, on both tiers.
+inline int64_t held_by_requests(const Engine& engine) {
+  int64_t sum = 0;
+  for (const auto& [purpose, bytes] : engine.memory().by_purpose) {
+    if (purpose != "weights" && purpose != "tables" && purpose != "activations") sum += bytes[0] + bytes[1];
+  }
+  return sum;
+}
+
+struct KnownRequest {
+  ServiceRequest request;
+  std::vector<int32_t> answer;
+};
+
+// Prompts of 1 to 70 tokens; answers of 1 to 24 tokens, greedy and drawn.
+inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionConfig& method, int count) {
+  std::mt19937 random(17);
+  const auto between = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  std::vector<KnownRequest> known;
+  for (int i = 0; i < count; ++i) {
+    ServiceRequest request;
+    const int64_t tokens = between(1, 70);
+    request.prompt_ids = random_ids(tokens, static_cast<uint32_t>(i + 1));
+    request.max_new_tokens = between(1, 24);
+    request.ignore_eos = i % 3 != 0;
+    if (i % 4 == 1) {
+      request.sampling = {.temperature = 0.9, .top_k = 40, .top_p = 0.95, .seed = static_cast<uint64_t>(i)};
+    }
+    known.push_back({request, answer_alone(engine, method, request)});
+  }
+  return known;
+}
+
+}  // namespace shadowkv::testing

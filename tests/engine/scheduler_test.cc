@@ -1,0 +1,191 @@
+// Who runs on two memory budgets, without any device: every request of these tests takes as many bytes as it
+// may hold tokens.
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/pace.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using Kind = SchedulerAction::Kind;
+
+class Scheduling : public ::testing::Test {
+ protected:
+  static Scheduler make(int64_t max_running = 8, int64_t growth = 10) {
+    return Scheduler(
+        {.max_running = max_running, .growth_tokens = growth},
+        [](const SequencePlan& /*plan*/, int64_t tokens) { return Footprint{.device = tokens}; });
+  }
+  static RequestSize size(int64_t prompt, int64_t max, int priority = 0, const std::string& client = "") {
+    return {.priority = priority, .client = client, .prompt_tokens = prompt, .max_tokens = max};
+  }
+  // Lets the next one in and through its prompt.
+  void start(Scheduler& scheduler, RequestId id, const Room& room) {
+    expect(scheduler, room, Kind::read, id);
+    scheduler.finished_reading(id);
+  }
+  static void expect(Scheduler& scheduler, const Room& room, Kind kind, RequestId id = 0) {
+    const SchedulerAction action = scheduler.next(room);
+    EXPECT_EQ(static_cast<int>(action.kind), static_cast<int>(kind));
+    EXPECT_EQ(action.id, kind == Kind::none ? 0 : id);
+  }
+  static void steps(Scheduler& scheduler, RequestId id, int count) {
+    for (int i = 0; i < count; ++i) scheduler.took_step(id);
+  }
+};
+
+TEST(Fitting, ValuesTakeWhatTheDeviceLeavesThenHostMemory) {
+  const Room room{.device = 100, .host = 50};
+  EXPECT_TRUE(fits({.device = 100, .pinned_host = 50}, room));
+  EXPECT_FALSE(fits({.device = 101}, room));
+  EXPECT_TRUE(fits({.device = 60, .either = 90}, room));
+  EXPECT_FALSE(fits({.device = 60, .either = 91}, room));
+  EXPECT_FALSE(fits({.device = 60, .pinned_host = 1, .either = 90}, room));
+}
+
+TEST_F(Scheduling, OnePromptIsReadAtATimeAndSoManyRun) {
+  Scheduler scheduler = make(2);
+  const Room room{.device = 1000};
+  for (const RequestId id : {1, 2, 3}) scheduler.add(id, size(10, 50));
+  expect(scheduler, room, Kind::read, 1);
+  expect(scheduler, room, Kind::none);
+  scheduler.finished_reading(1);
+  start(scheduler, 2, room);
+  expect(scheduler, room, Kind::none);
+  scheduler.remove(1);
+  expect(scheduler, room, Kind::read, 3);
+}
+
+TEST_F(Scheduling, TheFirstInLineIsWaitedForAndNobodyOvertakesIt) {
+  Scheduler scheduler = make();
+  const Room room{.device = 100};
+  scheduler.add(1, size(60, 70));
+  scheduler.add(2, size(80, 90));
+  scheduler.add(3, size(5, 10));
+  start(scheduler, 1, room);
+  expect(scheduler, room, Kind::none);
+  scheduler.remove(1);
+  start(scheduler, 2, room);
+}
+
+TEST_F(Scheduling, WhoGrowsTakesFromTheLowestWhichGoesOnWhenThereIsRoom) {
+  Scheduler scheduler = make();
+  const Room room{.device = 95, .host = 100};
+  for (const RequestId id : {1, 2}) scheduler.add(id, size(30, 90));
+  start(scheduler, 1, room);
+  start(scheduler, 2, room);  // 40 set aside for each
+  steps(scheduler, 1, 10);
+  expect(scheduler, room, Kind::none);  // 50 for the first
+  steps(scheduler, 1, 10);
+  expect(scheduler, room, Kind::pause, 2);
+  expect(scheduler, room, Kind::none);
+  EXPECT_EQ(scheduler.counts().paused, 1);
+  EXPECT_EQ(scheduler.set_aside().pinned_host, 31);
+  scheduler.remove(1);
+  expect(scheduler, room, Kind::resume, 2);
+  EXPECT_EQ(scheduler.set_aside().pinned_host, 0);
+}
+
+TEST_F(Scheduling, WithoutHostMemoryAStateIsDroppedAndReadAgainBeforeNewOnes) {
+  Scheduler scheduler = make();
+  const Room room{.device = 100, .host = 10};
+  for (const RequestId id : {1, 2, 3}) scheduler.add(id, size(30, 90));
+  start(scheduler, 1, room);
+  start(scheduler, 2, room);
+  steps(scheduler, 1, 30);
+  expect(scheduler, room, Kind::drop, 2);
+  scheduler.remove(1);
+  start(scheduler, 2, room);
+}
+
+TEST_F(Scheduling, TheLowestThatGrowsGivesWayItself) {
+  Scheduler scheduler = make();
+  const Room room{.device = 80, .host = 100};
+  for (const RequestId id : {1, 2}) scheduler.add(id, size(30, 90));
+  start(scheduler, 1, room);
+  start(scheduler, 2, room);
+  steps(scheduler, 2, 10);
+  expect(scheduler, room, Kind::pause, 2);
+}
+
+TEST_F(Scheduling, AHigherPriorityTakesTheMemoryOfLowerOnesAlone) {
+  Scheduler scheduler = make();
+  const Room room{.device = 100, .host = 100};
+  scheduler.add(1, size(40, 50, 1));
+  scheduler.add(2, size(40, 50, 0));
+  start(scheduler, 1, room);
+  start(scheduler, 2, room);
+  scheduler.add(3, size(40, 50, 1));
+  expect(scheduler, room, Kind::pause, 2);
+  start(scheduler, 3, room);
+  scheduler.add(4, size(40, 50, 1));
+  expect(scheduler, room, Kind::none);
+  EXPECT_EQ(scheduler.counts().paused, 1) << "what is paused holds nothing that would help";
+}
+
+TEST_F(Scheduling, OfOnePriorityWhoWasServedLessGoesFirst) {
+  Scheduler scheduler = make(1);
+  const Room room{.device = 1000};
+  for (const RequestId id : {1, 2}) scheduler.add(id, size(20, 30, 0, "a"));
+  start(scheduler, 1, room);
+  scheduler.add(3, size(20, 30, 0, "b"));
+  steps(scheduler, 1, 3);
+  scheduler.remove(1);
+  start(scheduler, 3, room);
+}
+
+TEST_F(Scheduling, WhatFitsNoLongerEvenAloneFails) {
+  Scheduler scheduler = make();
+  scheduler.add(1, size(50, 90));
+  start(scheduler, 1, {.device = 60});
+  steps(scheduler, 1, 10);
+  expect(scheduler, {.device = 60}, Kind::fail, 1);
+}
+
+TEST_F(Scheduling, WhenTheLedgerErredTheLowestGivesWayAndWaitsForADeparture) {
+  Scheduler scheduler = make();
+  const Room room{.device = 1000, .host = 1000};
+  for (const RequestId id : {1, 2}) scheduler.add(id, size(30, 90));
+  start(scheduler, 1, room);
+  EXPECT_EQ(static_cast<int>(scheduler.give_way(room).kind), static_cast<int>(Kind::none));
+  start(scheduler, 2, room);
+  const SchedulerAction action = scheduler.give_way(room);
+  EXPECT_EQ(static_cast<int>(action.kind), static_cast<int>(Kind::pause));
+  EXPECT_EQ(action.id, 2);
+  expect(scheduler, room, Kind::none);
+  scheduler.remove(1);
+  expect(scheduler, room, Kind::resume, 2);
+}
+
+TEST_F(Scheduling, EverythingIsGivenBack) {
+  Scheduler scheduler = make();
+  const Room room{.device = 1000};
+  for (const RequestId id : {1, 2, 3}) scheduler.add(id, size(30, 90));
+  start(scheduler, 1, room);
+  expect(scheduler, room, Kind::read, 2);
+  for (const RequestId id : {1, 2, 3, 4}) scheduler.remove(id);
+  EXPECT_EQ(scheduler.set_aside().device, 0);
+  EXPECT_EQ(scheduler.counts().waiting, 0);
+}
+
+TEST(Pacing, SlicesTakeWhatTheGapAllows) {
+  Pace pace(2.0, {.row = 100, .key = 1}, 16);
+  EXPECT_EQ(pace.allowance(), 0);
+  EXPECT_EQ(pace.rows_within(1.0, 0, 512), 16) << "nothing is known yet";
+  pace.step_took(0.010);
+  EXPECT_NEAR(pace.allowance(), 0.008, 1e-12);
+  pace.slice_took(0, 16, 16 * (100 + 8) * 1e-6);
+  EXPECT_EQ(pace.rows_within(0.008, 0, 512), 48);  // 48 * (100 + 24) < 8000 < 64 * (100 + 32)
+  EXPECT_EQ(pace.rows_within(0.008, 300, 512), 16);
+  EXPECT_EQ(pace.rows_within(0.001, 300, 512), 0);
+  EXPECT_EQ(pace.rows_within(-1, 0, 512), 0);
+  EXPECT_EQ(pace.rows_within(10, 0, 512), 512);
+  EXPECT_EQ(pace.rows_within(10, 0, 7), 7);
+  pace.closing_took(1000, 0.002);
+  EXPECT_NEAR(pace.closing_seconds(500), 0.001, 1e-12);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing

@@ -1,0 +1,236 @@
+// The service: many requests at once, each as if it were alone.
+#include "shadowkv/service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "engine/engines.h"
+#include "engine/requests.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Services : public ::testing::Test {
+ protected:
+  ServiceRequest request(int64_t prompt, int64_t more, uint32_t seed = 1) {
+    ServiceRequest r;
+    r.prompt_ids = random_ids(prompt, seed);
+    r.max_new_tokens = more;
+    r.ignore_eos = true;
+    return r;
+  }
+  template <typename Refusal>
+  void expect_refused(Service& service, const ServiceRequest& r, const std::string& part) {
+    try {
+      (void)service.submit(r);
+      ADD_FAILURE() << "taken; expected \"" << part << "\"";
+    } catch (const Refusal& error) {
+      EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+  }
+
+  std::unique_ptr<Engine> engine_ = small_engine();
+  std::unique_ptr<Engine> alone_ = small_engine();  // for what a request answers by itself
+};
+
+TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    const std::vector<KnownRequest> known = known_requests(*alone_, method, 20);
+    const auto service = engine_->serve({.attention = method, .max_running = 7});
+    std::vector<std::unique_ptr<Stream>> streams;
+    for (const KnownRequest& one : known) streams.push_back(service->submit(one.request));
+    for (std::size_t i = 0; i < known.size(); ++i) {
+      EXPECT_EQ(read_all(*streams[i]), known[i].answer) << "request " << i;
+      const RequestReport report = streams[i]->report();
+      EXPECT_TRUE(report.ended);
+      EXPECT_EQ(report.new_tokens, std::ssize(known[i].answer));
+      EXPECT_EQ(report.finish == FinishReason::stop,
+                !known[i].request.ignore_eos && engine_->is_eos(known[i].answer.back()));
+    }
+    service->wait_idle();
+    EXPECT_EQ(held_by_requests(*engine_), 0);
+    const ServiceStatistics statistics = service->statistics();
+    EXPECT_EQ(statistics.submitted, 20);
+    EXPECT_EQ(statistics.finished, 20);
+    EXPECT_EQ(statistics.first_token.count(), 20);
+    EXPECT_EQ(statistics.first_token.count() + statistics.between_tokens.count(), statistics.new_tokens);
+    EXPECT_EQ(statistics.running + statistics.reading + statistics.waiting + statistics.paused, 0);
+  }
+}
+
+TEST_F(Services, APromptThatIsReadLeavesRunningStreamsTheirTokens) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const auto running = service->submit(request(50, 300));
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(running->next());
+  const auto long_one = service->submit(request(3000, 1, 2));
+  int64_t meanwhile = 0;
+  while (!long_one->report().ended && running->next()) ++meanwhile;
+  EXPECT_GT(meanwhile, 5) << "the prompt was read in one piece";
+  EXPECT_EQ(read_all(*long_one), answer_alone(*alone_, small_shadow(), request(3000, 1, 2)));
+}
+
+TEST_F(Services, CancellingGivesEverythingBackAndLeavesOthersAlone) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const auto other = service->submit(request(80, 60, 3));
+  const auto expected = answer_alone(*alone_, small_shadow(), request(80, 60, 3));
+  auto waits = service->submit(request(2000, 100, 4));
+  auto answers = service->submit(request(30, 500, 5));
+  waits->cancel();
+  while (answers->try_next() || !answers->report().ended) {
+    if (answers->report().new_tokens > 3) answers->cancel();
+  }
+  EXPECT_EQ(answers->report().finish, FinishReason::cancelled);
+  EXPECT_EQ(read_all(*waits), std::vector<int32_t>());
+  EXPECT_EQ(read_all(*other), expected);
+  service->submit(request(700, 500, 6)).reset();  // whose stream is gone is cancelled
+  service->wait_idle();
+  EXPECT_EQ(held_by_requests(*engine_), 0);
+  EXPECT_EQ(service->statistics().cancelled, 3);
+}
+
+TEST_F(Services, RefuseOneByOneWhatTheyCannotDo) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const auto running = service->submit(request(40, 200));
+  const auto refuse = [&](const std::function<void(ServiceRequest&)>& change, const std::string& part) {
+    ServiceRequest bad = request(10, 5);
+    change(bad);
+    expect_refused<InvalidInput>(*service, bad, part);
+  };
+  refuse([](ServiceRequest& r) { r.prompt_ids.clear(); }, "prompt is empty");
+  refuse([](ServiceRequest& r) { r.prompt = "text"; }, "as text and as 10 ids");
+  refuse([](ServiceRequest& r) { r.prompt_ids[3] = 288; }, "token id 288");
+  refuse([](ServiceRequest& r) { r.prompt_ids[0] = -1; }, "token id -1");
+  refuse([](ServiceRequest& r) { r.prompt_ids = random_ids(4096); }, "context is 4096");
+  refuse([](ServiceRequest& r) { r.max_new_tokens = 0; }, "max-new-tokens = 0");
+  refuse([](ServiceRequest& r) { r.sampling.temperature = -1; }, "temperature = -1");
+  refuse([](ServiceRequest& r) { r.sampling.top_p = 0; }, "top-p = 0");
+  EXPECT_EQ(read_all(*running), answer_alone(*alone_, small_shadow(), request(40, 200)));
+  EXPECT_EQ(service->statistics().submitted, 1);
+}
+
+TEST_F(Services, RefuseOptionsOutOfRange) {
+  EXPECT_THROW((void)engine_->serve({.max_running = 0}), InvalidInput);
+  EXPECT_THROW((void)engine_->serve({.max_waiting = 0}), InvalidInput);
+  EXPECT_THROW((void)engine_->serve({.max_gap = 1.0}), InvalidInput);
+  EXPECT_THROW((void)engine_->serve({.growth_tokens = 0}), InvalidInput);
+}
+
+TEST_F(Services, RefuseWhatCouldNeverFitWithBothNumbers) {
+  EngineOptions options = small_engine_options();
+  options.device_bytes = 1'500'000;
+  options.host_bytes = 100'000;
+  const auto small = Engine::load(options);
+  const auto service = small->serve({.attention = full_attention()});
+  const auto running = service->submit(request(50, 30));
+  expect_refused<OutOfMemory>(*service, request(3000, 1000), "4000 tokens needs");
+  expect_refused<OutOfMemory>(*service, request(3000, 1000), "are all that requests can have");
+  EXPECT_EQ(read_all(*running), answer_alone(*alone_, full_attention(), request(50, 30)));
+}
+
+TEST_F(Services, RefuseMoreThanMayWaitAndTakeThemLater) {
+  const auto service = engine_->serve({.attention = full_attention(), .max_running = 1, .max_waiting = 2});
+  std::atomic<bool> began{false}, goes_on{false};
+  ServiceRequest first = request(20, 3);
+  first.on_news = [&] {
+    began = true;
+    while (!goes_on) std::this_thread::yield();
+  };
+  const auto running = service->submit(first);
+  while (!began) std::this_thread::yield();
+  const auto a = service->submit(request(20, 3)), b = service->submit(request(20, 3));
+  expect_refused<Busy>(*service, request(20, 3), "2 requests wait");
+  goes_on = true;
+  (void)read_all(*a);
+  (void)read_all(*b);
+  EXPECT_EQ(read_all(*service->submit(request(20, 3))).size(), 3u);
+}
+
+TEST_F(Services, AHigherPriorityGoesFirstAndClientsTakeTurns) {
+  const auto service = engine_->serve({.attention = full_attention(), .max_running = 1});
+  std::mutex mutex;
+  std::string order;
+  std::atomic<bool> goes_on{false};
+  const auto submit = [&](const std::string& name, const std::string& client, int priority) {
+    ServiceRequest r = request(20, 4);
+    r.client = client;
+    r.priority = priority;
+    r.on_news = [&, name, seen = false]() mutable {
+      while (!goes_on) std::this_thread::yield();
+      const std::lock_guard lock(mutex);
+      if (!std::exchange(seen, true)) order += name;
+    };
+    return service->submit(r);
+  };
+  std::vector<std::unique_ptr<Stream>> streams;
+  streams.push_back(submit("0", "a", 0));
+  while (service->statistics().waiting > 0 || streams[0]->report().new_tokens == 0) std::this_thread::yield();
+  for (const char* name : {"1", "2", "3"}) streams.push_back(submit(name, "a", 0));
+  streams.push_back(submit("x", "b", 0));
+  streams.push_back(submit("y", "b", 0));
+  streams.push_back(submit("!", "c", 5));
+  goes_on = true;
+  service->wait_idle();
+  EXPECT_EQ(order, "0!x1y23");
+}
+
+TEST_F(Services, ACallbackThatThrowsEndsItsOwnRequestAlone) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const auto other = service->submit(request(60, 40, 2));
+  ServiceRequest bad = request(30, 100);
+  bad.on_news = [] { throw std::runtime_error("from the callback"); };
+  const auto stream = service->submit(bad);
+  EXPECT_LT(read_all(*stream).size(), 100u);
+  EXPECT_EQ(stream->report().finish, FinishReason::cancelled);
+  EXPECT_EQ(read_all(*other), answer_alone(*alone_, small_shadow(), request(60, 40, 2)));
+}
+
+TEST_F(Services, StreamsOutliveTheirServiceAndSayThatItEnded) {
+  auto service = engine_->serve({.attention = small_shadow()});
+  const auto stream = service->submit(request(60, 4000));
+  ASSERT_TRUE(stream->next());
+  service.reset();
+  EXPECT_EQ(held_by_requests(*engine_), 0);
+  EXPECT_THROW((void)read_all(*stream), Interrupted);
+  stream->cancel();
+}
+
+TEST_F(Services, ManyThreadsMayUseOne) {
+  const std::vector<KnownRequest> known = known_requests(*alone_, small_shadow(), 16);
+  const auto service = engine_->serve({.attention = small_shadow(), .max_running = 5});
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (std::size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::size_t i = t; i < known.size(); i += 4) {
+        const auto gone = service->submit(known[(i + 1) % known.size()].request);
+        const auto stream = service->submit(known[i].request);
+        (void)service->statistics();
+        wrong += read_all(*stream) != known[i].answer ? 1 : 0;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  service->wait_idle();
+  EXPECT_EQ(held_by_requests(*engine_), 0);
+}
+
+TEST(Durations, QuantilesAreUpperBoundsOfTheirBuckets) {
+  DurationHistogram histogram;
+  EXPECT_EQ(histogram.quantile(0.5), 0);
+  for (const double seconds : {0.0, 1e-5, 0.01, 0.02, 0.04, 1e9}) histogram.add(seconds);
+  EXPECT_EQ(histogram.count(), 6);
+  EXPECT_EQ(histogram.in_bucket(0), 2);
+  EXPECT_EQ(histogram.in_bucket(DurationHistogram::kBuckets - 1), 1);
+  EXPECT_GE(histogram.quantile(0.5), 0.01);
+  EXPECT_LE(histogram.quantile(0.5), 0.01 * 1.19);
+  EXPECT_EQ(histogram.max(), 1e9);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
