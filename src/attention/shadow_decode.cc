@@ -112,13 +112,13 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
 }
 
 void ShadowAttention::end_step() {
+  values_.end_step(sparse_rows_);  // before anything counts: memory may end in it
   for (const SeqId id : step_ids_) {
     Sequence& sequence = sequences_.at(id);
     ++sequence.tokens;
     count_step(sequence);
   }
   step_ids_.clear();
-  values_.end_step(sparse_rows_);
 }
 
 // Everything that the host changed goes to the device now, so that what follows can be recorded and replayed.

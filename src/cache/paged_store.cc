@@ -113,6 +113,25 @@ std::optional<Buffer> PagedStore::try_allocate(Tier tier, int64_t bytes) {
   }
 }
 
+// A move under way. Its end writes what has moved into the table, whatever ended it.
+class PagedStore::Moving {
+ public:
+  Moving(PagedStore& store, int64_t row, const int64_t& moved) : store_(store), row_(row), moved_(moved) {
+    store_.is_moving_ = true;
+  }
+  Moving(const Moving&) = delete;
+  Moving& operator=(const Moving&) = delete;
+  ~Moving() {
+    store_.is_moving_ = false;
+    if (moved_ > 0) store_.write_table(row_);
+  }
+
+ private:
+  PagedStore& store_;
+  int64_t row_;
+  const int64_t& moved_;
+};
+
 // Block by block over all lists, so that every layer has the same share in both memories: the last ones go
 // down first, the first ones up. The old blocks die at once: their next user comes later in the compute
 // queue's order.
@@ -121,7 +140,7 @@ int64_t PagedStore::move_blocks(const PlacedMove& move) {
   const auto blocks = static_cast<int64_t>(entry.lists.empty() ? 0 : entry.lists.front().size());
   int64_t moved = 0;
   bool has_room = true;
-  is_moving_ = true;
+  const Moving moving(*this, move.row, moved);
   for (int64_t n = 0; n < blocks && has_room; ++n) {
     const auto i = static_cast<std::size_t>(move.to == Tier::device ? n : blocks - 1 - n);
     for (auto& list : entry.lists) {
@@ -131,12 +150,11 @@ int64_t PagedStore::move_blocks(const PlacedMove& move) {
       has_room = place.has_value();
       if (!has_room) break;
       device_.compute().copy(place->data(), list[i]->data(), place->bytes());
-      moved += place->bytes();
-      list[i] = std::make_shared<Buffer>(std::move(*place));
+      auto block = std::make_shared<Buffer>(std::move(*place));
+      moved += block->bytes();
+      list[i] = std::move(block);
     }
   }
-  is_moving_ = false;
-  if (moved > 0) write_table(move.row);
   return moved;
 }
 

@@ -73,6 +73,7 @@ class PagedStore {
 
  private:
   using Block = std::shared_ptr<Buffer>;
+  class Moving;
   struct Row {
     std::vector<std::vector<Block>> lists;  // [lists][blocks]
     int64_t capacity = 0;                   // tokens
