@@ -4,7 +4,7 @@
 #include <bit>
 #include <functional>
 
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace shadowkv {
 namespace {

@@ -1,7 +1,7 @@
 #include "tokenizer/bpe_tokenizer.h"
 
 #include "base/check.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace shadowkv {
 

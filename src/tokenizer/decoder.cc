@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "tokenizer/regex_parts.h"
-#include "tokenizer/utf8.h"
 
 namespace shadowkv {
 namespace {

@@ -4,12 +4,12 @@
 #include <functional>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "formats/gguf.h"
 #include "formats/quote.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/known_patterns.h"
 #include "tokenizer/ranked_merges.h"
-#include "tokenizer/utf8.h"
 #include "tokenizer/vocabulary_files.h"
 
 namespace shadowkv {

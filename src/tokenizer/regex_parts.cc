@@ -1,7 +1,7 @@
 #include "tokenizer/regex_parts.h"
 
 #include "base/check.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace shadowkv {
 namespace {

@@ -1,6 +1,6 @@
+#include "base/utf8.h"
 #include "tokenizer/regex_dialect.h"
 #include "tokenizer/tokenizer_json_parts.h"
-#include "tokenizer/utf8.h"
 
 namespace shadowkv {
 namespace {

@@ -6,8 +6,8 @@
 #include <unordered_set>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "formats/quote.h"
-#include "tokenizer/utf8.h"
 
 namespace shadowkv {
 namespace {

@@ -5,7 +5,7 @@
 #include "tokenizer/golden.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/normalizer.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 namespace shadowkv::testing {
 namespace {
