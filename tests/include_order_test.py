@@ -11,11 +11,12 @@ BENEATH = {
     "base": set(),
     "formats": {"base"},
     "kernels": {"base"},
-    "tokenizer": {"base", "formats"},
+    "template": {"base", "formats"},
+    "tokenizer": {"base", "formats", "template"},
     "cache": {"base", "kernels"},
     "attention": {"base", "kernels", "cache"},
     "model": {"base", "formats", "kernels", "cache", "attention"},
-    "engine": {"base", "formats", "kernels", "cache", "attention", "model", "tokenizer"},
+    "engine": {"base", "formats", "kernels", "cache", "attention", "model", "template", "tokenizer"},
 }
 FRONT = ("apps", "eval", "src/server")  # these see the public headers, their own folder and base
 ENGINE_ONLY = "shadowkv/shadowkv.h"  # of the public headers; the others are plain data that every layer may use
