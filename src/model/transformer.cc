@@ -236,8 +236,8 @@ const SamplingRow* Transformer::upload_sampling(std::span<const SamplingRow> how
   return reinterpret_cast<const SamplingRow*>(on_device.data);
 }
 
-// Runs a step up to its end, from its recording where one of its shape exists. All that a recording reads lies at the same
-// address in every step.
+// Runs a step up to its end, from its recording where one of its shape exists. All that a recording reads
+// lies at the same address in every step.
 void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
                        std::span<const SamplingRow> how) {
   require(sequences.size() == ids.size() && how.size() == ids.size() && !ids.empty(),

@@ -1,11 +1,11 @@
 #include <gmock/gmock.h>
 
+#include "base/utf8.h"
 #include "formats/refusal.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/golden.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/normalizer.h"
-#include "base/utf8.h"
 
 namespace shadowkv::testing {
 namespace {
