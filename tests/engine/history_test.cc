@@ -1,7 +1,6 @@
 // Short histories of a service, by seed: requests arrive, finish, are cancelled, paused, dropped and taken up
 // again, within memories of several sizes. Whatever happens, tokens are those of a plain loop, and nothing is
-// held afterwards. SHADOWKV_HISTORIES says how many are run; SHADOWKV_DEVICE=cuda runs them on a GPU, where a
-// token may differ from the loop's as far as sums depend on the batch.
+// held afterwards. SHADOWKV_HISTORIES says how many are run.
 #include <gtest/gtest.h>
 
 #include <array>
