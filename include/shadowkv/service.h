@@ -86,14 +86,15 @@ class DurationHistogram {
  public:
   static constexpr int kBuckets = 121;  // the last one takes all that is longer
 
-  void add(double seconds);
-  [[nodiscard]] int64_t count() const { return count_; }
-  [[nodiscard]] double sum() const { return sum_; }  // of all seconds
-  [[nodiscard]] double max() const { return max_; }
+  void add(double seconds);                               // counts one, of seconds from 0
+  [[nodiscard]] int64_t count() const { return count_; }  // of all
+  [[nodiscard]] double sum() const { return sum_; }       // of all seconds
+  [[nodiscard]] double max() const { return max_; }       // seconds of the longest
   // Upper bound of the bucket that holds the share-th of them; 0 when there are none. share: 0 to 1.
   [[nodiscard]] double quantile(double share) const;
   // Durations up to upper_bound(bucket) and over that of the bucket before.
   [[nodiscard]] int64_t in_bucket(int bucket) const { return counts_.at(static_cast<std::size_t>(bucket)); }
+  // Seconds of the longest duration that a bucket takes.
   [[nodiscard]] static double upper_bound(int bucket);
 
  private:

@@ -109,8 +109,9 @@ class Sampler {
 
   // How it picks.
   [[nodiscard]] const SamplingParams& params() const { return params_; }
-  // Tokens picked so far, and going on as if so many more had been: what comes depends on their number alone.
+  // Tokens picked so far. What comes next depends on their number and on the logits alone.
   [[nodiscard]] uint64_t picked() const { return picked_; }
+  // Goes on as if so many more tokens had been picked.
   void skip(uint64_t tokens) { picked_ += tokens; }
 
  private:
