@@ -22,7 +22,13 @@ class FullAttention final : public Attention {
   }
 
   void begin(SeqId id, const SequencePlan& /*plan*/) override {
-    sequences_[id] = {.row = rows_.add(id), .tokens = 0};
+    const int64_t row = rows_.add(id);
+    try {
+      sequences_[id] = {.row = row, .tokens = 0};
+    } catch (...) {
+      rows_.remove(id);  // end() knows a sequence by sequences_
+      throw;
+    }
   }
 
   void fill(SeqId id, int64_t tokens, uint64_t seed) override {

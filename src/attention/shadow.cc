@@ -110,7 +110,13 @@ Footprint ShadowAttention::peak_until(const SequencePlan& plan, int64_t tokens) 
 }
 
 void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
-  sequences_[id] = {.row = rows_.add(id), .plan = plan, .sparse = plan.prompt_tokens >= config_.exact_below};
+  const int64_t row = rows_.add(id);
+  try {
+    sequences_[id] = {.row = row, .plan = plan, .sparse = plan.prompt_tokens >= config_.exact_below};
+  } catch (...) {
+    rows_.remove(id);  // end() knows a sequence by sequences_
+    throw;
+  }
 }
 
 void ShadowAttention::reserve_sparse(int64_t row, int64_t tokens) {
