@@ -132,27 +132,25 @@ class PagedStore::Moving {
   const int64_t& moved_;
 };
 
-// Block by block over all lists, so that every layer has the same share in both memories: the last ones go
-// down first, the first ones up. The old blocks die at once: their next user comes later in the compute
-// queue's order.
+// List by list, so that what a layer reads lies together in host memory and what is freed makes whole slabs
+// of the device: the last blocks of a list go down first, the first ones up. The old blocks die at once:
+// their next user comes later in the compute queue's order.
 int64_t PagedStore::move_blocks(const PlacedMove& move) {
   Row& entry = rows_[static_cast<std::size_t>(move.row)];
-  const auto blocks = static_cast<int64_t>(entry.lists.empty() ? 0 : entry.lists.front().size());
   int64_t moved = 0;
-  bool has_room = true;
   const Moving moving(*this, move.row, moved);
-  for (int64_t n = 0; n < blocks && has_room; ++n) {
-    const auto i = static_cast<std::size_t>(move.to == Tier::device ? n : blocks - 1 - n);
-    for (auto& list : entry.lists) {
-      if (list[i]->tier() == move.to) continue;
+  for (auto& list : entry.lists) {
+    const auto count = static_cast<int64_t>(list.size());
+    for (int64_t n = 0; n < count; ++n) {
+      Block& block = list[static_cast<std::size_t>(move.to == Tier::device ? n : count - 1 - n)];
+      if (block->tier() == move.to) continue;
       std::optional<Buffer> place;
-      if (moved < move.bytes) place = try_allocate(move.to, list[i]->bytes());
-      has_room = place.has_value();
-      if (!has_room) break;
-      device_.compute().copy(place->data(), list[i]->data(), place->bytes());
-      auto block = std::make_shared<Buffer>(std::move(*place));
-      moved += block->bytes();
-      list[i] = std::move(block);
+      if (moved < move.bytes) place = try_allocate(move.to, block->bytes());
+      if (!place) return moved;
+      device_.compute().copy(place->data(), block->data(), place->bytes());
+      auto there = std::make_shared<Buffer>(std::move(*place));
+      moved += there->bytes();
+      block = std::move(there);
     }
   }
   return moved;
