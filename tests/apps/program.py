@@ -18,7 +18,7 @@ MODEL = ["--model", str(GOLDEN / "f32.gguf")]
 SHAPE = ["--shape", "tiny"]
 PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"))
 COMMANDS = ["generate", "compare", "fidelity", "tokenize", "detokenize", "info", "bench"]
-BENCHES = ["decode", "prefill", "kernels"]
+BENCHES = ["decode", "prefill", "kernels", "serve-load"]
 
 
 def run(*arguments, stdin=b""):

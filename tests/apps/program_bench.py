@@ -114,6 +114,33 @@ class Bench(ProgramTest):
                                "full", "--json", "-").text
         self.assertEqual([row["index_s"] for row in json.loads(printed)["rows"]], [0])
 
+    def test_serve_load_holds_what_was_served_against_the_work_alone(self):
+        path = self.folder / "serve.json"
+        load = ["--requests", "6", "--rate", "100", "--prompt-tokens", "16,300", "--new-tokens", "3,9"]
+        text = self.succeed("bench", "serve-load", *MODEL, *load, "--json", path).text
+        for part in ("6 requests", "of the ideal", "mean batch", "first token: median", "between tokens: median"):
+            self.assertIn(part, text)
+        served = json.loads(path.read_text())["serve"]
+        self.assertEqual(served["requests"], 6)
+        self.assertTrue(6 * 16 <= served["prompt_tokens"] <= 6 * 300, served)
+        self.assertTrue(6 * 3 <= served["new_tokens"] <= 6 * 9, served)
+        self.assertEqual(served["first_token"]["count"], 6)
+        self.assertEqual(served["between_tokens"]["count"], served["new_tokens"] - 6)
+        self.assertLessEqual(served["steps"], served["new_tokens"])
+        parts = ("reading_s", "step_s", "moving_s", "scheduling_s")
+        self.assertAlmostEqual(served["busy_s"], sum(served[part] for part in parts))
+        again = self.succeed("bench", "serve-load", *MODEL, *load, "--json", "-")
+        same = json.loads(again.text)["serve"]
+        for count in ("prompt_tokens", "new_tokens"):  # the same seed brings the same requests
+            self.assertEqual(same[count], served[count])
+
+    def test_serve_load_refuses_loads_that_cannot_be(self):
+        serve = ["bench", "serve-load", *MODEL]
+        self.refuse(*serve, "--prompt-tokens", "5,3", says=["--prompt-tokens", "5,3"])
+        self.refuse(*serve, "--prompt-tokens", "5000", says=["5000", "4096"])
+        self.refuse(*serve, "--method", "full;paper", says=["2 methods"])
+        self.refuse(*serve, "--rate", "0", says=["--rate"])
+
     def test_rows_without_room_say_so(self):
         done = run("bench", "prefill", "--model", GOLDEN / "f32.gguf", "--context", "16,4000", "--steps", "1", "--methods",
                    "full", "--device-memory", "600K", "--json", "-")
