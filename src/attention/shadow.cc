@@ -358,28 +358,28 @@ void ShadowAttention::release_sparse(int64_t row) {
   slots_.release(row);
 }
 
+// All but values.
+void ShadowAttention::move(int64_t row, Tier to) {
+  exact_.move(row, to);
+  index_->move(row, to);
+  keys_.move(row, to);
+  segments_.move(row, to);
+  resident_.move(row, to);
+  slots_.move(row, to);
+}
+
 void ShadowAttention::pause(SeqId id) {
   forget_failed_step();
   const int64_t row = sequences_.at(id).row;
-  exact_.move(row, Tier::pinned_host);
-  index_->move(row, Tier::pinned_host);
-  keys_.move(row, Tier::pinned_host);
+  move(row, Tier::pinned_host);
   values_.pause(row);
-  segments_.move(row, Tier::pinned_host);
-  resident_.move(row, Tier::pinned_host);
-  slots_.move(row, Tier::pinned_host);
 }
 
 // Values stay where they are: they come back as room allows.
 void ShadowAttention::resume(SeqId id) {
   const int64_t row = sequences_.at(id).row;
-  exact_.move(row, Tier::device);
-  index_->move(row, Tier::device);
-  keys_.move(row, Tier::device);
+  move(row, Tier::device);
   values_.resume(row);
-  segments_.move(row, Tier::device);
-  resident_.move(row, Tier::device);
-  slots_.move(row, Tier::device);
 }
 
 void ShadowAttention::end(SeqId id) {

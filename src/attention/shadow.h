@@ -99,6 +99,7 @@ class ShadowAttention final : public Attention {
   void open_sparse(Sequence& sequence, int64_t tokens);
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);
+  void move(int64_t row, Tier to);
   void build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw);
   void keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens);
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,

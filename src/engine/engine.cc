@@ -96,10 +96,7 @@ class LoadedEngine final : public Engine {
   }
 
   [[nodiscard]] const ModelInfo& model() const override { return info_; }
-  [[nodiscard]] bool is_eos(int32_t id) const override {
-    const auto& ends = loaded_.config.eos_tokens;
-    return std::find(ends.begin(), ends.end(), id) != ends.end();
-  }
+  [[nodiscard]] bool is_eos(int32_t id) const override { return loaded_.config.is_eos(id); }
 
   [[nodiscard]] std::vector<int32_t> tokenize(std::string_view text) const override {
     return tokenizer().encode(text);
@@ -163,10 +160,7 @@ class LoadedEngine final : public Engine {
 std::vector<int32_t> LoadedEngine::prompt_ids(const GenerateRequest& request) const {
   std::vector<int32_t> ids = request.prompt_ids.empty() ? std::vector<int32_t>() : request.prompt_ids;
   if (ids.empty() && !request.prompt.empty()) ids = tokenize(request.prompt);
-  require(!ids.empty(), "the prompt is empty; give at least one token");
-  require(static_cast<int64_t>(ids.size()) < info_.context,
-          "the prompt has {} tokens, the model's context is {} with room for an answer; shorten it",
-          ids.size(), info_.context);
+  loaded_.config.check_prompt(std::ssize(ids));
   return ids;
 }
 

@@ -93,10 +93,7 @@ std::vector<int32_t> ModelService::prompt_of(ServiceRequest& request) const {
             "a prompt was given as text, but the model came without a tokenizer");
     ids = parts_.tokenizer->encode(request.prompt);
   }
-  require(!ids.empty(), "the prompt is empty; give at least one token");
-  require(std::ssize(ids) < parts_.model.context,
-          "the prompt has {} tokens, the model's context is {} with room for an answer; shorten it",
-          ids.size(), parts_.model.context);
+  parts_.model.check_prompt(std::ssize(ids));
   for (const int32_t id : ids) {
     require(id >= 0 && id < parts_.model.vocab_size, "token id {} is outside the vocabulary of {}", id,
             parts_.model.vocab_size);
@@ -511,8 +508,7 @@ void ModelService::deliver(Item& item, int32_t token) {
       .add(seconds_between(is_first ? job.submitted : job.last_token, now));
   job.last_token = now;
   ++now_.new_tokens;
-  const auto& ends = parts_.model.eos_tokens;
-  const bool is_end = !job.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end();
+  const bool is_end = !job.ignore_eos && parts_.model.is_eos(token);
   const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
   std::optional<FinishReason> last;
   if (is_full) last = FinishReason::length;

@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -61,6 +62,17 @@ void check_tokens(const ModelConfig& config) {
 }
 
 }  // namespace
+
+bool ModelConfig::is_eos(int64_t token) const {
+  return std::find(eos_tokens.begin(), eos_tokens.end(), token) != eos_tokens.end();
+}
+
+void ModelConfig::check_prompt(int64_t tokens) const {
+  require(tokens > 0, "the prompt is empty; give at least one token");
+  require(tokens < context,
+          "the prompt has {} tokens, the model's context is {} with room for an answer; shorten it", tokens,
+          context);
+}
 
 int64_t ModelConfig::parameters() const {
   const int64_t attention = hidden * head_dim * (2 * heads + 2 * kv_heads);

@@ -32,6 +32,9 @@ struct ModelConfig {
   std::vector<int64_t> eos_tokens;  // any of them ends an answer
 
   [[nodiscard]] int64_t kv_width() const { return kv_heads * head_dim; }
+  [[nodiscard]] bool is_eos(int64_t token) const;
+  // Throws InvalidInput for a prompt of no token, or of so many that the context has no room for an answer.
+  void check_prompt(int64_t tokens) const;
   // Parameters in all matrices, embeddings counted once when tied.
   [[nodiscard]] int64_t parameters() const;
 };

@@ -7,15 +7,12 @@
 #include <cstdlib>
 
 #include "engine/requests.h"
+#include "support/sanitizer.h"
 
 namespace shadowkv::testing {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kHistories = 300;
-#else
-constexpr int kHistories = 4000;
-#endif
+constexpr int kHistories = kIsSanitized ? 300 : 4000;
 constexpr int kKnown = 60;
 
 int histories() {

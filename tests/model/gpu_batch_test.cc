@@ -2,43 +2,24 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 
-#include "support/file_model.h"
-#include "support/test_data.h"
+#include "model/gpu_sequences.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
 
-const std::filesystem::path kModel = test_data() / "golden/llama_gqa/f32.gguf";
 constexpr int64_t kSequences = 5, kPrompt = 150, kSteps = 12;
-
-int32_t token(int64_t sequence, int64_t place) {
-  return static_cast<int32_t>((sequence * 31 + place * 7 + place * place) % 288);
-}
-
-// Sequences that differ, each with its prompt read.
-std::vector<SeqId> read_prompts(Methods& methods) {
-  std::vector<SeqId> ids;
-  for (int64_t s = 0; s < kSequences; ++s) {
-    std::vector<int32_t> prompt;
-    for (int64_t i = 0; i < kPrompt + s; ++i) prompt.push_back(token(s, i));
-    ids.push_back(s + 3);
-    (void)methods.prefill(ids.back(), prompt, kSteps);
-  }
-  return ids;
-}
 
 // Logits [step][sequence * vocab] of sequences with forced tokens.
 std::vector<std::vector<float>> rows_of(const AttentionConfig& config) {
-  FileModel model(kModel, DType::bf16, make_cuda_device());
+  FileModel model(kGpuModel, DType::bf16, make_cuda_device());
   Methods methods = model.open(config);
-  const std::vector<SeqId> ids = read_prompts(methods);
+  const std::vector<SeqId> ids = read_prompts(methods, kSequences, kPrompt, kSteps);
   std::vector<std::vector<float>> rows;
   for (int64_t step = 0; step < kSteps; ++step) {
     std::vector<int32_t> tokens;
-    for (int64_t s = 0; s < kSequences; ++s) tokens.push_back(token(s, kPrompt + s + step));
+    for (int64_t s = 0; s < kSequences; ++s) tokens.push_back(made_up_token(s, kPrompt + s + step));
     rows.push_back(methods.decode(ids, tokens));
   }
   return rows;
@@ -68,17 +49,17 @@ TEST(GpuBatch, MicroBatchesComputeWhatOneBatchDoes) {
 TEST(GpuBatch, TokensDrawnOnTheDeviceAreThoseThatTheHostDrawsFromItsLogits) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "No NVIDIA GPU was found.";
   const AttentionConfig config = sparse_from_the_start(IndexKind::sketch, 48, StorageType::bfloat16);
-  FileModel a(kModel, DType::bf16, make_cuda_device()), b(kModel, DType::bf16, make_cuda_device());
+  FileModel a(kGpuModel, DType::bf16, make_cuda_device()), b(kGpuModel, DType::bf16, make_cuda_device());
   Methods by_logits = a.open(config), drawing = b.open(config);
-  const std::vector<SeqId> ids = read_prompts(by_logits);
-  ASSERT_EQ(read_prompts(drawing), ids);
+  const std::vector<SeqId> ids = read_prompts(by_logits, kSequences, kPrompt, kSteps);
+  ASSERT_EQ(read_prompts(drawing, kSequences, kPrompt, kSteps), ids);
   for (int64_t step = 0; step < kSteps; ++step) {
     const std::size_t count = step % 2 == 0 ? kSequences : 2;
     const std::vector<SeqId> some(ids.begin(), ids.begin() + static_cast<int64_t>(count));
     std::vector<int32_t> tokens;
     std::vector<SamplingRow> how;
     for (std::size_t s = 0; s < count; ++s) {
-      tokens.push_back(token(static_cast<int64_t>(s), kPrompt + step));
+      tokens.push_back(made_up_token(static_cast<int64_t>(s), kPrompt + step));
       how.push_back({.seed = s, .drawn = static_cast<uint64_t>(step), .top_k = s == 1 ? 40 : 0});
       if (s > 0) how.back().steepness = 1.2f;
       if (s > 2) how.back().share = uint64_t{1} << 63;

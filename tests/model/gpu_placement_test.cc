@@ -3,35 +3,22 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 
-#include "support/file_model.h"
-#include "support/test_data.h"
+#include "model/gpu_sequences.h"
 #include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
 
-const std::filesystem::path kModel = test_data() / "golden/llama_gqa/f32.gguf";
 constexpr int64_t kSequences = 5, kPrompt = 700, kSteps = 48;
-
-int32_t token(int64_t sequence, int64_t place) {
-  return static_cast<int32_t>((sequence * 31 + place * 7 + place * place) % 288);
-}
 
 // Logits [step][sequence * vocab] under forced tokens.
 std::vector<std::vector<float>> rows_of(StorageType values, bool moves) {
-  FileModel model(kModel, DType::bf16, make_cuda_device());
+  FileModel model(kGpuModel, DType::bf16, make_cuda_device());
   Device& device = model.device();
   AttentionConfig config = sparse_from_the_start(IndexKind::sketch, 48, values);
   Methods methods = model.open(config);
-  std::vector<SeqId> ids;
-  for (int64_t s = 0; s < kSequences; ++s) {
-    std::vector<int32_t> prompt;
-    for (int64_t i = 0; i < kPrompt + s; ++i) prompt.push_back(token(s, i));
-    ids.push_back(s + 3);
-    (void)methods.prefill(ids.back(), prompt, kSteps);
-  }
+  const std::vector<SeqId> ids = read_prompts(methods, kSequences, kPrompt, kSteps);
   Attention& attention = methods.method();
   const int64_t movable = attention.movable_bytes();
   int64_t down = 0, up = 0;
@@ -44,7 +31,7 @@ std::vector<std::vector<float>> rows_of(StorageType values, bool moves) {
     if (moves && step % 8 == 6) attention.keep_free(0);
     const int64_t before = attention.movable_bytes();
     std::vector<int32_t> tokens;
-    for (int64_t s = 0; s < kSequences; ++s) tokens.push_back(token(s, kPrompt + s + step));
+    for (int64_t s = 0; s < kSequences; ++s) tokens.push_back(made_up_token(s, kPrompt + s + step));
     rows.push_back(methods.decode(ids, tokens));
     up += std::max<int64_t>(0, attention.movable_bytes() - before);
   }

@@ -4,17 +4,14 @@
 #include <ctime>
 
 #include "shadowkv/error.h"
+#include "support/sanitizer.h"
 #include "template/template.h"
 
 namespace shadowkv::jinja {
 namespace {
 
 // Of the processor's time, which other programs leave alone.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr double kMostSeconds = 30;
-#else
-constexpr double kMostSeconds = 2;
-#endif
+constexpr double kMostSeconds = testing::kIsSanitized ? 30 : 2;
 
 std::string repeated(std::string_view text, int count) {
   std::string all;
