@@ -216,7 +216,8 @@ void ModelService::turn() {
   read_attention();
   book(now_.scheduling_s);
   publish();
-  if (!jobs_.empty()) return;
+  // A ring that take_in hushed may have been the destructor's: it sets stops_ first.
+  if (!jobs_.empty() || stops_) return;
   bell_->wait();
   booked_until_ = Clock::now();
 }

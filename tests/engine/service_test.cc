@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "engine/engines.h"
@@ -197,6 +198,15 @@ TEST_F(Services, StreamsOutliveTheirServiceAndSayThatItEnded) {
   EXPECT_EQ(held_by_requests(*engine_), 0);
   EXPECT_THROW((void)read_all(*stream), Interrupted);
   stream->cancel();
+}
+
+TEST_F(Services, EndAtWhateverMomentTheyAreTold) {
+  constexpr int kMoments = 4000;  // of the 120 us within which the thread has begun to wait
+  for (int i = 0; i < kMoments; ++i) {
+    const auto service = engine_->serve({.attention = full_attention()});
+    const auto told = std::chrono::steady_clock::now() + std::chrono::nanoseconds(30) * i;
+    while (std::chrono::steady_clock::now() < told) continue;
+  }
 }
 
 TEST_F(Services, ManyThreadsMayUseOne) {
