@@ -104,9 +104,13 @@ class Attention {
   virtual void force_hit_share(double /*share*/) {}
 
   // Prefill of one layer: exact over the new tokens, called with slices of the prompt in order; then
-  // close_prefill builds what this layer keeps and lets the raw keys go. Layers follow one another.
+  // close_prefill builds what this layer keeps of the raw keys, of tokens [first, first + tokens) and maybe
+  // some more, as a method may not cut everywhere: returns where the next call is to begin, at the prompt's
+  // end when the layer is closed. Cuts change no result. Layers follow one another.
   virtual void prefill(const LayerInput& input, TensorView out) = 0;
-  virtual void close_prefill(SeqId sequence, int64_t layer) = 0;
+  virtual int64_t close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) = 0;
+  // Multiples of so many tokens are where closing can be cut.
+  [[nodiscard]] virtual int64_t closing_tokens() const { return 1; }
 
   // Places that suit a decode step of these sequences: place i for sequence arranged[i]; empty: as they come.
   // A caller may take others.

@@ -14,6 +14,13 @@ struct RawLayer {
   const int32_t* positions = nullptr;  // [tokens] device: 0, 1, ...
 
   [[nodiscard]] int64_t tokens() const { return k.shape[0]; }
+  // Tokens [first, first + count).
+  [[nodiscard]] RawLayer part(int64_t first, int64_t count) const {
+    return {.k_raw = k_raw.rows(first, count),
+            .k = k.rows(first, count),
+            .v = v.rows(first, count),
+            .positions = positions + first};
+  }
 };
 
 class ExactPrefill {

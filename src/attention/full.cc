@@ -1,5 +1,7 @@
 // Exact attention over all keys and values, paged on the device. The baseline every other method is judged
 // by.
+#include <algorithm>
+
 #include "attention/exact_store.h"
 #include "attention/methods.h"
 #include "attention/step.h"
@@ -40,15 +42,18 @@ class FullAttention final : public Attention {
 
   void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
 
-  void close_prefill(SeqId id, int64_t layer) override {
+  int64_t close_prefill(SeqId id, int64_t layer, int64_t first, int64_t tokens) override {
     Sequence& sequence = sequences_.at(id);
     const RawLayer raw = prefill_->layer();
-    if (layer == 0) {
+    if (layer == 0 && first == 0) {
       store_.reserve(sequence.row, raw.tokens());
       sequence.tokens = raw.tokens();
     }
     const int32_t* rows = prompt_rows_.of(device_.compute(), sequence.row, raw.tokens());
-    store_.append(layer, raw.k, raw.v, {.count = raw.tokens(), .rows = rows, .positions = raw.positions});
+    const int64_t count = std::min(tokens, raw.tokens() - first);
+    const RawLayer part = raw.part(first, count);
+    store_.append(layer, part.k, part.v, {.count = count, .rows = rows + first, .positions = part.positions});
+    return first + count;
   }
 
   void begin_step(std::span<const SeqId> ids) override {

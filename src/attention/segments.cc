@@ -75,12 +75,20 @@ void Segments::write_table(std::size_t row) {
   }
 }
 
-void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer) {
+int64_t Segments::fitted_end(int64_t row, int64_t token, int64_t tokens) const {
+  for (const Range& range : fitted(row)) {
+    if (range.first >= token) return range.first;
+  }
+  return tokens;
+}
+
+void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range& within) {
   Queue& queue = device_.compute();
   const int64_t width = shape_.kv_width();
   const Row& entry = rows_[static_cast<std::size_t>(row)];
   for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
     const Range range = entry.fitted[i];
+    if (range.first < within.first || range.first >= within.end) continue;
     const int64_t count = range.end - range.first;
     const TensorView before = raw.k_raw.rows(range.first, count).reshaped({count, width});
     const TensorView rotated = raw.k.rows(range.first, count).reshaped({count, width});

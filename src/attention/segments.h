@@ -21,8 +21,12 @@ class Segments {
 
   // Decides which segments of a prompt have bases of their own and makes room for them.
   void begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens);
-  // Fits mean, basis and centre of one layer.
-  void fit(int64_t row, const RawLayer& raw, int64_t layer);
+  // Fits mean, basis and centre of one layer, of the segments of a prompt that begin within the range.
+  struct Range {
+    int64_t first = 0;
+    int64_t end = 0;
+  };
+  void fit(int64_t row, const RawLayer& raw, int64_t layer, const Range& range);
   // After begin(): bases of made-up directions around a mean of zero.
   void fill(int64_t row, uint64_t seed);
   void release(int64_t row);
@@ -33,11 +37,10 @@ class Segments {
   [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const;
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
   // Token ranges [first, end) of the row's segments that a prompt fitted, in order.
-  struct Range {
-    int64_t first = 0;
-    int64_t end = 0;
-  };
   [[nodiscard]] const std::vector<Range>& fitted(int64_t row) const;
+  // The next place from `token` on where a prompt of `tokens` can be cut: all before it use segments that
+  // begin before it.
+  [[nodiscard]] int64_t fitted_end(int64_t row, int64_t token, int64_t tokens) const;
 
   [[nodiscard]] PagedView mean(Queue& queue, int64_t layer);
   [[nodiscard]] PagedView basis(Queue& queue, int64_t layer);

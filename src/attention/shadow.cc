@@ -141,6 +141,12 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   slots_.allocate(row, shape_.layers * slot_view(0).layer_bytes(slots), slots);
 }
 
+TokenBatch ShadowAttention::part_of(const TokenBatch& tokens, const Segments::Range& range) {
+  return {.count = range.end - range.first,
+          .rows = tokens.rows + range.first,
+          .positions = tokens.positions + range.first};
+}
+
 TokenBatch ShadowAttention::tokens_of(const Sequence& sequence, const RawLayer& raw) {
   return {.count = raw.tokens(),
           .rows = prompt_rows_.of(device_.compute(), sequence.row, raw.tokens()),
@@ -208,10 +214,10 @@ std::vector<int32_t> ShadowAttention::made_up_outliers(const Sequence& sequence)
   return all;
 }
 
-void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
+int64_t ShadowAttention::close_prefill(SeqId id, int64_t layer, int64_t first, int64_t tokens) {
   Sequence& sequence = sequences_.at(id);
   const RawLayer raw = prefill_->layer();
-  if (layer == 0) {
+  if (layer == 0 && first == 0) {
     sequence.tokens = raw.tokens();
     if (sequence.sparse) {
       open_sparse(sequence, raw.tokens());
@@ -219,18 +225,31 @@ void ShadowAttention::close_prefill(SeqId id, int64_t layer) {
       exact_.reserve(sequence.row, raw.tokens());
     }
   }
+  Segments::Range range{first, std::min(raw.tokens(), first + tokens)};
   if (sequence.sparse) {
-    build_layer(sequence, layer, raw);
+    range.end = segments_.fitted_end(sequence.row, range.end, raw.tokens());
+    build_factors(sequence, layer, raw, range);
+    if (range.end == raw.tokens()) build_index(sequence, layer, raw);
   } else {
-    exact_.append(layer, raw.k, raw.v, tokens_of(sequence, raw));
+    const RawLayer part = raw.part(first, range.end - first);
+    exact_.append(layer, part.k, part.v, part_of(tokens_of(sequence, raw), range));
   }
+  return range.end;
 }
 
-void ShadowAttention::build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
+// What costs most of closing, of whole fitted segments.
+void ShadowAttention::build_factors(const Sequence& sequence, int64_t layer, const RawLayer& raw,
+                                    const Segments::Range& range) {
+  const RawLayer part = raw.part(range.first, range.end - range.first);
+  const TokenBatch tokens = part_of(tokens_of(sequence, raw), range);
+  segments_.fit(sequence.row, raw, layer, range);
+  keys_.append(device_.compute(), layer, part.k_raw, tokens);
+  values_.append(device_.compute(), layer, part.v, tokens);
+}
+
+// One pass over the keys, whose chunks may lie across segments: not cut.
+void ShadowAttention::build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
   const TokenBatch tokens = tokens_of(sequence, raw);
-  segments_.fit(sequence.row, raw, layer);
-  keys_.append(device_.compute(), layer, raw.k_raw, tokens);
-  values_.append(device_.compute(), layer, raw.v, tokens);
   keep_resident(layer, raw, tokens);
   const int64_t chunks = raw.tokens() / config_.chunk_size;
   TensorView min_cosine;
@@ -344,7 +363,8 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
                    .rope = rope(),
                    .inverse = true,
                    .out = raw.k_raw});
-    build_layer(sequence, layer, raw);
+    build_factors(sequence, layer, raw, {0, tokens});
+    build_index(sequence, layer, raw);
   }
   queue.synchronize();
 }

@@ -33,7 +33,8 @@ class ShadowAttention final : public Attention {
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
   void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
-  void close_prefill(SeqId id, int64_t layer) override;
+  int64_t close_prefill(SeqId id, int64_t layer, int64_t first, int64_t tokens) override;
+  [[nodiscard]] int64_t closing_tokens() const override { return segments_.tokens(); }
   void begin_step(std::span<const SeqId> ids) override;
   [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> ids) const override;
   [[nodiscard]] std::vector<MicroBatch> micro_batches() override;
@@ -100,7 +101,9 @@ class ShadowAttention final : public Attention {
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);
   void move(int64_t row, Tier to);
-  void build_layer(const Sequence& sequence, int64_t layer, const RawLayer& raw);
+  void build_factors(const Sequence& sequence, int64_t layer, const RawLayer& raw,
+                     const Segments::Range& range);
+  void build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw);
   void keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens);
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const TensorView& min_cosine);
@@ -111,6 +114,7 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] std::vector<int32_t> made_up_outliers(const Sequence& sequence) const;
   [[nodiscard]] Segments::Range outlier_range(const Sequence& sequence, std::size_t segment) const;
   [[nodiscard]] TokenBatch tokens_of(const Sequence& sequence, const RawLayer& raw);
+  [[nodiscard]] static TokenBatch part_of(const TokenBatch& tokens, const Segments::Range& range);
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;

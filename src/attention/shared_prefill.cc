@@ -1,5 +1,7 @@
 #include "attention/shared_prefill.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace shadowkv {
@@ -44,8 +46,22 @@ void SharedPrefill::prefill(const LayerInput& input, TensorView out) {
   prefill_->run(input, out);
 }
 
-void SharedPrefill::close_prefill(SeqId sequence, int64_t layer) {
-  for (const auto& method : methods_) method->close_prefill(sequence, layer);
+// Each method goes at least as far as asked, and waits there until the others have come so far.
+int64_t SharedPrefill::close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) {
+  if (first == 0) closed_.assign(methods_.size(), 0);
+  for (std::size_t i = 0; i < methods_.size(); ++i) {
+    const int64_t behind = first + tokens - closed_[i];
+    if (behind > 0 && closed_[i] < prefill_->layer().tokens()) {
+      closed_[i] = methods_[i]->close_prefill(sequence, layer, closed_[i], behind);
+    }
+  }
+  return *std::min_element(closed_.begin(), closed_.end());
+}
+
+int64_t SharedPrefill::closing_tokens() const {
+  int64_t most = 1;
+  for (const auto& method : methods_) most = std::max(most, method->closing_tokens());
+  return most;
 }
 
 void SharedPrefill::begin_step(std::span<const SeqId> sequences) {

@@ -24,7 +24,8 @@ class SharedPrefill final : public Attention {
   void fill(SeqId sequence, int64_t tokens, uint64_t seed) override;  // under the selected method
   void force_hit_share(double share) override;                        // of the selected method
   void prefill(const LayerInput& input, TensorView out) override;
-  void close_prefill(SeqId sequence, int64_t layer) override;
+  int64_t close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) override;
+  [[nodiscard]] int64_t closing_tokens() const override;  // of the coarsest method
   void begin_step(std::span<const SeqId> sequences) override;
   [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> sequences) const override {
     return methods_[selected_]->arrange(sequences);
@@ -46,6 +47,7 @@ class SharedPrefill final : public Attention {
  private:
   std::shared_ptr<ExactPrefill> prefill_;
   std::vector<std::unique_ptr<Attention>> methods_;
+  std::vector<int64_t> closed_;  // tokens of the layer that is being closed, by method
   std::size_t selected_ = 0;
 };
 

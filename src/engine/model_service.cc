@@ -12,8 +12,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Queries of the smallest slice that reading is cut into: fewer would read the weights for too little.
-constexpr int64_t kLeastRows = 16;
+// Queries of a slice that are worth reading the weights for.
+constexpr int64_t kGoodRows = 16;
 // How often memory may end for one request, with nothing left to take from others, before it fails.
 constexpr int kPatience = 3;
 constexpr auto kAttentionEvery = 100ms;
@@ -66,7 +66,7 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
       scheduler_(
           {.max_running = options_.max_running, .growth_tokens = options_.growth_tokens},
           [this](const SequencePlan& plan, int64_t tokens) { return session_.peak_until(plan, tokens); }),
-      pace_(options_.max_gap, unit_work(parts_.model), kLeastRows),
+      pace_(options_.max_gap, unit_work(parts_.model), kGoodRows),
       booked_until_(Clock::now()),
       attention_read_(booked_until_),
       bell_(std::make_shared<Bell>()) {
@@ -456,22 +456,23 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
     return true;
   }
   const PrefillRun& run = session_.reading(sequence);
-  const int64_t first = run.first, tokens = run.tokens;
-  const bool closes = first == tokens;
-  const int64_t most = std::min(parts_.transformer.slice_tokens(), tokens - first);
+  const int64_t first = run.first;
+  const bool closes = first == run.tokens;
+  const int64_t most =
+      closes ? run.tokens - run.closed : std::min(parts_.transformer.slice_tokens(), run.tokens - first);
   int64_t rows = most;
-  if (left && closes && !is_first && pace_.closing_seconds(tokens) > *left) return false;
-  if (left && !closes) {
-    rows = pace_.rows_within(*left, first, most);
-    if (rows == 0 && !is_first) return false;
-    if (rows == 0) rows = std::min(kLeastRows, most);
+  if (left) {
+    const int64_t worth = std::min(most, closes ? session_.closing_tokens() : kGoodRows);
+    rows = closes ? pace_.closed_within(*left, worth, most) : pace_.rows_within(*left, first, most);
+    if (rows < worth && !is_first) return false;
+    rows = std::max<int64_t>(rows, closes ? worth : 1);
   }
   const Clock::time_point start = Clock::now();
   session_.advance_prefill(sequence, rows);
   if (left || closes) session_.wait();  // else the device stays ahead, by a layer at most
   if (!left) return true;
   const double took = seconds_between(start, Clock::now());
-  closes ? pace_.closing_took(tokens, took) : pace_.slice_took(first, rows, took);
+  closes ? pace_.closing_took(rows, took) : pace_.slice_took(first, rows, took);
   return true;
 }
 

@@ -7,7 +7,7 @@ namespace shadowkv {
 namespace {
 
 // Share of the gap that is planned for: the rest is for what takes longer than foreseen.
-constexpr double kPlanned = 0.8;
+constexpr double kPlanned = 0.75;
 // Weight of a new measurement.
 constexpr double kNews = 0.3;
 
@@ -17,8 +17,8 @@ void smooth(double& average, double measured) {
 
 }  // namespace
 
-Pace::Pace(double max_gap, const UnitWork& work, int64_t least_rows)
-    : max_gap_(max_gap), work_(work), least_rows_(least_rows) {}
+Pace::Pace(double max_gap, const UnitWork& work, int64_t good_rows)
+    : max_gap_(max_gap), work_(work), good_rows_(good_rows) {}
 
 double Pace::work(int64_t first, int64_t rows) const {
   const double keys = static_cast<double>(first) + static_cast<double>(rows) / 2;
@@ -41,9 +41,10 @@ double Pace::allowance() const {
   return kPlanned * (max_gap_ - 1) * step_s_;
 }
 
-// The root of rows * (row + key * (first + rows / 2)) * s_per_work = seconds, in whole least_rows.
+// The root of rows * (row + key * (first + rows / 2)) * s_per_work = seconds, in multiples of good_rows
+// where there is room for as many.
 int64_t Pace::rows_within(double seconds, int64_t first, int64_t most_rows) const {
-  const int64_t least = std::min(least_rows_, most_rows);
+  const int64_t least = std::min(good_rows_, most_rows);
   if (s_per_work_ <= 0) return least;  // the first slice is a measurement
   const double units = std::max(0.0, seconds) / s_per_work_;
   const double linear = work_.row + work_.key * static_cast<double>(first);
@@ -51,11 +52,16 @@ int64_t Pace::rows_within(double seconds, int64_t first, int64_t most_rows) cons
                           ? (std::sqrt(linear * linear + 2 * work_.key * units) - linear) / work_.key
                           : units / linear;
   if (rows >= static_cast<double>(most_rows)) return most_rows;
-  return static_cast<int64_t>(rows) / least * least;
+  const auto whole = static_cast<int64_t>(rows);
+  return whole < least ? whole : whole / least * least;
 }
 
-double Pace::closing_seconds(int64_t tokens) const {
-  return s_per_closed_token_ * static_cast<double>(tokens);
+int64_t Pace::closed_within(double seconds, int64_t least, int64_t most_tokens) const {
+  least = std::min(least, most_tokens);
+  if (s_per_closed_token_ <= 0) return least;
+  const double tokens = std::max(0.0, seconds) / s_per_closed_token_;
+  if (tokens >= static_cast<double>(most_tokens)) return most_tokens;
+  return static_cast<int64_t>(tokens) / least * least;
 }
 
 }  // namespace shadowkv

@@ -14,25 +14,28 @@ struct UnitWork {
 
 class Pace {
  public:
-  // max_gap: over 1. Slices are of least_rows or more.
-  Pace(double max_gap, const UnitWork& work, int64_t least_rows);
+  // max_gap: over 1. Slices of fewer than good_rows are only taken where more would take too long: they read
+  // the weights for too little.
+  Pace(double max_gap, const UnitWork& work, int64_t good_rows);
 
   void step_took(double seconds);
   void slice_took(int64_t first, int64_t rows, double seconds);  // queries [first, first + rows) of a layer
-  void closing_took(int64_t tokens, double seconds);             // closing a layer of so many
+  void closing_took(int64_t tokens, double seconds);             // closing a layer for so many tokens
 
   // Seconds of reading that may go before the next step.
   [[nodiscard]] double allowance() const;
-  // Most queries from `first` on that take no longer, up to most_rows; 0 when least_rows take longer.
+  // Most queries from `first` on that take no longer, up to most_rows; 0 when one takes longer.
   [[nodiscard]] int64_t rows_within(double seconds, int64_t first, int64_t most_rows) const;
-  [[nodiscard]] double closing_seconds(int64_t tokens) const;
+  // Most tokens, in multiples of least or all of most_tokens, that closing a layer for takes no longer; 0
+  // when the least takes longer.
+  [[nodiscard]] int64_t closed_within(double seconds, int64_t least, int64_t most_tokens) const;
 
  private:
   [[nodiscard]] double work(int64_t first, int64_t rows) const;
 
   double max_gap_;
   UnitWork work_;
-  int64_t least_rows_;
+  int64_t good_rows_;
   double step_s_ = 0;      // smoothed; 0: none measured yet
   double s_per_work_ = 0;  // likewise
   double s_per_closed_token_ = 0;

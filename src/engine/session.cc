@@ -119,7 +119,7 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
   try {
     return run([&] {
       while (!prefill_is_done(id)) {
-        advance_prefill(id, transformer_.slice_tokens());
+        advance_prefill(id, std::ssize(ids));
         if (progress) progress(reading(id).share(model_.layers));
       }
       return end_prefill(id);

@@ -27,13 +27,16 @@ class ModelSession final : public Session {
   SequenceId add(int64_t max_tokens) override;
   std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                              const Progress& progress) override;
-  // The same in units (a layer's slice of at most `rows` queries, or closing a layer), between which other
-  // sequences may decode and, between two layers, read prompts of their own. begin_prefill takes all
-  // memory but the sequence's own, without asking whether that will fit; after an exception of
-  // advance_prefill the sequence is empty again.
+  // The same in units (a layer's slice of at most `rows` queries, or closing a layer for so many tokens),
+  // between which other sequences may decode and, between two layers, read prompts of their own.
+  // begin_prefill takes all memory but the sequence's own, without asking whether that will fit; after an
+  // exception of advance_prefill the sequence is empty again.
   void begin_prefill(SequenceId sequence, std::span<const int32_t> ids);
   void advance_prefill(SequenceId sequence, int64_t rows);
   [[nodiscard]] const PrefillRun& reading(SequenceId sequence) const;  // how far it has come
+  [[nodiscard]] int64_t closing_tokens() const {
+    return attention_->closing_tokens();
+  }  // where it can be cut
   [[nodiscard]] bool prefill_is_done(SequenceId sequence) const;
   [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
 

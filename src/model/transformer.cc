@@ -154,7 +154,7 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
   PrefillRun run = begin_prefill(sequence, ids, slice_tokens);
   while (!is_done(run)) {
     const int64_t layer = run.layer;
-    advance(attention, run, slice_tokens);
+    advance(attention, run, run.tokens);     // a slice, or closing as a whole
     const bool closed = run.layer != layer;  // which is no progress of its own
     if (progress && !closed) progress(run.share(config_.layers));
   }
@@ -185,8 +185,9 @@ void Transformer::advance(Attention& attention, PrefillRun& run, int64_t rows) {
     prefill_slice(attention, run, rows);
     run.first += rows;
   } else {
-    attention.close_prefill(run.sequence, run.layer);
-    run.first = 0;
+    run.closed = attention.close_prefill(run.sequence, run.layer, run.closed, rows);
+    if (run.closed < run.tokens) return;
+    run.first = run.closed = 0;
     ++run.layer;
   }
 }

@@ -26,7 +26,8 @@ struct PrefillRun {
   int64_t tokens = 0;        // of the prompt
   int64_t slice_tokens = 0;  // queries of a unit at most
   int64_t layer = 0;         // of the next unit; the model's layers when all are done
-  int64_t first = 0;         // its first query; `tokens` when the layer is to be closed
+  int64_t first = 0;         // its first query; `tokens` when the layer is being closed
+  int64_t closed = 0;        // tokens of the layer that are
   TensorView hidden;         // [tokens, hidden]
   Buffer memory;             // of hidden
   Buffer scratch;            // of a slice
@@ -52,7 +53,8 @@ class Transformer {
 
   // The same in units: begin, advance until is_done, end. Takes all memory that the units need.
   [[nodiscard]] PrefillRun begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens);
-  // One unit: the layer's next slice of at most `rows` queries, or closing the layer. Cuts change no result.
+  // One unit: the layer's next slice of at most `rows` queries, or closing the layer for its next `rows`
+  // tokens, as near as attention can cut. Cuts change no result.
   void advance(Attention& attention, PrefillRun& run, int64_t rows);
   [[nodiscard]] bool is_done(const PrefillRun& run) const { return run.layer == config_.layers; }
   // Logits of the last position, [vocab], of a run that is done.

@@ -175,16 +175,22 @@ TEST(Pacing, SlicesTakeWhatTheGapAllows) {
   EXPECT_EQ(pace.allowance(), 0);
   EXPECT_EQ(pace.rows_within(1.0, 0, 512), 16) << "nothing is known yet";
   pace.step_took(0.010);
-  EXPECT_NEAR(pace.allowance(), 0.008, 1e-12);
+  EXPECT_NEAR(pace.allowance(), 0.0075, 1e-12);
   pace.slice_took(0, 16, 16 * (100 + 8) * 1e-6);
   EXPECT_EQ(pace.rows_within(0.008, 0, 512), 48);  // 48 * (100 + 24) < 8000 < 64 * (100 + 32)
   EXPECT_EQ(pace.rows_within(0.008, 300, 512), 16);
-  EXPECT_EQ(pace.rows_within(0.001, 300, 512), 0);
+  EXPECT_EQ(pace.rows_within(0.001, 300, 512), 2);  // 2 * (100 + 301) < 1000
+  EXPECT_EQ(pace.rows_within(0.0003, 300, 512), 0);
   EXPECT_EQ(pace.rows_within(-1, 0, 512), 0);
   EXPECT_EQ(pace.rows_within(10, 0, 512), 512);
   EXPECT_EQ(pace.rows_within(10, 0, 7), 7);
+  EXPECT_EQ(pace.closed_within(1.0, 64, 1000), 64) << "nothing is known yet";
   pace.closing_took(1000, 0.002);
-  EXPECT_NEAR(pace.closing_seconds(500), 0.001, 1e-12);
+  EXPECT_EQ(pace.closed_within(0.00101, 64, 1000), 448);
+  EXPECT_EQ(pace.closed_within(0.0001, 64, 1000), 0);
+  EXPECT_EQ(pace.closed_within(-1, 64, 1000), 0);
+  EXPECT_EQ(pace.closed_within(1, 64, 1000), 1000);
+  EXPECT_EQ(pace.closed_within(1, 1024, 1000), 1000) << "cut nowhere";
 }
 
 }  // namespace
