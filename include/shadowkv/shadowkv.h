@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "shadowkv/attention_config.h"
+#include "shadowkv/chat_request.h"
 #include "shadowkv/error.h"
 
 namespace shadowkv {
@@ -60,9 +61,10 @@ struct SequenceFootprint {
 
 // What to load, and what of the machine to use.
 struct EngineOptions {
-  std::filesystem::path model = {};      // .gguf file or Hugging Face folder; empty with a shape
-  std::string shape = {};                // name of a shape to run on random weights instead of a model
-  std::filesystem::path tokenizer = {};  // tokenizer.json, .gguf or tiktoken ranks; else the model's own
+  std::filesystem::path model = {};          // .gguf file or Hugging Face folder; empty with a shape
+  std::string shape = {};                    // name of a shape to run on random weights instead of a model
+  std::filesystem::path tokenizer = {};      // tokenizer.json, .gguf or tiktoken ranks; else the model's own
+  std::filesystem::path chat_template = {};  // file of Jinja; else what came with the tokenizer
   std::string device = "cpu";      // cpu, cuda or cuda:N, or auto: a GPU where build and machine have one
   std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
   int threads = 0;                 // host threads; 0: one per core
@@ -267,8 +269,13 @@ class Engine {
   [[nodiscard]] virtual std::string detokenize(std::span<const int32_t> ids,
                                                bool skip_special = true) const = 0;
   // The user's message as the model's chat format wants it, ready for an answer. Special tokens spelled in
-  // the message stay plain text.
+  // the message stay plain text. Throws InvalidInput as the next does.
   [[nodiscard]] virtual std::vector<int32_t> chat_prompt(std::string_view user_message) const = 0;
+  // The same of a whole conversation, by the chat template that came with the model's tokenizer; without one,
+  // as ChatML. Special tokens spelled in the request stay plain text, in any of its fields. Throws
+  // InvalidInput for a request that is not JSON of that form, for a template that is malformed, fails, passes
+  // a limit or refuses the conversation, and where the tokenizer lacks ChatML's tokens.
+  [[nodiscard]] virtual std::vector<int32_t> chat_prompt(const ChatRequest& request) const = 0;
   // A function that turns ids into text piece by piece, never half a character; call with -1 at the end.
   [[nodiscard]] virtual std::function<std::string(int32_t)> streaming_detokenizer() const = 0;
 

@@ -34,12 +34,12 @@ ModelConfig read_config(const EngineOptions& options) {
   return config_from_gguf(GgufFile(options.model));
 }
 
-std::shared_ptr<const Tokenizer> find_tokenizer(const EngineOptions& options) {
-  if (!options.tokenizer.empty()) return Tokenizer::open(options.tokenizer);
-  if (options.model.empty()) return nullptr;
-  if (!std::filesystem::is_directory(options.model)) return Tokenizer::open(options.model);
-  const std::optional<std::filesystem::path> file = Tokenizer::find_file(options.model);
-  return file ? Tokenizer::open(*file) : nullptr;
+// nullopt where the model came without one.
+std::optional<std::filesystem::path> tokenizer_file(const EngineOptions& options) {
+  if (!options.tokenizer.empty()) return Tokenizer::file_at(options.tokenizer);
+  if (options.model.empty()) return std::nullopt;
+  if (!std::filesystem::is_directory(options.model)) return options.model;
+  return Tokenizer::find_file(options.model);
 }
 
 ModelInfo info_of(const ModelConfig& config, bool has_tokenizer) {
@@ -83,7 +83,7 @@ class LoadedEngine final : public Engine {
     require(device_->kind() == DeviceKind::cpu || compute_ == DType::bf16,
             "dtype = float32 was asked for on a GPU, which computes in bfloat16; leave dtype out or take "
             "device = cpu");
-    tokenizer_ = find_tokenizer(options);
+    load_tokenizer(options);
     if (options.shape.empty()) {
       loaded_ = load_model(options.model, compute_, *device_, progress);
     } else {
@@ -106,7 +106,12 @@ class LoadedEngine final : public Engine {
   }
   [[nodiscard]] std::vector<int32_t> chat_prompt(std::string_view user_message) const override {
     const ChatMessage message{.role = "user", .content = std::string(user_message)};
-    return encode_chatml(tokenizer(), {&message, 1}, kSmolLm2System);
+    return chat_prompt(ChatRequest{.messages = messages_json({&message, 1})});
+  }
+  [[nodiscard]] std::vector<int32_t> chat_prompt(const ChatRequest& request) const override {
+    const Tokenizer& known = tokenizer();
+    require(template_problem_.empty(), "{}", template_problem_);
+    return encode_chat(known, chat_template_ ? &*chat_template_ : nullptr, request);
   }
   [[nodiscard]] std::function<std::string(int32_t)> streaming_detokenizer() const override {
     (void)tokenizer();  // refuses a model without one
@@ -147,15 +152,31 @@ class LoadedEngine final : public Engine {
             "the tokenizer has {} tokens, the model only {}; they do not belong together",
             tokenizer_ ? tokenizer_->vocab_size() : 0, loaded_.config.vocab_size);
   }
+  void load_tokenizer(const EngineOptions& options);
   [[nodiscard]] std::vector<int32_t> prompt_ids(const GenerateRequest& request) const;
 
   DType compute_;
   std::unique_ptr<Device> device_;
   LoadedModel loaded_;
   std::shared_ptr<const Tokenizer> tokenizer_;  // may be null
+  std::optional<ChatTemplate> chat_template_;   // of the tokenizer's files
+  std::string template_problem_;                // why there is none though there should be
   ModelInfo info_;
   std::unique_ptr<Transformer> transformer_;
 };
+
+// A model whose own template cannot be read is good for all but chats.
+void LoadedEngine::load_tokenizer(const EngineOptions& options) {
+  const std::optional<std::filesystem::path> file = tokenizer_file(options);
+  if (!file) return;
+  tokenizer_ = Tokenizer::open(*file);
+  try {
+    chat_template_ = find_chat_template(*file, options.chat_template);
+  } catch (const InvalidInput& error) {
+    if (!options.chat_template.empty()) throw;
+    template_problem_ = error.what();
+  }
+}
 
 std::vector<int32_t> LoadedEngine::prompt_ids(const GenerateRequest& request) const {
   std::vector<int32_t> ids = request.prompt_ids.empty() ? std::vector<int32_t>() : request.prompt_ids;
@@ -244,7 +265,8 @@ std::string_view name_of(FinishReason reason) {
 
 ModelInfo read_model_info(const EngineOptions& options) {
   const ModelConfig config = read_config(options);
-  return info_of(config, find_tokenizer(options) != nullptr);
+  const std::optional<std::filesystem::path> tokenizer = tokenizer_file(options);
+  return info_of(config, tokenizer && Tokenizer::open(*tokenizer) != nullptr);
 }
 
 SequenceFootprint footprint(const EngineOptions& options, const AttentionConfig& config, int64_t tokens) {

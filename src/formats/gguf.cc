@@ -1,8 +1,10 @@
 #include "formats/gguf.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <unordered_map>
@@ -346,6 +348,13 @@ const std::vector<double>* stored_as(const Value& value, std::vector<double>& co
 }
 
 }  // namespace
+
+bool starts_like_gguf(const std::filesystem::path& path) {
+  std::array<char, 4> magic{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(magic.data(), magic.size());
+  return file.gcount() == 4 && std::string_view(magic.data(), magic.size()) == "GGUF";
+}
 
 GgufFile::GgufFile(const std::filesystem::path& path)
     : contents_(new Contents{path, MappedFile(path), {}, {}, {}}) {

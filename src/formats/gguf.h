@@ -26,6 +26,9 @@ struct GgufTensor {
   std::span<const std::byte> data;  // into the mapping
 };
 
+// Whether a file that can be read begins as GGUF files do.
+[[nodiscard]] bool starts_like_gguf(const std::filesystem::path& path);
+
 class GgufFile {
  public:
   using Value = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>,

@@ -71,13 +71,15 @@ void AddedTokenFinder::insert(std::string_view content, int32_t token) {
   if (nodes_[static_cast<size_t>(node)].token < 0) nodes_[static_cast<size_t>(node)].token = token;
 }
 
-AddedTokenFinder::Match AddedTokenFinder::find(std::string_view text, int64_t from) const {
+AddedTokenFinder::Match AddedTokenFinder::find(std::string_view text, int64_t from,
+                                               std::string_view plain) const {
   const auto size = static_cast<int64_t>(text.size());
   for (int64_t begin = from; begin < size; ++begin) {
     if (!starts_[static_cast<unsigned char>(text[static_cast<size_t>(begin)])]) continue;
     Match best{begin, begin, -1};
     int32_t node = 0;
     for (int64_t at = begin; at < size; ++at) {
+      if (!plain.empty() && plain[static_cast<size_t>(at)] != plain[static_cast<size_t>(begin)]) break;
       node = child(node, text[static_cast<size_t>(at)]);
       if (node < 0) break;
       const int32_t token = nodes_[static_cast<size_t>(node)].token;
@@ -98,8 +100,8 @@ bool AddedTokenFinder::settle(std::string_view text, int64_t covered, bool parse
   return true;
 }
 
-std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view text,
-                                                               bool parse_special) const {
+std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view text, bool parse_special,
+                                                               std::string_view plain) const {
   std::vector<Segment> segments;
   const auto add_text = [&](int64_t begin, int64_t end) {
     if (begin < end) {
@@ -109,10 +111,11 @@ std::vector<AddedTokenFinder::Segment> AddedTokenFinder::split(std::string_view 
   int64_t covered = 0;
   int64_t from = 0;
   while (!tokens_.empty()) {
-    Match match = find(text, from);
+    Match match = find(text, from, plain);
     if (match.token < 0) break;
     from = match.end;
-    if (!settle(text, covered, parse_special, match)) continue;
+    const bool is_plain = !plain.empty() && plain[static_cast<size_t>(match.begin)] != '\0';
+    if (!settle(text, covered, parse_special && !is_plain, match)) continue;
     add_text(covered, match.begin);
     segments.push_back({{}, tokens_[static_cast<size_t>(match.token)].id});
     covered = match.end;

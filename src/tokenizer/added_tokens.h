@@ -23,8 +23,11 @@ class AddedTokenFinder {
   AddedTokenFinder(std::span<const AddedTokenSpec> tokens, std::span<const std::string> contents);
 
   // The leftmost-longest tokens of `text` (valid UTF-8) and what lies between them, in order. Without
-  // `parse_special` a special token's place stays text.
-  [[nodiscard]] std::vector<Segment> split(std::string_view text, bool parse_special) const;
+  // `parse_special` a special token's place stays text. `plain` is empty or has a byte for each of the
+  // text's: no token is found across a change of it, and where it is not 0 a special token's place stays
+  // text, too.
+  [[nodiscard]] std::vector<Segment> split(std::string_view text, bool parse_special,
+                                           std::string_view plain = {}) const;
 
  private:
   struct Node {
@@ -40,7 +43,7 @@ class AddedTokenFinder {
 
   void insert(std::string_view content, int32_t token);
   [[nodiscard]] int32_t child(int32_t node, char byte) const;
-  [[nodiscard]] Match find(std::string_view text, int64_t from) const;
+  [[nodiscard]] Match find(std::string_view text, int64_t from, std::string_view plain) const;
   // Widens the match by the white space it takes along; false when it does not count here.
   [[nodiscard]] bool settle(std::string_view text, int64_t covered, bool parse_special, Match& match) const;
 

@@ -35,6 +35,12 @@ void BpeTokenizer::build_finders() {
     }
   }
   raw_tokens_ = AddedTokenFinder(raw, raw_contents);
+  for (const AddedTokenSpec& token : in_normalized) {
+    if (!token.special) continue;
+    raw.push_back(token);
+    raw_contents.push_back(token.content);
+  }
+  written_tokens_ = AddedTokenFinder(raw, raw_contents);
   normalized_tokens_ = AddedTokenFinder(in_normalized, normalized_contents);
 }
 
@@ -63,11 +69,17 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, EncodeOptions o
   const std::optional<int64_t> invalid = find_invalid_utf8(text);
   require(!invalid, "the text is not valid UTF-8: the byte at offset {} is not part of a character",
           invalid.value_or(0));
+  require(options.plain.empty() || options.plain.size() == text.size(),
+          "{} bytes are marked of a text of {} bytes", options.plain.size(), text.size());
+  // Normalization loses the marks, so special tokens are then found before it alone.
+  const AddedTokenFinder& finder = options.plain.empty() ? raw_tokens_ : written_tokens_;
+  const auto segments = finder.split(text, options.parse_special, options.plain);
+  options.parse_special = options.parse_special && options.plain.empty();
   Scratch scratch{options, pre_tokenizer_.make_scratch(), {}};
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 4 + 16);
   if (options.add_special) ids = spec_.prefix;
-  for (const auto& segment : raw_tokens_.split(text, options.parse_special)) {
+  for (const auto& segment : segments) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
       continue;

@@ -42,6 +42,7 @@ class BpeTokenizer final : public Tokenizer {
   TokenizerSpec spec_;
   Normalizer normalizer_;
   AddedTokenFinder raw_tokens_;         // looked for in the text as given
+  AddedTokenFinder written_tokens_;     // of these, and of special ones among the next, as they are written
   AddedTokenFinder normalized_tokens_;  // and in what its normalization leaves
   PreTokenizer pre_tokenizer_;
   BpeModel model_;

@@ -1,8 +1,5 @@
 #include "tokenizer/tokenizer.h"
 
-#include <array>
-#include <fstream>
-
 #include "base/check.h"
 #include "formats/gguf.h"
 #include "tokenizer/bpe_tokenizer.h"
@@ -12,13 +9,6 @@ namespace shadowkv {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool starts_like_gguf(const fs::path& path) {
-  std::array<char, 4> magic{};
-  std::ifstream file(path, std::ios::binary);
-  file.read(magic.data(), magic.size());
-  return file.gcount() == 4 && std::string_view(magic.data(), magic.size()) == "GGUF";
-}
 
 std::vector<fs::path> files_with_extension(const fs::path& folder, std::string_view extension) {
   std::error_code error;
@@ -73,10 +63,14 @@ std::optional<fs::path> Tokenizer::find_file(const fs::path& folder) {
   return std::nullopt;
 }
 
-std::shared_ptr<const Tokenizer> Tokenizer::open(const fs::path& path) {
+fs::path Tokenizer::file_at(const fs::path& path) {
   std::error_code error;
   require(fs::exists(path, error), "there is no tokenizer at {}", path.string());
-  const fs::path file = fs::is_directory(path, error) ? find_in_folder(path) : path;
+  return fs::is_directory(path, error) ? find_in_folder(path) : path;
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::open(const fs::path& path) {
+  const fs::path file = file_at(path);
   if (starts_like_gguf(file)) return from_gguf(GgufFile(file));
   if (file.extension() == ".tiktoken" || file.extension() == ".model") return from_rank_file(file);
   return from_json_file(file);

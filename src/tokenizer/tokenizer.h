@@ -33,6 +33,8 @@ class Tokenizer {
   static std::shared_ptr<const Tokenizer> from_rank_file(const std::filesystem::path& ranks);
   // A .gguf file, a tokenizer.json, a rank file, or a folder that holds one.
   static std::shared_ptr<const Tokenizer> open(const std::filesystem::path& path);
+  // The file that open() reads. Throws InvalidInput where there is none, or no telling which.
+  static std::filesystem::path file_at(const std::filesystem::path& path);
   // The folder's tokenizer.json, or else its rank file (*.tiktoken, or a tokenizer.model that is one).
   static std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder);
 
@@ -41,6 +43,9 @@ class Tokenizer {
   struct EncodeOptions {
     bool parse_special = true;  // special tokens written out in the text become their ids
     bool add_special = true;    // what the file adds around a text (a first bos, ...)
+    // One byte for each of the text's, not 0 where a special token that is written out stays text, even if
+    // only in part; empty: nowhere. Tokens of other places are found as if no text stood beside them.
+    std::string_view plain = {};
   };
   // Throws InvalidInput with the byte offset when `text` is not valid UTF-8, or when it is longer than 1 GiB
   // or its normalization makes it so. A byte or character that the vocabulary lacks gives its unknown token

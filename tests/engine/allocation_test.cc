@@ -14,6 +14,7 @@
 #include "formats/temporary_file.h"
 #include "model/small_model.h"
 #include "shadowkv/shadowkv.h"
+#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace shadowkv::testing {
@@ -83,6 +84,7 @@ TEST(FailingAllocation, OfAGgufModelIsSaidAndLeavesNothingBehind) {
   writer.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "llama-bpe");
   writer.strings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab"}).strings("tokenizer.ggml.merges", {"a b"});
   writer.array("tokenizer.ggml.token_type", 5, 4, bytes_of<int32_t>({3, 1, 1, 1}));
+  writer.text("tokenizer.chat_template", "{{ bos_token }}");
   const TemporaryFolder folder;
   const auto path = folder.write("model.gguf", writer.bytes());
   expect_survives([&] { load_engine(path, 1); });
@@ -107,6 +109,27 @@ TEST(FailingAllocation, OfATokenizerJsonIsSaidAndLeavesNothingBehind) {
   const TemporaryFolder folder;
   const auto path = folder.write("tokenizer.json", kTokenizer);
   expect_survives([&] { (void)Tokenizer::open(path)->encode("<s> ab"); });
+}
+
+TEST(FailingAllocation, OfAChatTemplateIsSaidAndLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  const auto path = folder.write("tokenizer.json", kTokenizer);
+  folder.write("tokenizer_config.json",
+               R"({"bos_token": {"content": "<s>"}, "additional_special_tokens": ["<s>"],
+    "chat_template": [
+      {"name": "default", "template":
+       "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ m|tojson }}{% endfor %}"},
+      {"name": "tool_use", "template":
+       "{{ bos_token ~ messages[0].content|trim }}{% for t in tools %}{{ t.a[0] }}{% endfor %}"}]})");
+  const auto tokenizer = Tokenizer::open(path);
+  expect_survives([&] {
+    const auto chat_template = find_chat_template(path, {});
+    const std::vector<ChatMessage> messages = {{"user", " a\n"}};
+    (void)encode_chat(
+        *tokenizer, &*chat_template,
+        {.messages = messages_json(messages), .tools = R"([{"a": ["b"]}])", .variables = R"({"c": 1})"});
+    (void)encode_chat(*tokenizer, &*chat_template, {.messages = R"([{"role": "user", "reasoning": "x"}])"});
+  });
 }
 
 TEST(FailingAllocation, OfAPoolOfThreadsIsSaidAndLeavesNoThreadBehind) {

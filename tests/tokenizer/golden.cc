@@ -4,11 +4,17 @@
 
 #include <fstream>
 
-#include "tokenizer/chat_template.h"
-
 namespace shadowkv::testing {
 
 using Ids = std::vector<int32_t>;
+
+namespace {
+
+// What SmolLM2's own template says where a conversation has no system message.
+constexpr std::string_view kSmolLm2System =
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+
+}  // namespace
 
 std::filesystem::path golden_path(std::string_view name) {
   return std::filesystem::path(SHADOWKV_TEST_DATA) / "tokenizer" / name;
@@ -51,7 +57,7 @@ void expect_golden_texts(const std::shared_ptr<const Tokenizer>& tokenizer, cons
   }
 }
 
-void expect_golden_chats(const Tokenizer& tokenizer) {
+void expect_golden_chats(const Tokenizer& tokenizer, const ChatTemplate* chat_template) {
   for (const nlohmann::json& line : read_lines("embedded.chat.jsonl")) {
     std::vector<ChatMessage> messages;
     bool spells_tokens = false;
@@ -62,6 +68,9 @@ void expect_golden_chats(const Tokenizer& tokenizer) {
     const auto expected = line[1].get<std::string>();
     const Ids ids = encode_chatml(tokenizer, messages, kSmolLm2System);
     EXPECT_EQ(tokenizer.decode(ids, false), expected) << line[0];
+    if (chat_template != nullptr) {
+      EXPECT_EQ(encode_chat(tokenizer, chat_template, {.messages = line[0].dump()}), ids) << line[0];
+    }
     if (!spells_tokens) {  // the template would let a message end itself; we do not
       EXPECT_EQ(ids, tokenizer.encode(expected, {.parse_special = true, .add_special = false})) << line[0];
     }

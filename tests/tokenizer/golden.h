@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace shadowkv::testing {
@@ -20,7 +21,8 @@ namespace shadowkv::testing {
 void expect_golden_ids(const Tokenizer& tokenizer, const std::string& name);
 void expect_golden_texts(const std::shared_ptr<const Tokenizer>& tokenizer, const std::string& name);
 
-// Expects the prompts of embedded.chat.jsonl, which the embedded model's own template wrote.
-void expect_golden_chats(const Tokenizer& tokenizer);
+// Expects the prompts of embedded.chat.jsonl, which the embedded model's own template wrote, of our ChatML
+// and, where it is given, of the template itself.
+void expect_golden_chats(const Tokenizer& tokenizer, const ChatTemplate* chat_template = nullptr);
 
 }  // namespace shadowkv::testing
