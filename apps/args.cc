@@ -216,6 +216,10 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
        "tokenizer.json, GGUF or tiktoken rank file to take the tokenizer from [default: the model's own]",
        group},
       options.tokenizer);
+  add_path(app,
+           {"--chat-template", "FILE",
+            "Jinja file to lay out chats by [default: the template that came with the tokenizer]", group},
+           options.chat_template);
   add(app,
       {"--device", "NAME",
        "Where to compute: cpu, cuda or cuda:N for a GPU, or auto for a GPU where there is one", group},
@@ -249,11 +253,14 @@ void check_model_options(const EngineOptions& options) {
           "both --model {} and --shape {} are given; choose one", options.model.string(), options.shape);
   require(!options.model.empty() || !options.shape.empty(),
           "no model is given; add --model FILE.gguf, or --shape NAME for random weights");
-  for (const std::filesystem::path* path : {&options.model, &options.tokenizer}) {
+  const std::pair<const char*, const std::filesystem::path*> named[] = {
+      {"--model", &options.model},
+      {"--tokenizer", &options.tokenizer},
+      {"--chat-template", &options.chat_template}};
+  for (const auto& [option, path] : named) {
     std::error_code ignored;
     require(path->empty() || std::filesystem::exists(*path, ignored),
-            "there is no file or folder {}; check {}", path->string(),
-            path == &options.model ? "--model" : "--tokenizer");
+            "there is no file or folder {}; check {}", path->string(), option);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "answer_stream.h"
 #include "base/check.h"
 #include "commands.h"
+#include "conversation.h"
 #include "engine_loading.h"
 #include "interrupt.h"
 #include "json_output.h"
@@ -23,19 +24,19 @@ namespace {
 struct Arguments {
   EngineOptions engine;
   PromptArguments prompt;
+  ConversationArguments conversation;
   AttentionArguments attention;
   SamplingParams sampling;
   int64_t max_new_tokens = 256;
   bool ignore_eos = false;
-  bool chat = false, raw = false;
+  bool raw = false;
   bool print_ids = false, json = false;
   std::filesystem::path dump_logits;
 };
 
 void declare(CLI::App& app, Arguments& a) {
   add_prompt_options(app, a.prompt, true);
-  add_flag(app, {"--chat", "", "Put the text into the model's chat format as a user's message", "Text"},
-           a.chat);
+  add_conversation_options(app, a.conversation);
   add_flag(app, {"--raw", "", "Continue the text as it is, which is what happens without --chat", "Text"},
            a.raw);
   add_model_options(app, a.engine);
@@ -57,10 +58,26 @@ void declare(CLI::App& app, Arguments& a) {
            a.json);
 }
 
-GenerateRequest request_of(const Arguments& a, const Engine& engine, const Prompt& prompt,
+// What is asked: messages, or else text or ids.
+struct Question {
+  Prompt prompt;
+  std::optional<ChatRequest> conversation;
+};
+
+Question read_question(const Arguments& a) {
+  require(!(a.conversation.given() && a.raw),
+          "--raw and one of --chat, --system, --messages and --tools are given; choose one");
+  Question question;
+  if (a.conversation.messages.empty() || a.prompt.given()) question.prompt = read_prompt(a.prompt);
+  if (a.conversation.given()) question.conversation = conversation_of(a.conversation, question.prompt);
+  return question;
+}
+
+GenerateRequest request_of(const Arguments& a, const Engine& engine, const Question& question,
                            const AttentionConfig& attention) {
   GenerateRequest request;
-  request.prompt_ids = prompt_ids(engine, prompt, a.chat);
+  request.prompt_ids = question.conversation ? engine.chat_prompt(*question.conversation)
+                                             : prompt_ids(engine, question.prompt, false);
   request.attention = attention;
   request.sampling = a.sampling;
   request.max_new_tokens = a.max_new_tokens;
@@ -117,11 +134,9 @@ void save_logits(OutputFile& file, const GenerateResult& result) {
 }
 
 void run(const Arguments& a) {
-  require(!(a.chat && a.raw), "both --chat and --raw are given; choose one");
   check_model_options(a.engine);
   const AttentionConfig attention = attention_of(a.attention);
-  const Prompt prompt = read_prompt(a.prompt);
-  require(!a.chat || prompt.ids.empty(), "--chat frames text, but --prompt-ids gives ids; drop one of them");
+  const Question question = read_question(a);
   (void)Sampler(a.sampling);
   std::optional<OutputFile> logits_file;
   if (!a.dump_logits.empty()) logits_file.emplace(a.dump_logits);
@@ -130,7 +145,7 @@ void run(const Arguments& a) {
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   const double load_s = load_watch.seconds();
   const ResolvedAttention resolved = engine->resolve(attention);
-  GenerateRequest request = request_of(a, *engine, prompt, attention);
+  GenerateRequest request = request_of(a, *engine, question, attention);
   const GenerateResult result = answer(*engine, request, a.print_ids || a.json);
   print_notes("attention", resolved.notes);
   if (logits_file) save_logits(*logits_file, result);
@@ -142,9 +157,10 @@ void run(const Arguments& a) {
 }  // namespace
 
 Command add_generate(CLI::App& root) {
-  CLI::App& app = add_subcommand(root, "generate",
-                                 "Answer one prompt. The text is continued as it is; with --chat it "
-                                 "becomes a user's message in the model's chat format.");
+  CLI::App& app = add_subcommand(
+      root, "generate",
+      "Answer one prompt. The text is continued as it is; with --chat it becomes a user's message in "
+      "the model's chat format, as do the messages of --messages.");
   const auto arguments = std::make_shared<Arguments>();
   declare(app, *arguments);
   return {&app, [arguments] { run(*arguments); }};

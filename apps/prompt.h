@@ -25,8 +25,8 @@ struct PromptArguments {
 
 // Text or ids, exactly one of them not empty. Text is kept to the byte, its last line end included.
 struct Prompt {
-  std::string text;
-  std::vector<int32_t> ids;
+  std::string text = {};
+  std::vector<int32_t> ids = {};
 };
 
 // The positional TEXT ("-": standard input), --prompt-file and, where wanted, --prompt-ids.

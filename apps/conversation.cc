@@ -1,0 +1,132 @@
+#include "conversation.h"
+
+#include "args.h"
+#include "base/check.h"
+
+namespace shadowkv::apps {
+namespace {
+
+constexpr int kMaxDepth = 64;  // objects and arrays within each other, which are written by recursion
+
+Json read_array(const std::filesystem::path& path, std::string_view option) {
+  const std::string text = read_text_file(path, option);
+  const auto check_depth = [&](int depth, Json::parse_event_t /*event*/, const Json& /*value*/) {
+    require(depth <= kMaxDepth, "{}: values are nested more than {} deep", path.string(), kMaxDepth);
+    return true;
+  };
+  try {
+    Json array = Json::parse(text, check_depth);
+    require(array.is_array(), "{} is not a JSON array; check {}", path.string(), option);
+    return array;
+  } catch (const Json::parse_error& error) {
+    const std::string_view what =
+        error.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
+    throw InvalidInput(fmt::format("{} is not JSON: {}", path.string(), what.substr(what.find(' ') + 1)));
+  }
+}
+
+std::string_view kind_of(const Json& value) {
+  return value.is_null() ? "null" : value.type_name();
+}
+
+// Refuses what no template could read; what a template makes of the rest is its own affair.
+void check_message(const Json& message, const std::string& name) {
+  require(message.is_object(), "{} is not an object with \"role\" and \"content\"", name);
+  const auto role = message.find("role");
+  require(role != message.end() && role->is_string() && !role->get_ref<const std::string&>().empty(),
+          "{} has no \"role\"; it must be a text such as \"user\"", name);
+  const auto content = message.find("content");
+  if (content == message.end() || content->is_null()) {
+    return require(message.contains("tool_calls"), "{} has no \"content\"", name);
+  }
+  require(content->is_string() || content->is_array(),
+          "the \"content\" of {} is of the type {}; it must be a text or a list of parts", name,
+          kind_of(*content));
+}
+
+void read_arguments(Json& message) {
+  const auto calls = message.find("tool_calls");
+  if (calls == message.end() || !calls->is_array()) return;
+  for (Json& call : *calls) {
+    if (!call.is_object()) continue;
+    const auto function = call.find("function");
+    Json& called = function != call.end() && function->is_object() ? *function : call;
+    const auto arguments = called.find("arguments");
+    if (arguments == called.end() || !arguments->is_string()) continue;
+    Json spelled = Json::parse(arguments->get_ref<const std::string&>(), nullptr, false);
+    if (spelled.is_object()) *arguments = std::move(spelled);
+  }
+}
+
+void add_system(Json& messages, const ConversationArguments& arguments) {
+  if (arguments.system.empty()) return;
+  require(!has_system(messages), "both --system and a system message in {} are given; choose one",
+          arguments.messages.string());
+  messages.insert(messages.begin(), message("system", arguments.system));
+}
+
+}  // namespace
+
+bool ConversationArguments::given() const {
+  return chat || !system.empty() || !messages.empty() || !tools.empty();
+}
+
+void add_conversation_options(CLI::App& app, ConversationArguments& arguments) {
+  const std::string group = "Text";
+  add_flag(app, {"--chat", "", "Put the text into the model's chat format as a user's message", group},
+           arguments.chat);
+  add_text(app,
+           {"--system", "TEXT",
+            "System message in front of the text, which becomes a user's message [default: none]", group},
+           arguments.system);
+  add_path(app,
+           {"--messages", "FILE",
+            "JSON array of messages {\"role\", \"content\"} to answer; a text becomes one more of the user's "
+            "[default: none]",
+            group},
+           arguments.messages);
+  add_path(
+      app,
+      {"--tools", "FILE", "JSON array of functions that the model may call in a chat [default: none]", group},
+      arguments.tools);
+}
+
+ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt) {
+  require(prompt.ids.empty(),
+          "--chat, --system, --messages and --tools frame text, but --prompt-ids gives ids; "
+          "drop one of them");
+  Json messages =
+      arguments.messages.empty() ? Json::array() : read_messages(arguments.messages, "--messages");
+  require_utf8(arguments.system, "--system");
+  add_system(messages, arguments);
+  if (!prompt.text.empty()) messages.push_back(message("user", prompt.text));
+  return {.messages = messages.dump(), .tools = arguments.tools.empty() ? "" : read_tools(arguments.tools)};
+}
+
+Json read_messages(const std::filesystem::path& path, std::string_view option) {
+  Json messages = read_array(path, option);
+  require(!messages.empty(), "{} holds no messages; check {}", path.string(), option);
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    check_message(messages[i], fmt::format("{}: message {}", path.string(), i + 1));
+    read_arguments(messages[i]);
+  }
+  return messages;
+}
+
+std::string read_tools(const std::filesystem::path& path) {
+  const Json tools = read_array(path, "--tools");
+  require(!tools.empty(), "{} holds no functions; check --tools", path.string());
+  for (std::size_t i = 0; i < tools.size(); ++i)
+    require(tools[i].is_object(), "{}: function {} is not an object", path.string(), i + 1);
+  return tools.dump();
+}
+
+Json message(std::string_view role, std::string_view content) {
+  return {{"role", role}, {"content", content}};
+}
+
+bool has_system(const Json& messages) {
+  return !messages.empty() && messages[0].at("role") == "system";
+}
+
+}  // namespace shadowkv::apps

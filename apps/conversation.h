@@ -1,0 +1,41 @@
+// Conversations as files and options give them: a JSON array of messages {"role", "content"}, as OpenAI's
+// interface has them.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "json_output.h"
+#include "prompt.h"
+#include "shadowkv/shadowkv.h"
+
+namespace shadowkv::apps {
+
+struct ConversationArguments {
+  bool chat = false;  // the text is a user's message
+  std::string system = {};
+  std::filesystem::path messages = {}, tools = {};
+
+  // Whether any option asks for the model's chat format.
+  [[nodiscard]] bool given() const;
+};
+
+// --chat, --system, --messages, --tools.
+void add_conversation_options(CLI::App& app, ConversationArguments& arguments);
+
+// The messages: those of the file, the system message, then the text, if there is any, as the user's. Throws
+// InvalidInput for options that contradict each other or the prompt, and as the next two do.
+[[nodiscard]] ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt);
+
+// A JSON array of messages. Throws InvalidInput naming the file, and the message, for what is none. Arguments
+// of tool calls that are texts of JSON become what they spell, as templates expect them.
+[[nodiscard]] Json read_messages(const std::filesystem::path& path, std::string_view option);
+// The text of a JSON array of functions.
+[[nodiscard]] std::string read_tools(const std::filesystem::path& path);
+
+[[nodiscard]] Json message(std::string_view role, std::string_view content);
+[[nodiscard]] bool has_system(const Json& messages);
+
+}  // namespace shadowkv::apps
