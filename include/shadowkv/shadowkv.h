@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -93,32 +94,81 @@ struct ResolvedAttention {
 // Progress of a long call, 0 to 1. Throw Interrupted from it to stop; everything held is given back.
 using Progress = std::function<void(double share)>;
 
-// How the next token is drawn.
+// How the tokens of an answer are chosen. From a row of logits the next token comes by these steps:
+//   1. logit_bias is added;
+//   2. repetition_penalty divides a positive logit and multiplies a negative one, of each token that stands
+//   in
+//      the prompt or in the answer so far; then frequency_penalty, as often as the token stands in the
+//      answer, and presence_penalty, once if it does, are subtracted;
+//   3. before min_tokens, tokens that end the answer become impossible;
+//   4. temperature 0 takes the likeliest, whatever the fields below say. Otherwise logits are divided by
+//      temperature; min_p, then top_k, then top_p keep some, and one of these is drawn by its share.
 struct SamplingParams {
-  double temperature = 0.0;  // 0: greedy
-  int64_t top_k = 0;         // most tokens to draw from; 0: all
-  double top_p = 1.0;        // share of the probability to draw from, (0, 1]
-  uint64_t seed = 0;         // of the random numbers
+  double temperature = 0.0;         // 0: greedy; finite
+  int64_t top_k = 0;                // most tokens to draw from; 0: all
+  double top_p = 1.0;               // share of the probability to draw from, (0, 1]
+  double min_p = 0.0;               // least probability to be drawn, as a share of the likeliest's, [0, 1]
+  uint64_t seed = 0;                // of the random numbers
+  double repetition_penalty = 1.0;  // over prompt and answer, (0, 10]; 1: none
+  double presence_penalty = 0.0;    // over the answer, in logits, [-2, 2]
+  double frequency_penalty = 0.0;   // over the answer, in logits for each time, [-2, 2]
+  std::map<int32_t, double> logit_bias = {};  // by token id, in logits, [-100, 100]
+  int64_t min_tokens = 0;                     // tokens before the answer may end, from 0 to its most; 0: none
+  std::vector<int32_t> stop_ids = {};         // tokens that end an answer besides the model's own
+  // Texts that end an answer: neither they nor what follows is shown. At most 64, of 1 to 1,024 bytes of
+  // UTF-8. What stands before min_tokens is no part of one.
+  std::vector<std::string> stop = {};
+  // Log-probabilities of each token and of so many of the likeliest, 0 to 20: of the model's own
+  // distribution, before all of the above. None: not asked for.
+  std::optional<int64_t> logprobs = {};
 };
 
-// Picks one token of a row of logits. Same seed and rows, same tokens, whatever else runs.
+// The log-probability of a token where another may have been chosen.
+struct TokenLogprob {
+  int32_t id = 0;        // the token
+  float logprob = 0.0f;  // natural logarithm of its probability, at most 0
+};
+
+// What a Sampler has to know of a request besides how to choose.
+struct SamplingContext {
+  std::span<const int32_t> prompt = {};      // counts for repetition_penalty
+  std::span<const int32_t> end_tokens = {};  // that are impossible before min_tokens, stop_ids besides
+};
+
+// Picks one token of a row of logits after the other. Same parameters, context and rows, same tokens,
+// whatever else runs. Engine::make_sampler() makes one that knows the model.
 class Sampler {
  public:
-  explicit Sampler(const SamplingParams& params);  // throws InvalidInput naming field and value
-  // logits: [vocab], finite. Returns an id below vocab; throws InvalidInput for an empty row. Tokens less
-  // likely than the likeliest by 2^40 and more are never picked.
+  // Throws InvalidInput naming field and value. `context` is copied where it is needed.
+  explicit Sampler(const SamplingParams& params, const SamplingContext& context = {});
+  ~Sampler();
+  Sampler(const Sampler& other);                 // goes on by itself from where `other` is
+  Sampler& operator=(const Sampler& other);      // likewise
+  Sampler(Sampler&& other) noexcept;             // leaves one that may only be assigned to
+  Sampler& operator=(Sampler&& other) noexcept;  // likewise
+
+  // logits: [vocab], finite. Returns an id below vocab; throws InvalidInput for an empty row, and for one
+  // that is shorter than ids that the parameters name. Tokens less likely than the likeliest by 2^40 and more
+  // are never drawn.
   [[nodiscard]] int32_t pick(std::span<const float> logits);
 
   // How it picks.
   [[nodiscard]] const SamplingParams& params() const { return params_; }
-  // Tokens picked so far. What comes next depends on their number and on the logits alone.
+  // Tokens picked so far. What comes next depends on them and on the logits alone.
   [[nodiscard]] uint64_t picked() const { return picked_; }
-  // Goes on as if so many more tokens had been picked.
-  void skip(uint64_t tokens) { picked_ += tokens; }
+  // Goes on as if it had picked that token.
+  void take(int32_t token);
+  // Of the latest pick, where params().logprobs asks for them: of the token itself, then of the likeliest,
+  // the most likely first, of equals the lower id. Empty otherwise, and after take().
+  [[nodiscard]] std::span<const TokenLogprob> logprobs() const;
 
  private:
+  friend class StepSampling;
+  struct State;
+
   SamplingParams params_;
   uint64_t picked_ = 0;
+  std::unique_ptr<State> state_;  // null where the logits are drawn from as they are
 };
 
 // Names a sequence within its Session.
@@ -170,8 +220,10 @@ class Session {
   // OutOfMemory when a tier is full. No sequence has then moved.
   virtual std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) = 0;
   // The same, but only the next token of each comes back, [batch.size()]: the one that samplers[i]->pick()
-  // would pick from row i, picked on the device. Samplers go on only where it succeeds; throws InvalidInput
-  // for more or fewer of them than sequences, too. One sampler may stand for one sequence only.
+  // would pick from row i, or the likeliest where that is null. Picked on the device where the logits are
+  // drawn from as they are; the others' logits come to the host. Samplers go on only where it succeeds;
+  // throws InvalidInput for more or fewer of them than sequences, too. One sampler may stand for one sequence
+  // only.
   virtual std::vector<int32_t> decode_sampled(int64_t method, std::span<const SequenceToken> batch,
                                               std::span<Sampler* const> samplers) = 0;
   // The same with the likeliest token of each.
@@ -198,15 +250,18 @@ class Session {
 
 // One a token of the answer, the one that ends it included.
 struct TokenEvent {
-  int32_t id = 0;    // the token
-  std::string text;  // what became complete with it; empty while a character is incomplete
+  int32_t id = 0;  // the token
+  // What is certain to be shown with it; empty while a character is incomplete or a stop text may have begun.
+  std::string text = {};
+  // Where SamplingParams::logprobs asks for them: of the token itself, then of the likeliest, best first.
+  std::vector<TokenLogprob> logprobs = {};
 };
 // Sees each token as it comes; false ends the answer.
 using TokenCallback = std::function<bool(const TokenEvent&)>;
 
 // Why an answer ended.
 enum class FinishReason : uint8_t {
-  stop,      // with one of the model's end tokens
+  stop,      // with one of the model's end tokens, or with one or a text that was to end it
   length,    // at max_new_tokens, or at the end of the context
   cancelled  // by the callback
 };
@@ -220,21 +275,22 @@ struct GenerateRequest {
   AttentionConfig attention;        // how to attend to the prompt
   SamplingParams sampling;          // how to pick tokens
   int64_t max_new_tokens = 256;     // tokens of the answer at most, from 1; the context may end it sooner
-  bool ignore_eos = false;          // go on after an end token
+  bool ignore_eos = false;          // go on after one of the model's end tokens
   bool keep_logits = false;         // fill GenerateResult::logits
   Progress prefill_progress;        // of reading the prompt; may be empty
 };
 
 // An answer, and what it cost.
 struct GenerateResult {
-  std::vector<int32_t> ids;                    // of the answer, an end token included
-  std::string text;                            // empty without a tokenizer
+  std::vector<int32_t> ids;                    // of the answer, what ended it included
+  std::string text;                            // what is shown of it; empty without a tokenizer
   FinishReason finish = FinishReason::length;  // why it ended
   int64_t prompt_tokens = 0;                   // tokens read
   double ttft_s = 0;                           // seconds from the call to the first token
   double decode_s = 0;                         // seconds of all tokens after the first
   SessionStatistics statistics;                // of the answer's steps
   std::vector<float> logits;                   // [ids.size(), vocab]: row i is what ids[i] was picked from
+  std::vector<std::vector<TokenLogprob>> logprobs;  // [ids.size()] as in TokenEvent, where asked for
 };
 
 // Memory held by the whole engine, in bytes by tier (device, host).
@@ -283,6 +339,10 @@ class Engine {
   // prompt, ids outside of the vocabulary, a prompt beyond the context, sampling and attention out of range;
   // OutOfMemory (with both numbers) when it cannot fit; what `on_token` and the progress throw.
   virtual GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) = 0;
+  // A sampler for an answer to that prompt; ignore_eos as in GenerateRequest. Throws InvalidInput for
+  // parameters out of range or at odds with each other or the model, naming both.
+  [[nodiscard]] virtual Sampler make_sampler(const SamplingParams& params, std::span<const int32_t> prompt,
+                                             bool ignore_eos) const = 0;
   // Methods, at least one, run side by side on one prefill; names in messages follow their order. Throws
   // InvalidInput as resolve() does.
   [[nodiscard]] virtual std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) = 0;

@@ -7,11 +7,8 @@ namespace {
 
 class AnswerStream final : public Stream {
  public:
-  AnswerStream(std::shared_ptr<Answer> answer, const std::shared_ptr<const Tokenizer>& tokenizer,
-               std::function<bool(int32_t)> is_eos)
-      : answer_(std::move(answer)), is_eos_(std::move(is_eos)) {
-    if (tokenizer) text_.emplace(tokenizer, true);
-  }
+  AnswerStream(std::shared_ptr<Answer> answer, AnswerText text)
+      : answer_(std::move(answer)), text_(std::move(text)) {}
   ~AnswerStream() override { answer_->cancel(); }
   AnswerStream(const AnswerStream&) = delete;
   AnswerStream& operator=(const AnswerStream&) = delete;
@@ -23,18 +20,17 @@ class AnswerStream final : public Stream {
 
  private:
   std::optional<TokenEvent> read(bool waits) {
-    const std::optional<Answer::Item> item = answer_->at(next_, waits);
+    std::optional<Answer::Item> item = answer_->at(next_, waits);
     if (!item) return std::nullopt;
-    TokenEvent event{.id = item->token, .text = {}};
-    if (text_ && !is_eos_(item->token)) event.text = text_->add(item->token);
-    if (text_ && item->is_last) event.text += text_->finish();
+    TokenEvent event{.id = item->token,
+                     .text = text_.add(item->token, item->is_last),
+                     .logprobs = std::move(item->logprobs)};
     ++next_;
     return event;
   }
 
   std::shared_ptr<Answer> answer_;
-  std::optional<StreamingDetokenizer> text_;
-  std::function<bool(int32_t)> is_eos_;
+  AnswerText text_;
   int64_t next_ = 0;
 };
 
@@ -54,9 +50,10 @@ void Bell::wait() {
   rung_ = false;
 }
 
-Answer::Answer(int64_t prompt_tokens, int64_t most_tokens, std::shared_ptr<Bell> bell)
-    : bell_(std::move(bell)) {
+Answer::Answer(int64_t prompt_tokens, int64_t most_tokens, int64_t logprobs, std::shared_ptr<Bell> bell)
+    : logprobs_each_(logprobs), bell_(std::move(bell)) {
   ids_.reserve(static_cast<std::size_t>(most_tokens));
+  logprobs_.reserve(static_cast<std::size_t>(most_tokens * logprobs));
   report_.prompt_tokens = prompt_tokens;
 }
 
@@ -70,9 +67,11 @@ void Answer::was_paused() noexcept {
   ++report_.pauses;
 }
 
-void Answer::push(int32_t token, std::optional<FinishReason> last) noexcept {
+void Answer::push(int32_t token, std::span<const TokenLogprob> logprobs,
+                  std::optional<FinishReason> last) noexcept {
   const std::lock_guard lock(mutex_);
-  ids_.push_back(token);  // within what was reserved
+  ids_.push_back(token);  // within what was reserved, as the next
+  logprobs_.insert(logprobs_.end(), logprobs.begin(), logprobs.end());
   report_.new_tokens = std::ssize(ids_);
   if (ids_.size() == 1) report_.first_s = seconds();
   if (last) end(*last);
@@ -106,17 +105,17 @@ std::optional<Answer::Item> Answer::at(int64_t i, bool waits) const {
   const auto is_there = [&] { return i < std::ssize(ids_) || report_.ended; };
   if (waits) news_.wait(lock, is_there);
   if (i < std::ssize(ids_)) {
+    const auto first = logprobs_.begin() + i * logprobs_each_;
     return Item{.token = ids_[static_cast<std::size_t>(i)],
-                .is_last = report_.ended && i + 1 == std::ssize(ids_)};
+                .is_last = report_.ended && i + 1 == std::ssize(ids_),
+                .logprobs = {first, first + logprobs_each_}};
   }
   if (error_) std::rethrow_exception(error_);
   return std::nullopt;
 }
 
-std::unique_ptr<Stream> make_stream(std::shared_ptr<Answer> answer,
-                                    const std::shared_ptr<const Tokenizer>& tokenizer,
-                                    std::function<bool(int32_t)> is_eos) {
-  return std::make_unique<AnswerStream>(std::move(answer), tokenizer, std::move(is_eos));
+std::unique_ptr<Stream> make_stream(std::shared_ptr<Answer> answer, AnswerText text) {
+  return std::make_unique<AnswerStream>(std::move(answer), std::move(text));
 }
 
 }  // namespace shadowkv

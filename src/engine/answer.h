@@ -8,10 +8,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "engine/answer_text.h"
 #include "shadowkv/service.h"
-#include "tokenizer/tokenizer.h"
 
 namespace shadowkv {
 
@@ -32,12 +33,13 @@ class Bell {
 // Writing asks for no memory: what the service's thread has computed cannot be lost on the way.
 class Answer {
  public:
-  Answer(int64_t prompt_tokens, int64_t most_tokens, std::shared_ptr<Bell> bell);
+  // logprobs: how many come with each token.
+  Answer(int64_t prompt_tokens, int64_t most_tokens, int64_t logprobs, std::shared_ptr<Bell> bell);
 
   // ---- by the service's thread
   void began_reading() noexcept;
   void was_paused() noexcept;
-  void push(int32_t token, std::optional<FinishReason> last) noexcept;
+  void push(int32_t token, std::span<const TokenLogprob> logprobs, std::optional<FinishReason> last) noexcept;
   void fail(std::exception_ptr error) noexcept;  // null: cancelled
   [[nodiscard]] int32_t token(int64_t i) const noexcept { return ids_[static_cast<std::size_t>(i)]; }
   [[nodiscard]] int64_t tokens() const noexcept { return std::ssize(ids_); }
@@ -49,6 +51,7 @@ class Answer {
   struct Item {
     int32_t token = 0;
     bool is_last = false;
+    std::vector<TokenLogprob> logprobs = {};
   };
   // The token at that place; nothing at the end, or, without waiting, while there is none. Throws what the
   // request failed with.
@@ -64,6 +67,8 @@ class Answer {
   mutable std::mutex mutex_;
   mutable std::condition_variable news_;
   std::vector<int32_t> ids_;  // room for all from the start; guarded by mutex_ but for the writer's reads
+  std::vector<TokenLogprob> logprobs_;  // [ids_, logprobs_each_], likewise
+  const int64_t logprobs_each_;
   RequestReport report_;      // guarded by mutex_
   std::exception_ptr error_;  // guarded by mutex_
   std::atomic<bool> cancelled_{false};
@@ -71,9 +76,6 @@ class Answer {
   std::shared_ptr<Bell> bell_;
 };
 
-// tokenizer: null where there is no text.
-[[nodiscard]] std::unique_ptr<Stream> make_stream(std::shared_ptr<Answer> answer,
-                                                  const std::shared_ptr<const Tokenizer>& tokenizer,
-                                                  std::function<bool(int32_t)> is_eos);
+[[nodiscard]] std::unique_ptr<Stream> make_stream(std::shared_ptr<Answer> answer, AnswerText text);
 
 }  // namespace shadowkv

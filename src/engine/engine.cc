@@ -3,8 +3,10 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "engine/answer_text.h"
 #include "engine/device_choice.h"
 #include "engine/model_service.h"
+#include "engine/sampler.h"
 #include "engine/session.h"
 #include "formats/gguf.h"
 #include "model/weights.h"
@@ -121,6 +123,13 @@ class LoadedEngine final : public Engine {
   }
 
   GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override;
+  [[nodiscard]] Sampler make_sampler(const SamplingParams& params, std::span<const int32_t> prompt,
+                                     bool ignore_eos) const override {
+    check_sampling(
+        params,
+        {.vocab = info_.vocab_size, .max_new_tokens = info_.context, .has_tokenizer = tokenizer_ != nullptr});
+    return Sampler(params, {.prompt = prompt, .end_tokens = ends_of(params, ignore_eos).ids});
+  }
   [[nodiscard]] std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) override {
     return std::make_unique<ModelSession>(loaded_.config, compute_, *transformer_, *device_, methods);
   }
@@ -154,6 +163,9 @@ class LoadedEngine final : public Engine {
   }
   void load_tokenizer(const EngineOptions& options);
   [[nodiscard]] std::vector<int32_t> prompt_ids(const GenerateRequest& request) const;
+  [[nodiscard]] AnswerEnds ends_of(const SamplingParams& params, bool ignore_eos) const {
+    return answer_ends(params, loaded_.config.eos_tokens, ignore_eos);
+  }
 
   DType compute_;
   std::unique_ptr<Device> device_;
@@ -185,42 +197,56 @@ std::vector<int32_t> LoadedEngine::prompt_ids(const GenerateRequest& request) co
   return ids;
 }
 
+// An answer as it grows: what it has come to, and whether it goes on.
+class GrowingAnswer {
+ public:
+  GrowingAnswer(AnswerText text, int64_t wanted, GenerateResult& result)
+      : text_(std::move(text)), wanted_(wanted), result_(result) {}
+
+  // Takes the next token; false when it is the last.
+  bool add(int32_t id, std::span<const TokenLogprob> logprobs, const TokenCallback& on_token) {
+    result_.ids.push_back(id);
+    const bool is_end = text_.ends().at(id), is_full = std::ssize(result_.ids) == wanted_;
+    const TokenEvent event{
+        .id = id, .text = text_.add(id, is_end || is_full), .logprobs = {logprobs.begin(), logprobs.end()}};
+    result_.text += event.text;
+    if (!logprobs.empty()) result_.logprobs.push_back(event.logprobs);
+    const bool goes_on = !on_token || on_token(event);
+    const bool stops = is_end || text_.is_stopped();
+    result_.finish = stops ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
+    return goes_on && !stops && !is_full;
+  }
+
+ private:
+  AnswerText text_;
+  int64_t wanted_;
+  GenerateResult& result_;
+};
+
 GenerateResult LoadedEngine::generate(const GenerateRequest& request, const TokenCallback& on_token) {
   require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
           request.max_new_tokens);
-  Sampler sampler(request.sampling);
+  check_sampling(request.sampling, {.vocab = info_.vocab_size,
+                                    .max_new_tokens = request.max_new_tokens,
+                                    .has_tokenizer = tokenizer_ != nullptr});
   const std::vector<int32_t> ids = prompt_ids(request);
+  Sampler sampler = make_sampler(request.sampling, ids, request.ignore_eos);
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t room = info_.context - result.prompt_tokens;
   const int64_t wanted = std::min(request.max_new_tokens, room);
   const std::unique_ptr<Session> session = open({&request.attention, 1});
   const SequenceId sequence = session->add(result.prompt_tokens + wanted);
+  GrowingAnswer answer(AnswerText(tokenizer_, ends_of(request.sampling, request.ignore_eos)), wanted, result);
 
   const Clock::time_point start = Clock::now();
   std::vector<float> logits = session->prefill(sequence, ids, request.prefill_progress);
   int32_t id = sampler.pick(logits);
-  std::optional<StreamingDetokenizer> stream;
-  if (tokenizer_) stream.emplace(tokenizer_, true);
-  const auto deliver = [&](const TokenEvent& event) {
-    result.text += event.text;
-    return !on_token || on_token(event);
-  };
-  Clock::time_point first = start;
+  result.ttft_s = seconds_since(start);
+  const Clock::time_point first = Clock::now();
   while (true) {
-    if (result.ids.empty()) {
-      result.ttft_s = seconds_since(start);
-      first = Clock::now();
-    }
     if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
-    result.ids.push_back(id);
-    const bool ends = !request.ignore_eos && is_eos(id);
-    const bool last = ends || static_cast<int64_t>(result.ids.size()) == wanted;
-    TokenEvent event{.id = id, .text = stream && !ends ? stream->add(id) : ""};
-    if (stream && last) event.text += stream->finish();
-    const bool goes_on = deliver(event);
-    result.finish = ends ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
-    if (last || !goes_on) break;
+    if (!answer.add(id, sampler.logprobs(), on_token)) break;
     const SequenceToken next{.sequence = sequence, .token = id};
     if (request.keep_logits) {
       logits = session->decode(0, {&next, 1});

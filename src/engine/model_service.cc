@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "engine/sampler.h"
 
 namespace shadowkv {
 namespace {
@@ -104,22 +105,31 @@ std::vector<int32_t> ModelService::prompt_of(ServiceRequest& request) const {
 ModelService::Job ModelService::make_job(ServiceRequest request) const {
   require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
           request.max_new_tokens);
-  Job job{.prompt = prompt_of(request),
+  std::vector<int32_t> prompt = prompt_of(request);
+  check_sampling(request.sampling, {.vocab = parts_.model.vocab_size,
+                                    .max_new_tokens = request.max_new_tokens,
+                                    .has_tokenizer = parts_.tokenizer != nullptr});
+  const AnswerEnds ends = answer_ends(request.sampling, parts_.model.eos_tokens, request.ignore_eos);
+  Job job{.prompt = {},
           .client = {},
           .on_news = {},
           .answer = {},
-          .sampler = Sampler(request.sampling),
+          .sampler = Sampler(request.sampling, {.prompt = prompt, .end_tokens = ends.ids}),
+          .ends = ends,
+          .text = {},
           .submitted = Clock::now(),
           .last_token = {}};
+  job.prompt = std::move(prompt);
+  if (!job.ends.texts.empty()) job.text.emplace(parts_.tokenizer, job.ends);
   const int64_t prompt_tokens = std::ssize(job.prompt);
   const int64_t wanted = std::min(request.max_new_tokens, parts_.model.context - prompt_tokens);
   job.max_tokens = prompt_tokens + wanted;
-  job.ignore_eos = request.ignore_eos;
   job.priority = request.priority;
   job.client = std::move(request.client);
   job.on_news = std::move(request.on_news);
   check_fits_alone(prompt_tokens, job.max_tokens);
-  job.answer = std::make_shared<Answer>(prompt_tokens, wanted, bell_);
+  const std::optional<int64_t> logprobs = request.sampling.logprobs;
+  job.answer = std::make_shared<Answer>(prompt_tokens, wanted, logprobs ? *logprobs + 1 : 0, bell_);
   return job;
 }
 
@@ -144,10 +154,8 @@ void ModelService::check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) c
 std::unique_ptr<Stream> ModelService::submit(ServiceRequest request) {
   Jobs one;
   one.emplace(0, make_job(std::move(request)));
-  const std::shared_ptr<Answer> answer = one.begin()->second.answer;
-  auto stream = make_stream(answer, parts_.tokenizer, [ends = parts_.model.eos_tokens](int32_t id) {
-    return std::find(ends.begin(), ends.end(), id) != ends.end();
-  });
+  const Job& job = one.begin()->second;
+  auto stream = make_stream(job.answer, AnswerText(parts_.tokenizer, job.ends));
   auto node = one.extract(one.begin());
   {
     const std::lock_guard lock(mutex_);
@@ -340,7 +348,6 @@ void ModelService::let_go(Item& item) {
   forget(item);
   job.stage = Stage::waiting;
   job.fed = 0;
-  job.sampler = Sampler(job.sampler.params());
 }
 
 // Gives back what a request holds of the engine.
@@ -368,7 +375,8 @@ void ModelService::step() {
     if (job.stage != Stage::running) continue;
     batch_.push_back(&item);
     step_tokens_.push_back({.sequence = job.sequence, .token = job.answer->token(job.fed)});
-    step_samplers_.push_back(&job.sampler);
+    // What comes after a token that is fed again is known.
+    step_samplers_.push_back(job.fed + 1 == job.answer->tokens() ? &job.sampler : nullptr);
   }
   if (batch_.empty()) return;
   book(now_.scheduling_s);
@@ -478,14 +486,16 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
 
 void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
-  const int32_t token = job.sampler.pick(session_.end_prefill(job.sequence));
+  const std::vector<float> logits = session_.end_prefill(job.sequence);
+  const bool is_new = job.answer->tokens() == 0;
+  const int32_t token = is_new ? job.sampler.pick(logits) : job.answer->token(0);
   job.stage = Stage::running;
   job.shortages = 0;
   reading_ = nullptr;
   working_bytes_ = 0;
   now_.prompt_tokens += std::ssize(job.prompt);
   scheduler_.finished_reading(item.first);
-  if (job.answer->tokens() == 0) deliver(item, token);
+  if (is_new) deliver(item, token);
 }
 
 // Memory ended while a prompt was read: it waits until one that runs has left. While none does, what is
@@ -504,22 +514,31 @@ void ModelService::reading_failed(Item& item) {
 
 void ModelService::deliver(Item& item, int32_t token) {
   Job& job = item.second;
+  std::optional<FinishReason> last;
+  try {
+    last = reason_to_end(job, token);
+  } catch (const std::bad_alloc&) {  // the text is lost, and what would end it
+    return fail(item, std::current_exception());
+  }
   const Clock::time_point now = Clock::now();
   const bool is_first = job.answer->tokens() == 0;
   (is_first ? now_.first_token : now_.between_tokens)
       .add(seconds_between(is_first ? job.submitted : job.last_token, now));
   job.last_token = now;
   ++now_.new_tokens;
-  const bool is_end = !job.ignore_eos && parts_.model.is_eos(token);
-  const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
-  std::optional<FinishReason> last;
-  if (is_full) last = FinishReason::length;
-  if (is_end) last = FinishReason::stop;
-  if (last)
-    return end(
-        item, [&] { job.answer->push(token, last); }, now_.finished);
-  job.answer->push(token, last);
+  const auto push = [&] { job.answer->push(token, job.sampler.logprobs(), last); };
+  if (last) return end(item, push, now_.finished);
+  push();
   tell(job);
+}
+
+// Whether the answer ends with its next token, and why.
+std::optional<FinishReason> ModelService::reason_to_end(Job& job, int32_t token) {
+  const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
+  const bool is_end = job.ends.at(token);
+  if (job.text) (void)job.text->add(token, is_full || is_end);
+  if (is_end || (job.text && job.text->is_stopped())) return FinishReason::stop;
+  return is_full ? std::optional(FinishReason::length) : std::nullopt;
 }
 
 void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {

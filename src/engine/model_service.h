@@ -51,12 +51,13 @@ class ModelService final : public Service {
   struct Job {
     std::vector<int32_t> prompt;
     int64_t max_tokens = 0;  // prompt and answer
-    bool ignore_eos = false;
     int priority = 0;
     std::string client;
     std::function<void()> on_news;
     std::shared_ptr<Answer> answer;
-    Sampler sampler;
+    Sampler sampler;  // stands where the answer does, also while the sequence catches up
+    AnswerEnds ends;
+    std::optional<AnswerText> text;  // where a text may end it
     Stage stage = Stage::arrived;
     bool has_begun = false;
     SequenceId sequence = 0;  // while it reads, runs or is paused
@@ -92,6 +93,7 @@ class ModelService final : public Service {
   void finish_reading(Item& item);
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);
+  [[nodiscard]] static std::optional<FinishReason> reason_to_end(Job& job, int32_t token);
   void fail(Item& item, const std::exception_ptr& error) noexcept;  // null: it was cancelled
   void fail_all(const std::exception_ptr& error) noexcept;
   void break_off(const std::exception_ptr& error) noexcept;

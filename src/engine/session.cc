@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "engine/sampler.h"
 #include "shadowkv/device_lost.h"
 
 namespace shadowkv {
@@ -229,11 +229,11 @@ std::vector<float> ModelSession::decode(int64_t method, std::span<const Sequence
   return logits;
 }
 
-std::vector<int32_t> ModelSession::draw(int64_t method, std::span<const SequenceToken> batch,
-                                        std::span<const SamplingRow> how) {
+Transformer::Drawn ModelSession::draw(int64_t method, std::span<const SequenceToken> batch,
+                                      std::span<const SamplingRow> how, std::span<const int64_t> logit_rows) {
   const Batch step = open_step(method, batch);
-  std::vector<int32_t> drawn =
-      run([&] { return transformer_.decode_sampled(*attention_, step.ids, step.tokens, how); });
+  Transformer::Drawn drawn =
+      run([&] { return transformer_.decode_sampled(*attention_, step.ids, step.tokens, how, logit_rows); });
   close_step(method, step);
   return drawn;
 }
@@ -242,15 +242,14 @@ std::vector<int32_t> ModelSession::decode_sampled(int64_t method, std::span<cons
                                                   std::span<Sampler* const> samplers) {
   require(samplers.size() == batch.size(), "{} samplers were given to {} sequences", samplers.size(),
           batch.size());
-  std::vector<SamplingRow> how;
-  for (const Sampler* sampler : samplers) how.push_back(sampling_row(*sampler));
-  std::vector<int32_t> drawn = draw(method, batch, how);
-  for (Sampler* sampler : samplers) sampler->skip(1);
-  return drawn;
+  sampling_.prepare(samplers, model_.vocab_size);
+  Transformer::Drawn drawn = draw(method, batch, sampling_.rows(), sampling_.logit_rows());
+  sampling_.finish(drawn.ids, drawn.logits);
+  return std::move(drawn.ids);
 }
 
 std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
-  return draw(method, batch, std::vector<SamplingRow>(batch.size()));
+  return draw(method, batch, std::vector<SamplingRow>(batch.size()), {}).ids;
 }
 
 void ModelSession::fill(SequenceId id, int64_t tokens, uint64_t seed) {

@@ -9,6 +9,7 @@
 #include "attention/exact_prefill.h"
 #include "attention/shared_prefill.h"
 #include "base/device.h"
+#include "engine/sampler.h"
 #include "model/config.h"
 #include "model/transformer.h"
 #include "shadowkv/shadowkv.h"
@@ -77,8 +78,8 @@ class ModelSession final : public Session {
   auto run(const Work& work);
   [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
   void close_step(int64_t method, const Batch& batch);
-  std::vector<int32_t> draw(int64_t method, std::span<const SequenceToken> batch,
-                            std::span<const SamplingRow> how);
+  Transformer::Drawn draw(int64_t method, std::span<const SequenceToken> batch,
+                          std::span<const SamplingRow> how, std::span<const int64_t> logit_rows);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);
@@ -96,6 +97,7 @@ class ModelSession final : public Session {
   SequenceId next_id_ = 0;
   std::map<SequenceId, PrefillRun> readings_;  // prompts that are being read
   std::optional<SequenceId> layer_of_;         // whose layer prefill_ holds
+  StepSampling sampling_;                      // of the latest step
   bool times_ops_ = false;
 };
 

@@ -224,10 +224,30 @@ std::vector<float> Transformer::decode(Attention& attention, std::span<const Seq
 std::vector<int32_t> Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
                                                  std::span<const int32_t> ids,
                                                  std::span<const SamplingRow> how) {
+  return decode_sampled(attention, sequences, ids, how, {}).ids;
+}
+
+Transformer::Drawn Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
+                                               std::span<const int32_t> ids, std::span<const SamplingRow> how,
+                                               std::span<const int64_t> logit_rows) {
   step(attention, sequences, ids, how);
-  std::vector<int32_t> drawn = download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)}));
+  Drawn drawn{.ids = download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)})),
+              .logits = download_logits(logit_rows, std::ssize(ids))};
   attention.end_step();
   return drawn;
+}
+
+// Some rows of the latest step's logits, named in its caller's order.
+std::vector<float> Transformer::download_logits(std::span<const int64_t> rows, int64_t batch) {
+  const TensorView from = logits_.get(DType::f32, {batch, config_.vocab_size});
+  std::vector<float> out(rows.size() * static_cast<std::size_t>(config_.vocab_size));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto place = std::find(arranged_.begin(), arranged_.end(), rows[i]) - arranged_.begin();
+    const TensorView row = from.rows(arranged_.empty() ? rows[i] : place, 1);
+    device_.compute().copy(out.data() + static_cast<int64_t>(i) * config_.vocab_size, row.data, row.bytes());
+  }
+  if (!rows.empty()) device_.compute().synchronize();
+  return out;
 }
 
 // To the same place in every step, so that a recorded one draws as the latest says.

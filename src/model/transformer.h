@@ -68,6 +68,14 @@ class Transformer {
   std::vector<int32_t> decode_sampled(Attention& attention, std::span<const SeqId> sequences,
                                       std::span<const int32_t> ids, std::span<const SamplingRow> how);
 
+  // The same, and the logits of some sequences besides: [logit_rows.size(), vocab].
+  struct Drawn {
+    std::vector<int32_t> ids;
+    std::vector<float> logits;
+  };
+  Drawn decode_sampled(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
+                       std::span<const SamplingRow> how, std::span<const int64_t> logit_rows);
+
   // Queries of a prefill unit, by the kind of device and what their activations take.
   [[nodiscard]] int64_t slice_tokens() const;
   // Bytes of activations that a prefill of that many tokens takes.
@@ -93,6 +101,7 @@ class Transformer {
   [[nodiscard]] std::vector<T> download(const TensorView& from);
   template <typename T>
   [[nodiscard]] std::vector<T> download_step(const TensorView& from);
+  [[nodiscard]] std::vector<float> download_logits(std::span<const int64_t> rows, int64_t batch);
   [[nodiscard]] int64_t slice_bytes(int64_t rows) const;
   [[nodiscard]] Slice slice_of(std::byte* memory, int64_t rows) const;
 

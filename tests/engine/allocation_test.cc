@@ -150,7 +150,9 @@ class FailingService {
       request.max_new_tokens = 4;
       request.ignore_eos = true;
     }
-    requests_[1].sampling = {.temperature = 0.8, .seed = 4};
+    requests_[1].sampling = changed_logits(4);
+    requests_[1].sampling.stop = {"never said"};
+    requests_[1].sampling.logprobs = 2;
   }
 
   // Both answers, empty where the request was refused or failed for want of memory.

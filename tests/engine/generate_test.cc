@@ -116,6 +116,50 @@ TEST_F(Generate, TheEndOfAnswerTokenStopsUnlessIgnored) {
   EXPECT_EQ(name_of(stopped.finish), "stop");
 }
 
+// Every stop text that the answer holds, and each with what lies behind it: shown is what lies before it.
+TEST_F(Generate, AStopTextEndsTheAnswerAndIsNeverShownInPart) {
+  GenerateRequest asked = request(40, 60, full_attention());
+  asked.sampling = {.temperature = 2.0, .seed = 3};
+  const std::string whole = engine_->generate(asked, {}).text;
+  int64_t cases = 0;
+  for (std::size_t first = 0; first + 12 < whole.size(); ++first) {
+    for (const std::size_t length : {1u, 4u, 9u}) {
+      const std::string stop = whole.substr(first, length);
+      const bool is_character = (stop[0] & 0xC0) != 0x80 && (whole[first + length] & 0xC0) != 0x80;
+      if (!is_character) continue;
+      asked.sampling.stop = {stop + "\x7f", stop};
+      std::string shown;
+      const GenerateResult result = engine_->generate(asked, [&](const TokenEvent& event) {
+        shown += event.text;
+        return true;
+      });
+      EXPECT_EQ(result.text, whole.substr(0, whole.find(stop)));
+      EXPECT_EQ(shown, result.text);
+      EXPECT_EQ(result.finish, FinishReason::stop);
+      EXPECT_LT(result.ids.size(), 60u);
+      ++cases;
+    }
+    if (cases > 40) break;
+  }
+  EXPECT_GT(cases, 20);
+}
+
+TEST_F(Generate, NothingEndsAnAnswerBeforeItsLeastTokens) {
+  GenerateRequest asked = request(20, 40, full_attention());
+  asked.sampling = {.temperature = 1.0, .seed = 6};
+  const GenerateResult whole = engine_->generate(asked, {});
+  asked.sampling.stop_ids = {whole.ids[5]};
+  EXPECT_EQ(engine_->generate(asked, {}).finish, FinishReason::stop);
+  EXPECT_LE(engine_->generate(asked, {}).ids.size(), 6u);
+  asked.sampling.min_tokens = 30;
+  const GenerateResult late = engine_->generate(asked, {});
+  EXPECT_GE(late.ids.size(), 31u) << "the first that may end it is the one after";
+  EXPECT_EQ(std::count(late.ids.begin(), late.ids.begin() + 30, whole.ids[5]), 0);
+  asked.sampling.stop_ids = {};
+  asked.sampling.stop = {"Q", "/", "a", "1"};
+  EXPECT_GE(engine_->generate(asked, {}).ids.size(), 30u);
+}
+
 TEST_F(Generate, AnAnswerEndsAtTheContext) {
   const GenerateResult result = engine_->generate(request(4090, 50, small_shadow()), {});
   EXPECT_EQ(result.ids.size(), 6u);

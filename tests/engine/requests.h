@@ -18,9 +18,14 @@ inline std::vector<int32_t> answer_alone(Engine& engine, const AttentionConfig& 
   const auto prompt = static_cast<int64_t>(request.prompt_ids.size());
   const int64_t most = std::min(request.max_new_tokens, engine.model().context - prompt);
   const SequenceId id = session->add(prompt + most);
-  Sampler sampler(request.sampling);
+  Sampler sampler = engine.make_sampler(request.sampling, request.prompt_ids, request.ignore_eos);
+  const auto ends = [&](int32_t token) {
+    const std::vector<int32_t>& more = request.sampling.stop_ids;
+    return (!request.ignore_eos && engine.is_eos(token)) ||
+           std::find(more.begin(), more.end(), token) != more.end();
+  };
   std::vector<int32_t> answer{sampler.pick(session->prefill(id, request.prompt_ids))};
-  while (std::ssize(answer) < most && (request.ignore_eos || !engine.is_eos(answer.back()))) {
+  while (std::ssize(answer) < most && !ends(answer.back())) {
     const SequenceToken next{id, answer.back()};
     answer.push_back(sampler.pick(session->decode(0, {&next, 1})));
   }
@@ -47,7 +52,21 @@ struct KnownRequest {
   std::vector<int32_t> answer;
 };
 
-// Prompts of 1 to 70 tokens; answers of 1 to 24 tokens, greedy and drawn.
+// Everything that changes logits before a token is drawn from them.
+inline SamplingParams changed_logits(uint64_t seed) {
+  return {.temperature = 0.8,
+          .min_p = 0.02,
+          .seed = seed,
+          .repetition_penalty = 1.3,
+          .presence_penalty = 0.5,
+          .frequency_penalty = 0.25,
+          .logit_bias = {{5, 3.0}, {17, -100.0}},
+          .min_tokens = 1,
+          .stop_ids = {9, 11}};
+}
+
+// Prompts of 1 to 70 tokens; answers of 1 to 24 tokens, greedy and drawn, from logits as they are and
+// changed.
 inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionConfig& method, int count) {
   std::mt19937 random(17);
   const auto between = [&](int64_t low, int64_t high) {
@@ -63,6 +82,7 @@ inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionC
     if (i % 4 == 1) {
       request.sampling = {.temperature = 0.9, .top_k = 40, .top_p = 0.95, .seed = static_cast<uint64_t>(i)};
     }
+    if (i % 4 == 2) request.sampling = changed_logits(static_cast<uint64_t>(i));
     known.push_back({request, answer_alone(engine, method, request)});
   }
   return known;

@@ -33,6 +33,10 @@ class Services : public ::testing::Test {
     r.ignore_eos = true;
     return r;
   }
+  bool ends(const ServiceRequest& r, int32_t id) const {
+    const std::vector<int32_t>& more = r.sampling.stop_ids;
+    return (!r.ignore_eos && engine_->is_eos(id)) || std::find(more.begin(), more.end(), id) != more.end();
+  }
   template <typename Refusal>
   void expect_refused(Service& service, const ServiceRequest& r, const std::string& part) {
     try {
@@ -58,8 +62,7 @@ TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
       const RequestReport report = streams[i]->report();
       EXPECT_TRUE(report.ended);
       EXPECT_EQ(report.new_tokens, std::ssize(known[i].answer));
-      EXPECT_EQ(report.finish == FinishReason::stop,
-                !known[i].request.ignore_eos && engine_->is_eos(known[i].answer.back()));
+      EXPECT_EQ(report.finish == FinishReason::stop, ends(known[i].request, known[i].answer.back()));
     }
     service->wait_idle();
     EXPECT_EQ(held_by_requests(*engine_), 0);
@@ -69,6 +72,63 @@ TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
     EXPECT_EQ(statistics.first_token.count(), 20);
     EXPECT_EQ(statistics.first_token.count() + statistics.between_tokens.count(), statistics.new_tokens);
     EXPECT_EQ(statistics.running + statistics.reading + statistics.waiting + statistics.paused, 0);
+  }
+}
+
+// Ids, texts and log-probabilities of an answer.
+struct Told {
+  std::vector<int32_t> ids;
+  std::string text;
+  std::vector<std::vector<std::pair<int32_t, float>>> logprobs;
+  FinishReason finish = FinishReason::length;
+  bool operator==(const Told&) const = default;
+
+  void add(const TokenEvent& event) {
+    ids.push_back(event.id);
+    text += event.text;
+    logprobs.emplace_back();
+    for (const TokenLogprob& one : event.logprobs) logprobs.back().emplace_back(one.id, one.logprob);
+  }
+};
+
+TEST_F(Services, TellLogprobsAndStopTextsTogetherAsGenerateDoesAlone) {
+  std::vector<ServiceRequest> requests;
+  std::vector<Told> expected;
+  int64_t stopped = 0;
+  for (int i = 0; i < 12; ++i) {
+    ServiceRequest r = request(10 + 7 * i, 30, static_cast<uint32_t>(i + 1));
+    if (i % 2 == 1) r.sampling = changed_logits(static_cast<uint64_t>(i));
+    r.sampling.stop_ids.clear();
+    r.sampling.logprobs = i % 4;
+    r.sampling.stop = {"no such", std::string(1, static_cast<char>('a' + i)), "1", "2", "3", "Q", "/"};
+    GenerateRequest alone;
+    alone.prompt_ids = r.prompt_ids;
+    alone.attention = small_shadow();
+    alone.sampling = r.sampling;
+    alone.max_new_tokens = r.max_new_tokens;
+    alone.ignore_eos = r.ignore_eos;
+    Told told;
+    const GenerateResult result = alone_->generate(alone, [&](const TokenEvent& event) {
+      told.add(event);
+      return true;
+    });
+    told.finish = result.finish;
+    EXPECT_EQ(told.text, result.text);
+    stopped += told.finish == FinishReason::stop ? 1 : 0;
+    for (const auto& token : told.logprobs) EXPECT_EQ(std::ssize(token), 1 + i % 4);
+    expected.push_back(told);
+    requests.push_back(r);
+  }
+  EXPECT_GT(stopped, 2) << "no answer has one of the stop texts; choose others";
+  EXPECT_LT(stopped, 12);
+  const auto service = engine_->serve({.attention = small_shadow(), .max_running = 5});
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (const ServiceRequest& r : requests) streams.push_back(service->submit(r));
+  for (std::size_t i = 0; i < streams.size(); ++i) {
+    Told told;
+    while (const auto event = streams[i]->next()) told.add(*event);
+    told.finish = streams[i]->report().finish;
+    EXPECT_EQ(told, expected[i]) << "request " << i;
   }
 }
 
@@ -215,6 +275,10 @@ TEST_F(Services, RefuseOneByOneWhatTheyCannotDo) {
   refuse([](ServiceRequest& r) { r.max_new_tokens = 0; }, "max-new-tokens = 0");
   refuse([](ServiceRequest& r) { r.sampling.temperature = -1; }, "temperature = -1");
   refuse([](ServiceRequest& r) { r.sampling.top_p = 0; }, "top-p = 0");
+  refuse([](ServiceRequest& r) { r.sampling.min_tokens = 6; },
+         "min-tokens = 6 is more than max-new-tokens = 5");
+  refuse([](ServiceRequest& r) { r.sampling.logit_bias[288] = 1; }, "logit-bias names token 288");
+  refuse([](ServiceRequest& r) { r.sampling.stop = {""}; }, "stop text 1 has 0 bytes");
   EXPECT_EQ(read_all(*running), answer_alone(*alone_, small_shadow(), request(40, 200)));
   EXPECT_EQ(service->statistics().submitted, 1);
 }

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "kernels/cpu/storage.h"
+#include "kernels/draw_token.h"
 #include "kernels/twins.h"
 
 namespace shadowkv {
@@ -24,10 +25,10 @@ struct Row {
 };
 
 // Key of the last token that is kept.
-uint64_t last_kept(const Row& row) {
+uint64_t last_kept(const Row& row, std::vector<uint64_t>& keys) {
   const bool whole = row.how.share == SamplingRow::kWholeShare;
   if (row.how.top_k == 0 && whole) return ~uint64_t{0};
-  std::vector<uint64_t> keys;
+  keys.clear();
   for (int64_t id = 0; id < row.vocab; ++id) {
     const uint32_t distance = row.distance(id);
     if (distance != kNoDistance) keys.push_back(sampling_key(distance, id));
@@ -53,11 +54,11 @@ uint64_t last_kept(const Row& row) {
 
 }  // namespace
 
-int32_t draw_token(const float* logits, int64_t vocab, const SamplingRow& how) {
+int32_t draw_token(const float* logits, int64_t vocab, const SamplingRow& how, std::vector<uint64_t>& keys) {
   const auto likeliest = static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
   if (how.steepness == 0.0f) return likeliest;
   const Row row{logits, vocab, logits[likeliest], how};
-  const uint64_t last = last_kept(row);
+  const uint64_t last = last_kept(row, keys);
   uint64_t total = 0;
   for (int64_t id = 0; id < vocab; ++id) total += row.weight(id, last);
   uint64_t left = draw_below(total, how);
@@ -67,6 +68,11 @@ int32_t draw_token(const float* logits, int64_t vocab, const SamplingRow& how) {
     left -= weight;
   }
   return likeliest;  // no logit is a number above -infinity
+}
+
+int32_t draw_token(const float* logits, int64_t vocab, const SamplingRow& how) {
+  std::vector<uint64_t> keys;
+  return draw_token(logits, vocab, how, keys);
 }
 
 namespace cpu {
