@@ -53,17 +53,6 @@ std::string flag_of(const OptionText& text) {
   return text.flags.substr(start, text.flags.find(',', start) - start);
 }
 
-// Calls use(part) for each part of a list separated by commas or blanks.
-void for_each_part(std::string_view text, const std::function<void(std::string_view)>& use) {
-  constexpr std::string_view kSeparators = ", \t\r\n";
-  std::size_t at = text.find_first_not_of(kSeparators);
-  while (at != std::string_view::npos) {
-    const std::size_t end = std::min(text.find_first_of(kSeparators, at), text.size());
-    use(text.substr(at, end - at));
-    at = text.find_first_not_of(kSeparators, end);
-  }
-}
-
 std::vector<std::string> long_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
@@ -100,6 +89,8 @@ void apply_config_item(CLI::App& app, const std::string& file, const CLI::Config
   if (option->get_items_expected_max() == 0) {  // a flag: its value is a word
     require(item.inputs.size() == 1, "{}: {} takes true or false", file, item.name);
     option->add_result(option->get_flag_value(item.name, item.inputs.front()));
+  } else if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll) {
+    for (const std::string& input : item.inputs) option->add_result(input);
   } else {
     option->add_result(fmt::format("{}", fmt::join(item.inputs, ",")));
   }
@@ -146,6 +137,21 @@ CLI::Option* add_text(CLI::App& app, const OptionText& text, std::string& target
   return add(app, text, target, [&target](const std::string& value) { target = value; });
 }
 
+CLI::Option* add_texts(CLI::App& app, const OptionText& text, std::vector<std::string>& target) {
+  CLI::Option* option = app.add_option_function<std::vector<std::string>>(
+      text.flags, [&target](const std::vector<std::string>& values) { target = values; }, text.help);
+  option->type_name(text.unit)->option_text(text.unit);
+  option->type_size(1)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  if (!text.group.empty()) option->group(text.group);
+  return option;
+}
+
+CLI::Option* add_seed(CLI::App& app, const OptionText& text, uint64_t& target) {
+  return add(app, text, fmt::format("{}", target), [&target, flag = flag_of(text)](const std::string& value) {
+    target = static_cast<uint64_t>(parse_whole(value, flag, {0, std::numeric_limits<int64_t>::max()}));
+  });
+}
+
 CLI::Option* add_path(CLI::App& app, const OptionText& text, std::filesystem::path& target) {
   return add(app, text, target.string(), [&target, flag = flag_of(text)](const std::string& value) {
     require(!value.empty(), "{} is empty; give a path", flag);
@@ -181,7 +187,21 @@ CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target) {
   return option;
 }
 
+void for_each_part(std::string_view text, const std::function<void(std::string_view)>& use) {
+  constexpr std::string_view kSeparators = ", \t\r\n";
+  std::size_t at = text.find_first_not_of(kSeparators);
+  while (at != std::string_view::npos) {
+    const std::size_t end = std::min(text.find_first_of(kSeparators, at), text.size());
+    use(text.substr(at, end - at));
+    at = text.find_first_not_of(kSeparators, end);
+  }
+}
+
 int64_t parse_whole(std::string_view text, std::string_view option, Range<int64_t> range) {
+  return parse_number(text, option, range);
+}
+
+double parse_real(std::string_view text, std::string_view option, Range<double> range) {
   return parse_number(text, option, range);
 }
 
@@ -241,11 +261,7 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
             options.device_bytes);
   add_bytes(app, {"--host-memory", "BYTES", "Most memory of the host tier, such as 512M or 6GiB", group},
             options.host_bytes);
-  add(app, {"--weights-seed", "NUMBER", "Seed of the random weights of --shape", group}, "1",
-      [&options](const std::string& value) {
-        options.seed = static_cast<uint64_t>(
-            parse_whole(value, "--weights-seed", {0, std::numeric_limits<int64_t>::max()}));
-      });
+  add_seed(app, {"--weights-seed", "NUMBER", "Seed of the random weights of --shape", group}, options.seed);
 }
 
 void check_model_options(const EngineOptions& options) {
@@ -262,25 +278,6 @@ void check_model_options(const EngineOptions& options) {
     require(path->empty() || std::filesystem::exists(*path, ignored),
             "there is no file or folder {}; check {}", path->string(), option);
   }
-}
-
-void add_sampling_options(CLI::App& app, SamplingParams& params) {
-  const std::string group = "Sampling";
-  add_real(app,
-           {"--temperature", "NUMBER",
-            "Randomness of the choice of tokens, 0 to 100; 0: always the likeliest", group},
-           {0.0, 100.0}, params.temperature);
-  add_whole(app, {"--top-k", "TOKENS", "Choose among so many of the likeliest tokens; 0: all", group},
-            {0, std::numeric_limits<int32_t>::max()}, params.top_k);
-  add_real(app,
-           {"--top-p", "SHARE",
-            "Choose among the likeliest tokens that make up this probability, above 0 and up to 1", group},
-           {0.0, 1.0, true}, params.top_p);
-  add(app, {"--seed", "NUMBER", "Seed of the random choices; same seed, same tokens", group}, "0",
-      [&params](const std::string& value) {
-        params.seed =
-            static_cast<uint64_t>(parse_whole(value, "--seed", {0, std::numeric_limits<int64_t>::max()}));
-      });
 }
 
 CLI::App& add_command_group(CLI::App& parent, const std::string& name, const std::string& help) {

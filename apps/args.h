@@ -34,13 +34,18 @@ struct Range {
 // Each reads its option into `target`, whose value at the time of the call is the default that --help shows.
 // A value that does not parse or lies outside throws InvalidInput with option, value and range.
 CLI::Option* add_text(CLI::App& app, const OptionText& text, std::string& target);
+CLI::Option* add_texts(CLI::App& app, const OptionText& text, std::vector<std::string>& target);  // repeated
+CLI::Option* add_seed(CLI::App& app, const OptionText& text, uint64_t& target);  // 0 to 2^63 - 1
 CLI::Option* add_path(CLI::App& app, const OptionText& text, std::filesystem::path& target);
 CLI::Option* add_whole(CLI::App& app, const OptionText& text, Range<int64_t> range, int64_t& target);
 CLI::Option* add_real(CLI::App& app, const OptionText& text, Range<double> range, double& target);
 CLI::Option* add_bytes(CLI::App& app, const OptionText& text, int64_t& target);  // default shown: automatic
 CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target);
 
+// Calls use(part) for each part of a list separated by commas or blanks.
+void for_each_part(std::string_view text, const std::function<void(std::string_view)>& use);
 [[nodiscard]] int64_t parse_whole(std::string_view text, std::string_view option, Range<int64_t> range);
+[[nodiscard]] double parse_real(std::string_view text, std::string_view option, Range<double> range);
 // "1,2,3" or "1 2 3", each from 0 to 2^31 - 1.
 [[nodiscard]] std::vector<int32_t> parse_ids(std::string_view text, std::string_view option);
 // "1024,8192": at least one number, each inside the range.
@@ -51,9 +56,6 @@ CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target);
 void add_model_options(CLI::App& app, EngineOptions& options);
 // Throws InvalidInput unless exactly one of model and shape is given and the files exist.
 void check_model_options(const EngineOptions& options);
-
-// --temperature, --top-k, --top-p, --seed.
-void add_sampling_options(CLI::App& app, SamplingParams& params);
 
 // A subcommand: its options and what runs once all of them are read, or the commands that it groups.
 struct Command {

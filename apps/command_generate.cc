@@ -17,6 +17,7 @@
 #include "output_file.h"
 #include "progress.h"
 #include "prompt.h"
+#include "sampling_options.h"
 
 namespace shadowkv::apps {
 namespace {
@@ -26,7 +27,7 @@ struct Arguments {
   PromptArguments prompt;
   ConversationArguments conversation;
   AttentionArguments attention;
-  SamplingParams sampling;
+  SamplingArguments sampling;
   int64_t max_new_tokens = 256;
   bool ignore_eos = false;
   bool raw = false;
@@ -79,7 +80,7 @@ GenerateRequest request_of(const Arguments& a, const Engine& engine, const Quest
   request.prompt_ids = question.conversation ? engine.chat_prompt(*question.conversation)
                                              : prompt_ids(engine, question.prompt, false);
   request.attention = attention;
-  request.sampling = a.sampling;
+  request.sampling = sampling_of(a.sampling);
   request.max_new_tokens = a.max_new_tokens;
   request.ignore_eos = a.ignore_eos;
   request.keep_logits = !a.dump_logits.empty();
@@ -103,6 +104,19 @@ Json report(const Engine& engine, const GenerateResult& result, const ResolvedAt
           {"memory", to_json(engine.memory())},
           {"attention", to_json(attention.config)},
           {"notes", attention.notes}};
+}
+
+// [[{"id": .., "text": .., "logprob": ..}, ..], ..]: of each token of the answer its own, then the likeliest.
+Json logprobs_json(const Engine& engine, const GenerateResult& result) {
+  Json tokens = Json::array();
+  for (const std::vector<TokenLogprob>& token : result.logprobs) {
+    Json& choices = tokens.emplace_back(Json::array());
+    for (const TokenLogprob& one : token) {
+      Json& choice = choices.emplace_back(Json{{"id", one.id}, {"logprob", one.logprob}});
+      if (engine.model().has_tokenizer) choice["text"] = engine.detokenize({&one.id, 1}, false);
+    }
+  }
+  return tokens;
 }
 
 void print_summary(const GenerateResult& result) {
@@ -137,7 +151,8 @@ void run(const Arguments& a) {
   check_model_options(a.engine);
   const AttentionConfig attention = attention_of(a.attention);
   const Question question = read_question(a);
-  (void)Sampler(a.sampling);
+  const bool has_logprobs = sampling_of(a.sampling).logprobs.has_value();
+  require(!has_logprobs || a.json, "--logprobs is given without --json, which shows them; add it");
   std::optional<OutputFile> logits_file;
   if (!a.dump_logits.empty()) logits_file.emplace(a.dump_logits);
 
@@ -149,7 +164,11 @@ void run(const Arguments& a) {
   const GenerateResult result = answer(*engine, request, a.print_ids || a.json);
   print_notes("attention", resolved.notes);
   if (logits_file) save_logits(*logits_file, result);
-  if (a.json) return print_json(report(*engine, result, resolved, load_s));
+  if (a.json) {
+    Json json = report(*engine, result, resolved, load_s);
+    if (has_logprobs) json["logprobs"] = logprobs_json(*engine, result);
+    return print_json(json);
+  }
   if (a.print_ids) std::cout << fmt::format("{}\n", fmt::join(result.ids, " ")) << result.text << "\n";
   print_summary(result);
 }

@@ -70,6 +70,31 @@ class Generate(ProgramTest):
         self.assertEqual(self.succeed(*base, "--seed", "1").text, one)
         self.assertNotEqual(self.succeed(*base, "--seed", "2").text, one)
 
+    def test_logprobs_are_told_beside_each_token(self):
+        report = json.loads(self.succeed("generate", *MODEL, "-n", "4", "--ignore-eos", "--json", "--logprobs", "2",
+                                         "Once upon").text)
+        self.assertEqual(len(report["logprobs"]), 4)
+        for id, (chosen, best, second) in zip(report["ids"], report["logprobs"]):
+            self.assertEqual(chosen["id"], id)
+            self.assertEqual(chosen, best, "greedy")
+            self.assertLessEqual(second["logprob"], best["logprob"])
+            self.assertLess(best["logprob"], 0)
+
+    def test_an_answer_ends_before_its_stop_text(self):
+        base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "40", "--ignore-eos", "--temperature", "2", "--json"]
+        whole = json.loads(self.succeed(*base).text)["text"]
+        stop = next(c for c in whole[len(whole) // 2 :] if c.isalpha() and c.isascii())
+        report = json.loads(self.succeed(*base, "--stop", "no, such", "--stop", stop).text)
+        self.assertEqual(report["text"], whole[: whole.index(stop)])
+        self.assertEqual(report["finish"], "stop")
+        config = self.write("c.toml", f'stop = ["no, such", {json.dumps(stop)}]')
+        self.assertEqual(json.loads(self.succeed(*base, "--config", config).text)["text"], report["text"])
+
+    def test_a_bias_forces_a_token_and_a_stop_id_ends_with_it(self):
+        base = ["generate", *MODEL, "x", "-n", "5", "--print-ids", "--logit-bias", "17=100,18=-2.5"]
+        self.assertEqual(self.succeed(*base).text.splitlines()[0], "17 17 17 17 17")
+        self.assertEqual(self.succeed(*base, "--stop-ids", "17,19").text.splitlines()[0], "17")
+
     def test_a_rank_over_the_width_is_taken_as_all_of_it_and_said_so(self):
         done = self.succeed("generate", *MODEL, "--rank", "5000", "--exact-below", "0", "-n", "2", "Once upon")
         self.assertIn("rank", done.errors)

@@ -65,6 +65,9 @@ class BadCommandLine(ProgramTest):
             ("--max-new-tokens", "-1"), ("--max-new-tokens", "0"), ("--max-new-tokens", huge),
             ("--max-new-tokens", "1.5"), ("--max-new-tokens", ""), ("--top-p", "0"), ("--top-p", "1.1"),
             ("--top-p", "nan"), ("--temperature", "-1"), ("--temperature", "inf"), ("--top-k", "-1"),
+            ("--min-p", "1.5"), ("--repetition-penalty", "0"), ("--presence-penalty", "3"),
+            ("--frequency-penalty", "-2.5"), ("--logit-bias", "17"), ("--logit-bias", "1=x"), ("--logit-bias", "1=101"),
+            ("--stop-ids", "a"), ("--min-tokens", "-1"), ("--logprobs", "21"),
             ("--seed", "-1"), ("--threads", "-1"), ("--threads", huge), ("--device-memory", "0"),
             ("--device-memory", "5Q"), ("--device-memory", "-1G"), ("--host-memory", "9e30"),
             ("--rank", "-1"), ("--rank", huge), ("--chunk-size", "0"), ("--chunk-size", "17"),
@@ -75,6 +78,17 @@ class BadCommandLine(ProgramTest):
             with self.subTest(option=option, value=value):
                 self.refuse("generate", *MODEL, "--prompt-ids", "1", f"{option}={value}" if value else option,
                             *([""] if not value else []), says=[option.replace("--budget", "--sparse-budget")])
+
+    def test_sampling_at_odds_with_itself_is_refused_with_both_values(self):
+        for options, says in [
+            (["--top-k", "40"], ["--top-k = 40", "--temperature 0"]), (["--top-p", "0.9"], ["--top-p = 0.9", "--temperature 0"]),
+            (["--min-p", "0.1"], ["--min-p = 0.1", "--temperature 0"]),
+            (["--min-tokens", "9", "-n", "8"], ["min-tokens = 9", "max-new-tokens = 8"]),
+            (["--logit-bias", "5=1,5=2"], ["token 5 twice"]), (["--logprobs", "2"], ["--logprobs", "--json"]),
+            (["--stop-ids", "288"], ["288"]), (["--logit-bias", "999=1"], ["999", "288"]), (["--stop="], ["--stop"]),
+        ]:
+            with self.subTest(options=options):
+                self.refuse("generate", *MODEL, "--prompt-ids", "1", *options, says=says)
 
     def test_impossible_attention_is_refused_before_an_answer(self):
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--budget", "3", "--chunk-size", "4", says=["3", "4"])
