@@ -1,0 +1,41 @@
+// What is asked of a model, and what it should answer.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace shadowkv::eval {
+
+// The question, and the start of the answer: a chat frame goes round the first, the second comes after it, so
+// that the model continues rather than refuses.
+struct Prompt {
+  std::string question;
+  std::string answer_prefix;
+};
+
+// How an output is scored against its references, as the RULER benchmark says.
+enum class Metric : uint8_t {
+  all,   // share of the references that occur in the output
+  part,  // 1 where any reference occurs
+};
+
+struct Sample {
+  std::string task;
+  int64_t length = 0;  // tokens that prompt and answer may take together; 0: not said
+  int64_t index = 0;   // of the task and length
+  Prompt prompt;
+  std::vector<std::string> outputs;  // references
+  int64_t max_new_tokens = 128;
+  Metric metric = Metric::all;
+};
+
+// Tokens of a prompt in the model's own tokenizer, chat frame and all.
+using CountTokens = std::function<int64_t(const Prompt& prompt)>;
+
+// Names a prompt: of its question and its prefix.
+[[nodiscard]] uint64_t prompt_hash(const Prompt& prompt);
+
+}  // namespace shadowkv::eval
