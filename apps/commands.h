@@ -14,6 +14,8 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_detokenize(CLI::App& root);
 [[nodiscard]] Command add_info(CLI::App& root);
 [[nodiscard]] Command add_bench(CLI::App& root);
+[[nodiscard]] Command add_eval(CLI::App& root);
+[[nodiscard]] Command add_eval_ruler(CLI::App& eval);
 [[nodiscard]] Command add_bench_decode(CLI::App& bench);
 [[nodiscard]] Command add_bench_prefill(CLI::App& bench);
 [[nodiscard]] Command add_bench_kernels(CLI::App& bench);

@@ -21,9 +21,9 @@ constexpr const char* kExitCodes =
     "GPU, driver or disk failed; 130 interrupted; 1 anything else. What went wrong is one line on stderr.";
 
 std::vector<Command> declare_commands(CLI::App& root) {
-  std::vector<Command> commands = {add_generate(root), add_compare(root),    add_fidelity(root),
-                                   add_tokenize(root), add_detokenize(root), add_info(root),
-                                   add_bench(root)};
+  std::vector<Command> commands = {add_generate(root), add_compare(root),  add_fidelity(root),
+                                   add_eval(root),     add_tokenize(root), add_detokenize(root),
+                                   add_info(root),     add_bench(root)};
   return commands;
 }
 

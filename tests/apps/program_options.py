@@ -5,13 +5,14 @@ import json
 import re
 import unittest
 
-from program import BENCHES, COMMANDS, GOLDEN, MODEL, SHAPE, ProgramTest
+from program import BENCHES, COMMANDS, EVALS, GOLDEN, MODEL, SHAPE, ProgramTest
 
 
 class Help(ProgramTest):
     def test_every_command_explains_its_options_with_unit_and_default(self):
-        whole = [[command] for command in COMMANDS if command != "bench"]
-        for command in whole + [["bench", kind] for kind in BENCHES]:
+        whole = [[command] for command in COMMANDS if command not in ("bench", "eval")]
+        groups = [["bench", kind] for kind in BENCHES] + [["eval", kind] for kind in EVALS]
+        for command in whole + groups:
             text = self.succeed(*command, "--help").text
             self.assertIn("[default: ", text, command)
             options = re.findall(r"^  (-[^ ]+.*\n(?:    .*\n)*)", text, re.MULTILINE)

@@ -1,0 +1,43 @@
+// What the commands of `eval` share: options, the run itself, and what comes out of it.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "args.h"
+#include "eval/runner.h"
+#include "eval_subject.h"
+#include "methods.h"
+
+namespace shadowkv::apps {
+
+struct EvalArguments {
+  EngineOptions engine;
+  MethodsArguments methods{{}, "full;shadow;paper"};
+  std::filesystem::path data;
+  std::string lengths = "4096";
+  int64_t samples = 10;
+  int64_t seed = 42;
+  std::filesystem::path out;
+  std::filesystem::path report;
+  bool chat = false, json = false;
+};
+
+// All of them, model and methods included.
+void add_eval_options(CLI::App& app, EvalArguments& arguments);
+[[nodiscard]] std::vector<int64_t> lengths_of(const EvalArguments& arguments);
+
+// Makes the samples once the model is there: lengths are counted by its tokenizer.
+using MakeSource = std::function<eval::SampleSource(const eval::CountTokens& count)>;
+
+struct EvalRun {
+  std::string title;  // "RULER"
+  eval::Scoring scoring = eval::Scoring::ruler;
+  // SVG that stands first in the report; may be empty.
+  std::function<std::vector<std::string>(const eval::RunOutcome& outcome)> figures;
+};
+// Loads the model, runs, prints the tables or the JSON, writes the report.
+void run_eval(const EvalArguments& arguments, const EvalRun& run, const MakeSource& make_source);
+
+}  // namespace shadowkv::apps

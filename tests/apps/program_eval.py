@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Evaluations, on the tiny models: what comes out, what is resumed, what is refused."""
+
+import json
+import unittest
+
+from program import EVALS, MODEL, ROOT, ProgramTest
+
+METHODS = ["--methods", "full,default:sparse-budget=16"]
+SAMPLE = {"task": "vt", "input": "VAR ABCDE = 12345, which variables?", "outputs": ["ABCDE"], "max_new_tokens": 4}
+
+
+class Ruler(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        words = "".join(f"w{i:03x}\n" for i in range(200))
+        (self.folder / "ruler/words").mkdir(parents=True)
+        for name in ("nounlist", "adjectivelist", "verblist"):
+            self.write(f"ruler/words/{name}.txt", words)
+        self.data = ["--data", self.folder, "--haystack", ROOT / "data/a_scandal_in_bohemia.txt"]
+
+    def lines(self, name):
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+    def run_ruler(self, *more):
+        return self.succeed("eval", "ruler", *MODEL, *self.data, *METHODS, "--lengths", "1500", "--samples", "1", "--tasks",
+                            "niah_single_2,niah_multikey_2", *more)
+
+    def test_answers_tables_report_and_samples_come_out(self):
+        out, page, kept = self.folder / "out.jsonl", self.folder / "page.html", self.folder / "kept.jsonl"
+        text = self.run_ruler("--out", out, "--report", page, "--write-samples", kept).text
+        for part in ("niah_single_2", "niah_multikey_2", "mean of the tasks", "2 prompts, hash "):
+            self.assertIn(part, text)
+        results = self.lines("out.jsonl")
+        self.assertEqual([r["method"] for r in results], ["full", "default:sparse-budget=16"] * 2)
+        for result in results:
+            self.assertLessEqual(result["prompt_tokens"], 1500 - 128)
+            self.assertGreater(result["prompt_tokens"], 1200)
+            self.assertGreater(result["device_bytes"], 0)
+            self.assertEqual(len(result["references"]), 1)
+        self.assertIn("</html>", page.read_text())
+        samples = self.lines("kept.jsonl")
+        self.assertIn(samples[0]["outputs"][0], samples[0]["input"])
+
+        # The same prompts from the file are known already; nothing is asked again.
+        again = json.loads(self.succeed("eval", "ruler", *MODEL, *METHODS, "--input", kept, "--out", out, "--json").text)
+        self.assertEqual((again["samples"], again["found"]), (2, 4))
+        self.assertIn(again["prompts_hash"], text)
+        self.assertEqual(self.lines("out.jsonl"), results)
+
+    def test_a_half_written_file_is_gone_on_with(self):
+        out = self.write("samples.jsonl", "".join(json.dumps({**SAMPLE, "index": i, "input": f"{SAMPLE['input']} {i}"}) + "\n"
+                                                  for i in range(3)))
+        command = ["eval", "ruler", *MODEL, *METHODS, "--input", out, "--out", self.folder / "r.jsonl", "--json"]
+        first = json.loads(self.succeed(*command).text)
+        whole = (self.folder / "r.jsonl").read_text()
+        self.write("r.jsonl", whole[: len(whole) * 2 // 3])
+        second = json.loads(self.succeed(*command).text)
+        self.assertEqual(second["found"], 3)
+        self.assertEqual([r["prompt_hash"] for r in self.lines("r.jsonl")], [json.loads(l)["prompt_hash"] for l in
+                                                                             whole.splitlines()])
+        for key in ("prompts_hash", "samples"):
+            self.assertEqual(first[key], second[key])
+
+    def test_samples_beyond_the_context_are_skipped_and_counted(self):
+        path = self.write("long.jsonl", json.dumps({**SAMPLE, "input": "word " * 5000}) + "\n" + json.dumps(SAMPLE) + "\n")
+        report = json.loads(self.succeed("eval", "ruler", *MODEL, *METHODS, "--input", path, "--json").text)
+        self.assertEqual((report["samples"], report["skipped"]), (2, 1))
+
+    def test_what_cannot_be_done_is_refused_before_a_model_is_loaded(self):
+        ruler = ["eval", "ruler", *MODEL]
+        self.refuse(*ruler, says=["--data", "--input"])
+        self.refuse(*ruler, *self.data, "--tasks", "niah_singel_1", says=["niah_singel_1", "did you mean", "qa_2"])
+        self.refuse(*ruler, *self.data, "--metric", "rouge", says=["rouge", "shadowkv"])
+        self.refuse(*ruler, *self.data, "--edition", "2023", says=["--edition", "2023", "2024"])
+        self.refuse(*ruler, *self.data, "--lengths", "x", says=["--lengths"])
+        self.refuse(*ruler, *self.data, "--samples", "0", says=["--samples"])
+        self.refuse(*ruler, *self.data, "--tasks", "qa_1", says=["squad_dev_v2", "can be had from"])
+        self.refuse(*ruler, "--data", self.folder, "--tasks", "niah_single_2", says=["PaulGrahamEssays.json", "--haystack"])
+        self.refuse(*ruler, "--input", self.folder / "none.jsonl", says=["none.jsonl"])
+        self.refuse(*ruler, "--input", self.write("bad.jsonl", "{}\n"), says=["bad.jsonl, sample 1"])
+        self.refuse(*ruler, "--input", self.write("s.jsonl", json.dumps(SAMPLE)), "--out", self.write("o", "{}\n"),
+                    says=["line 1", "no result"])
+
+    def test_a_group_lists_its_evaluations(self):
+        self.refuse("eval", says=EVALS)
+
+
+if __name__ == "__main__":
+    unittest.main()
