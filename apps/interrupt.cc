@@ -24,6 +24,11 @@ void install_interrupt_handler() {
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal meets the default action
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+bool interrupted() {
+  return asked_to_stop.load();
 }
 
 void check_interrupted() {

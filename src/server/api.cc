@@ -1,0 +1,267 @@
+#include "server/api.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "formats/json.h"
+#include "server/completion_json.h"
+#include "server/json_fields.h"
+#include "server/metrics.h"
+#include "server/openapi.h"
+
+namespace shadowkv {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kJsonDepth = 64;
+constexpr std::size_t kMostIdBytes = 128;  // of a client's own x-request-id
+
+int64_t now_s() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(since).count();
+}
+
+std::string random_id() {
+  std::random_device device;
+  return fmt::format("{:08x}{:08x}{:08x}", device(), device(), device());
+}
+
+// As long as the given one, whatever the key is.
+bool is_same(std::string_view given, std::string_view key) {
+  unsigned difference = given.size() == key.size() ? 0 : 1;
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const char other = key.empty() ? '\0' : key[i % key.size()];
+    difference |= static_cast<unsigned char>(given[i]) ^ static_cast<unsigned char>(other);
+  }
+  return difference == 0;
+}
+
+std::string request_id_of(const HttpRequest& request) {
+  std::string id(request.header("x-request-id"));
+  const auto is_plain = [](char c) { return c > ' ' && c < 127; };
+  if (id.empty() || id.size() > kMostIdBytes || !std::all_of(id.begin(), id.end(), is_plain))
+    return random_id();
+  return id;
+}
+
+Json model_json(const std::string& name, const Engine& engine, int64_t created) {
+  return {{"id", name},
+          {"object", "model"},
+          {"created", created},
+          {"root", name},
+          {"parent", nullptr},
+          {"owned_by", "shadowkv"},
+          {"max_model_len", engine.model().context}};
+}
+
+}  // namespace
+
+struct Api::Call {
+  const HttpRequest& http;
+  HttpWake wake;
+  std::vector<HttpHeader> headers;  // of the answer
+
+  [[nodiscard]] JsonDocument body() const {
+    return parse_json(http.body, "the request's body",
+                      {.bytes = static_cast<int64_t>(http.body.size()) + 1, .depth = kJsonDepth});
+  }
+  [[nodiscard]] std::unique_ptr<HttpReply> with(const Json& value) const {
+    return std::make_unique<WholeReply>(HttpHead{.headers = headers}, dump(value));
+  }
+  [[nodiscard]] std::unique_ptr<HttpReply> with(const char* type, std::string text) const {
+    return std::make_unique<WholeReply>(HttpHead{.content_type = type, .headers = headers}, std::move(text));
+  }
+};
+
+const std::vector<Api::Route>& Api::routes() {
+  static const std::vector<Route> known = {
+      {"GET", "/health", &Api::health, false, false},
+      {"GET", "/version", &Api::show_version, true, false},
+      {"GET", "/openapi.json", &Api::openapi, true, false},
+      {"GET", "/metrics", &Api::metrics, true, true},
+      {"GET", "/v1/models", &Api::models, true, true},
+      {"GET", "/v1/models/{model}", &Api::model, true, true},
+      {"POST", "/tokenize", &Api::tokenize, true, true},
+      {"POST", "/detokenize", &Api::detokenize, true, true},
+      {"POST", "/v1/chat/completions", &Api::chat, true, true},
+      {"POST", "/v1/completions", &Api::completion, true, true},
+  };
+  return known;
+}
+
+Api::Api(ApiOptions options) : options_(std::move(options)) {}
+
+void Api::open(Engine& engine, Service& service) {
+  engine_ = &engine;
+  service_ = &service;
+  opened_at_ = now_s();
+  ready_ = true;
+}
+
+std::unique_ptr<HttpReply> Api::handle(const HttpRequest& request, HttpWake wake) noexcept {
+  try {
+    Call call{
+        .http = request, .wake = std::move(wake), .headers = {{"x-request-id", request_id_of(request)}}};
+    try {
+      return dispatch(call);
+    } catch (...) {
+      const ApiError error = api_error_of(std::current_exception());
+      HttpHead head = head_of(error);
+      head.headers.insert(head.headers.end(), call.headers.begin(), call.headers.end());
+      return std::make_unique<WholeReply>(std::move(head), to_json_text(error));
+    }
+  } catch (...) {
+    return nullptr;  // no memory even for saying so: the connection ends
+  }
+}
+
+std::unique_ptr<HttpReply> Api::dispatch(const Call& call) {
+  const Route& route = route_of(call.http);
+  const bool is_open = options_.open_metrics && route.endpoint == &Api::metrics;
+  if (route.needs_key && !is_open) check_key(call.http);
+  if (route.needs_model && !ready_) throw unavailable("the model is being loaded; try again later");
+  return (this->*route.endpoint)(call);
+}
+
+const Api::Route& Api::route_of(const HttpRequest& request) const {
+  const auto is_at = [&](const Route& route) {
+    const std::string_view path = route.path;
+    const std::size_t name = path.find('{');
+    if (name == std::string_view::npos) return request.path == path;
+    return request.path.size() > name && request.path.starts_with(path.substr(0, name));
+  };
+  const char* known = nullptr;
+  for (const Route& route : routes()) {
+    if (!is_at(route)) continue;
+    if (request.method == route.method) return route;
+    known = route.method;
+  }
+  if (known != nullptr) {
+    ApiError error(405, "invalid_request_error",
+                   fmt::format("{} takes {}, not {}", request.path, known, request.method));
+    error.headers.push_back({"Allow", known});
+    throw ApiError(error);
+  }
+  throw ApiError(404, "invalid_request_error", fmt::format("there is nothing at {}", request.path));
+}
+
+void Api::check_key(const HttpRequest& request) const {
+  if (options_.keys.empty()) return;
+  constexpr std::string_view kBearer = "Bearer ";
+  std::string_view given = request.header("authorization");
+  bool is_right = false;
+  if (given.starts_with(kBearer)) {
+    given.remove_prefix(kBearer.size());
+    for (const std::string& key : options_.keys) is_right = is_same(given, key) || is_right;
+  }
+  if (is_right) return;
+  throw ApiError(401, "authentication_error",
+                 "a valid API key is needed; send it as \"Authorization: Bearer KEY\"", {},
+                 "invalid_api_key");
+}
+
+// ---- facts ------------------------------------------------------------------------------------------------
+
+std::unique_ptr<HttpReply> Api::health(const Call& call) {
+  if (draining_) throw unavailable("the server is ending");
+  if (!ready_) throw unavailable("the model is being loaded; try again later");
+  return call.with(Json{{"status", "ok"}});
+}
+
+std::unique_ptr<HttpReply> Api::show_version(const Call& call) {
+  return call.with(Json{{"version", std::string(version())}});
+}
+
+std::unique_ptr<HttpReply> Api::openapi(const Call& call) {
+  return call.with("application/json", std::string(openapi_text()));
+}
+
+std::unique_ptr<HttpReply> Api::models(const Call& call) {
+  return call.with(
+      Json{{"object", "list"}, {"data", Json::array({model_json(options_.model, *engine_, opened_at_)})}});
+}
+
+std::unique_ptr<HttpReply> Api::model(const Call& call) {
+  const std::string name = call.http.path.substr(std::string_view("/v1/models/").size());
+  if (name == options_.model) return call.with(model_json(options_.model, *engine_, opened_at_));
+  throw ApiError(404, "invalid_request_error",
+                 fmt::format("model \"{}\" is unknown; \"{}\" is served", name, options_.model), "model",
+                 "model_not_found");
+}
+
+std::unique_ptr<HttpReply> Api::metrics(const Call& call) {
+  return call.with("text/plain; version=0.0.4; charset=utf-8",
+                   metrics_text(service_->statistics(), options_.model));
+}
+
+// ---- texts and ids ----------------------------------------------------------------------------------------
+
+std::unique_ptr<HttpReply> Api::tokenize(const Call& call) {
+  const JsonDocument body = call.body();
+  const JsonFields fields(*body);
+  std::vector<int32_t> ids;
+  if (fields.find("messages") != nullptr) {
+    ids = chat_ids_of(*body, *engine_);
+  } else {
+    auto text = fields.text("prompt");
+    if (!text) text = fields.text("content");
+    if (!text) throw bad_request("prompt is missing", "prompt", "missing_required_parameter");
+    ids = engine_->tokenize(*text);
+  }
+  return call.with(Json{{"count", ids.size()}, {"max_model_len", engine_->model().context}, {"tokens", ids}});
+}
+
+std::unique_ptr<HttpReply> Api::detokenize(const Call& call) {
+  const JsonDocument body = call.body();
+  const Json* tokens = JsonFields(*body).find("tokens");
+  const auto is_id = [](const Json& id) { return id.is_number_integer() && id >= 0 && id <= INT32_MAX; };
+  if (tokens == nullptr || !tokens->is_array() || !std::all_of(tokens->begin(), tokens->end(), is_id)) {
+    throw bad_request("tokens must be a list of token ids", "tokens", "invalid_type");
+  }
+  const std::string text = engine_->detokenize(tokens->get<std::vector<int32_t>>(), false);
+  return call.with(Json{{"prompt", text}, {"content", text}});
+}
+
+// ---- answers ----------------------------------------------------------------------------------------------
+
+std::unique_ptr<HttpReply> Api::chat(const Call& call) {
+  const JsonDocument body = call.body();
+  return submit(call, chat_request_of(*body, *engine_, options_.model, options_.limits), "chatcmpl-");
+}
+
+std::unique_ptr<HttpReply> Api::completion(const Call& call) {
+  const JsonDocument body = call.body();
+  return submit(call, completion_request_of(*body, *engine_, options_.model, options_.limits), "cmpl-");
+}
+
+// Answers beyond the first differ by their seed.
+std::unique_ptr<HttpReply> Api::submit(const Call& call, const CompletionRequest& request,
+                                       const char* prefix) {
+  if (draining_) throw unavailable("the server is ending");
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (const std::vector<int32_t>& prompt : request.prompts) {
+    for (int64_t i = 0; i < request.choices; ++i) {
+      ServiceRequest one{.prompt_ids = prompt,
+                         .sampling = request.sampling,
+                         .max_new_tokens = request.max_new_tokens,
+                         .ignore_eos = request.ignore_eos,
+                         .priority = request.priority,
+                         .client = request.user,
+                         .on_news = call.wake};
+      one.sampling.seed += static_cast<uint64_t>(i);
+      streams.push_back(service_->submit(std::move(one)));
+    }
+  }
+  ReplyFrame frame{.id = prefix + random_id(),
+                   .model = options_.model,
+                   .created = now_s(),
+                   .headers = call.headers,
+                   .engine = engine_};
+  return std::make_unique<CompletionReply>(std::move(frame), request, std::move(streams), options_.log);
+}
+
+}  // namespace shadowkv

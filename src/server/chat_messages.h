@@ -1,0 +1,12 @@
+// The "messages" of a chat request, in the form that chat templates read.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace shadowkv {
+
+// Contents in parts become one text, arguments of tool calls become objects, "developer" becomes "system".
+// Throws ApiError naming the place for what is no list of messages and for parts that are no text.
+[[nodiscard]] nlohmann::json chat_messages_of(const nlohmann::json& messages);
+
+}  // namespace shadowkv

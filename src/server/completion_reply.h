@@ -1,0 +1,79 @@
+// The answer to a completion request on its way to the client: as events while it comes, or as a whole.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/api_error.h"
+#include "server/completion_json.h"
+#include "server/completion_request.h"
+#include "server/http.h"
+
+namespace shadowkv {
+
+// One line about a request that has ended, without its texts.
+struct RequestLine {
+  std::string id;
+  std::string path;
+  int status = 200;
+  int64_t prompt_tokens = 0;
+  int64_t new_tokens = 0;
+  double first_s = 0;   // until the first token
+  double total_s = 0;   // until its end
+  std::string outcome;  // "stop", "length", "cancelled", or the type of an error
+};
+using RequestLog = std::function<void(const RequestLine&)>;
+
+// What a reply is made of besides the streams.
+struct ReplyFrame {
+  std::string id;     // "chatcmpl-..."
+  std::string model;  // its served name
+  int64_t created = 0;
+  std::vector<HttpHeader> headers;
+  const Engine* engine = nullptr;  // for the texts of tokens
+};
+
+class CompletionReply final : public HttpReply {
+ public:
+  // streams: one a choice, in the order of prompts.
+  CompletionReply(ReplyFrame frame, const CompletionRequest& request,
+                  std::vector<std::unique_ptr<Stream>> streams, RequestLog log);
+  ~CompletionReply() override;
+  CompletionReply(const CompletionReply&) = delete;
+  CompletionReply& operator=(const CompletionReply&) = delete;
+
+  Part next() noexcept override;
+  [[nodiscard]] HttpHead head() const override;
+  [[nodiscard]] bool streams() const override { return request_.stream && !(error_ && !began_); }
+
+ private:
+  struct Choice {
+    std::unique_ptr<Stream> stream;
+    std::string text;                 // of a whole answer, so far
+    std::vector<TokenEvent> scored;   // tokens with log-probabilities that were not sent
+    std::optional<FinishReason> end;  // none: it goes on
+  };
+
+  [[nodiscard]] Part next_part();
+  void read(std::size_t i, std::string& events);
+  [[nodiscard]] std::string fail(const std::exception_ptr& error);
+  [[nodiscard]] bool has_ended() const;
+  [[nodiscard]] std::string event(std::size_t i, const std::string& text, bool is_first, bool is_last);
+  [[nodiscard]] Usage usage() const;
+  [[nodiscard]] std::string last_events() const;
+  [[nodiscard]] std::string whole() const;
+  void write_line() const;
+
+  ReplyFrame frame_;
+  CompletionRequest request_;  // without its prompts
+  std::vector<Choice> choices_;
+  std::vector<bool> opened_;  // choices whose first event was sent
+  std::optional<ApiError> error_;
+  bool began_ = false;  // something was handed on
+  RequestLog log_;
+};
+
+}  // namespace shadowkv

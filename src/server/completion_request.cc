@@ -1,0 +1,157 @@
+#include "server/completion_request.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "formats/json.h"
+#include "server/api_error.h"
+#include "server/chat_messages.h"
+#include "server/json_fields.h"
+#include "server/sampling_fields.h"
+
+namespace shadowkv {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kMostTokens = int64_t{1} << 30;
+constexpr int64_t kShortAnswer = 16;  // what /v1/completions answers with where nothing is said
+
+void check_model(const JsonFields& fields, const std::string& served) {
+  const auto model = fields.text("model");
+  if (!model || *model == served) return;
+  throw ApiError(404, "invalid_request_error",
+                 fmt::format("model \"{}\" is unknown; \"{}\" is served", *model, served), "model",
+                 "model_not_found");
+}
+
+// What other servers know and this one does not do yet, with the values that ask for nothing.
+void refuse_unsupported(const JsonFields& fields, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const Json* value = fields.find(name);
+    const bool asks_nothing = !value || *value == Json(false) || *value == Json("") ||
+                              *value == Json("none") || *value == Json("auto") || *value == Json(1) ||
+                              (value->is_structured() && value->empty());
+    if (!asks_nothing) {
+      throw bad_request(fmt::format("{} is not supported; leave it out", name), name,
+                        "unsupported_parameter");
+    }
+  }
+}
+
+void read_stream_options(const JsonFields& fields, CompletionRequest& request) {
+  request.stream = fields.boolean("stream").value_or(false);
+  const Json* options = fields.find("stream_options");
+  if (options == nullptr) return;
+  const JsonFields inner(*options, "stream_options.");
+  if (!request.stream) {
+    throw bad_request("stream_options is given, but stream is not true", "stream_options", "invalid_value");
+  }
+  request.include_usage = inner.boolean("include_usage").value_or(false);
+  request.continuous_usage = inner.boolean("continuous_usage_stats").value_or(false);
+}
+
+// What both kinds of request have in common.
+CompletionRequest common_of(const JsonFields& fields, const std::string& served,
+                            const RequestLimits& limits) {
+  check_model(fields, served);
+  refuse_unsupported(fields, {"best_of", "suffix", "truncate_prompt_tokens", "continue_final_message",
+                              "use_beam_search", "functions", "function_call", "audio"});
+  CompletionRequest request;
+  request.choices = fields.whole("n", {1, limits.max_choices}).value_or(1);
+  request.sampling = sampling_of(fields);
+  request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
+  request.priority = static_cast<int>(fields.whole("priority", {-1000, 1000}).value_or(0));
+  request.user = fields.text("user").value_or("");
+  read_stream_options(fields, request);
+  return request;
+}
+
+std::vector<int32_t> ids_of(const Json& list) {
+  std::vector<int32_t> ids;
+  ids.reserve(list.size());
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX) {
+      throw bad_request(fmt::format("prompt holds {}, where token ids must stand", json_text(id)), "prompt",
+                        "invalid_type");
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+// A text, ids, or a list of one or the other.
+void add_prompts(const Json& prompt, const Engine& engine, std::vector<std::vector<int32_t>>& to) {
+  if (prompt.is_string()) {
+    to.push_back(engine.tokenize(prompt.get_ref<const std::string&>()));
+  } else if (prompt.is_array() && !prompt.empty() && prompt.front().is_number()) {
+    to.push_back(ids_of(prompt));
+  } else if (prompt.is_array()) {
+    for (const Json& one : prompt) {
+      if (!one.is_string() && !(one.is_array() && !one.empty() && one.front().is_number())) {
+        throw bad_request("prompt must be a text, a list of token ids, or a list of these", "prompt",
+                          "invalid_type");
+      }
+      add_prompts(one, engine, to);
+    }
+  } else {
+    throw bad_request("prompt must be a text, a list of token ids, or a list of these", "prompt",
+                      "invalid_type");
+  }
+}
+
+}  // namespace
+
+std::vector<int32_t> chat_ids_of(const Json& body, const Engine& engine) {
+  const JsonFields fields(body);
+  const Json* messages = fields.find("messages");
+  if (messages == nullptr) throw bad_request("messages is missing", "messages", "missing_required_parameter");
+  ChatRequest request{.messages = chat_messages_of(*messages).dump()};
+  if (const Json* tools = fields.find("tools"); tools != nullptr && !tools->empty()) {
+    request.tools = tools->dump();
+  }
+  if (const Json* variables = fields.find("chat_template_kwargs")) request.variables = variables->dump();
+  request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
+  return engine.chat_prompt(request);
+}
+
+CompletionRequest chat_request_of(const Json& body, const Engine& engine, const std::string& model,
+                                  const RequestLimits& limits) {
+  const JsonFields fields(body);
+  CompletionRequest request = common_of(fields, model, limits);
+  refuse_unsupported(fields, {"tools", "tool_choice", "logprobs_mode", "modalities"});
+  request.is_chat = true;
+  request.sampling.logprobs = chat_logprobs_of(fields);
+  auto most = fields.whole("max_completion_tokens", {1, kMostTokens});
+  if (!most) most = fields.whole("max_tokens", {1, kMostTokens});
+  request.max_new_tokens = most.value_or(limits.default_max_tokens);
+  request.prompts.push_back(chat_ids_of(body, engine));
+  return request;
+}
+
+CompletionRequest completion_request_of(const Json& body, const Engine& engine, const std::string& model,
+                                        const RequestLimits& limits) {
+  const JsonFields fields(body);
+  CompletionRequest request = common_of(fields, model, limits);
+  request.sampling.logprobs = fields.whole("logprobs", {0, 20});
+  request.max_new_tokens = fields.whole("max_tokens", {1, kMostTokens}).value_or(kShortAnswer);
+  const Json* prompt = fields.find("prompt");
+  if (prompt == nullptr) throw bad_request("prompt is missing", "prompt", "missing_required_parameter");
+  add_prompts(*prompt, engine, request.prompts);
+  const auto answers = static_cast<int64_t>(request.prompts.size()) * request.choices;
+  if (answers > limits.max_choices) {
+    throw bad_request(fmt::format("{} prompts with n = {} are {} answers; one request may have {}",
+                                  request.prompts.size(), request.choices, answers, limits.max_choices),
+                      "n", "invalid_value");
+  }
+  const bool echo = fields.boolean("echo").value_or(false);
+  if (echo && request.sampling.logprobs) {
+    throw bad_request("echo together with logprobs is not supported; leave one out", "echo",
+                      "unsupported_parameter");
+  }
+  for (const auto& ids : request.prompts) request.echoes.push_back(echo ? engine.detokenize(ids, false) : "");
+  return request;
+}
+
+}  // namespace shadowkv

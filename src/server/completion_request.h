@@ -1,0 +1,43 @@
+// /v1/chat/completions and /v1/completions: the body of a request, checked.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "shadowkv/service.h"
+
+namespace shadowkv {
+
+struct RequestLimits {
+  int64_t default_max_tokens = 4096;  // of an answer that does not say; the context may end it sooner
+  int64_t max_choices = 16;           // answers of one request, over all its prompts
+};
+
+struct CompletionRequest {
+  bool is_chat = false;
+  std::vector<std::vector<int32_t>> prompts;  // one where it is a chat
+  std::vector<std::string> echoes;            // text to put before each prompt's answer; empty: none
+  int64_t choices = 1;                        // answers to each prompt
+  int64_t max_new_tokens = 0;
+  SamplingParams sampling;
+  bool ignore_eos = false;
+  bool stream = false;
+  bool include_usage = false;     // in a last event of a stream
+  bool continuous_usage = false;  // in every event
+  int priority = 0;
+  std::string user;
+};
+
+// Throw ApiError naming the field for what is malformed, out of range or not supported. model: the name that
+// is served.
+[[nodiscard]] CompletionRequest chat_request_of(const nlohmann::json& body, const Engine& engine,
+                                                const std::string& model, const RequestLimits& limits);
+[[nodiscard]] CompletionRequest completion_request_of(const nlohmann::json& body, const Engine& engine,
+                                                      const std::string& model, const RequestLimits& limits);
+
+// Ids of a chat: "messages", "tools", "chat_template_kwargs", "add_generation_prompt".
+[[nodiscard]] std::vector<int32_t> chat_ids_of(const nlohmann::json& body, const Engine& engine);
+
+}  // namespace shadowkv

@@ -1,0 +1,143 @@
+#include "server/metrics.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+#include <vector>
+
+namespace shadowkv {
+namespace {
+
+// Seconds: from 10 ms to the hour that a long prompt may take.
+constexpr std::array kBounds = {0.01, 0.025, 0.05, 0.1,  0.25, 0.5,  1.0,   2.5,   5.0,
+                                10.0, 20.0,  40.0, 80.0, 160., 320., 640.0, 1280., 2560.0};
+
+class Text {
+ public:
+  explicit Text(std::string_view model) : label_(fmt::format("model_name=\"{}\"", escaped(model))) {}
+
+  template <typename T>
+  void one(std::string_view name, std::string_view type, std::string_view help, T value) {
+    head(name, type, help);
+    text_ += fmt::format("{}{{{}}} {}\n", name, label_, value);
+  }
+  // Values by one more label.
+  template <typename T>
+  void by(std::string_view name, std::string_view type, std::string_view help, std::string_view label,
+          const std::vector<std::pair<std::string, T>>& values) {
+    head(name, type, help);
+    for (const auto& [key, value] : values) {
+      text_ += fmt::format("{}{{{},{}=\"{}\"}} {}\n", name, label_, label, escaped(key), value);
+    }
+  }
+  // A bucket of the service counts where all of it is within the bound.
+  void histogram(std::string_view name, std::string_view help, const DurationHistogram& durations) {
+    head(name, "histogram", help);
+    int64_t sum = 0;
+    int bucket = 0;
+    for (const double bound : kBounds) {
+      while (bucket < DurationHistogram::kBuckets && DurationHistogram::upper_bound(bucket) <= bound) {
+        sum += durations.in_bucket(bucket++);
+      }
+      text_ += fmt::format("{}_bucket{{{},le=\"{}\"}} {}\n", name, label_, bound, sum);
+    }
+    text_ += fmt::format("{0}_bucket{{{1},le=\"+Inf\"}} {2}\n{0}_sum{{{1}}} {3}\n{0}_count{{{1}}} {2}\n",
+                         name, label_, durations.count(), durations.sum());
+  }
+  [[nodiscard]] std::string take() { return std::move(text_); }
+
+ private:
+  static std::string escaped(std::string_view value) {
+    std::string text;
+    for (const char c : value) {
+      if (c == '\\' || c == '"') text += '\\';
+      text += c == '\n' ? std::string("\\n") : std::string(1, c);
+    }
+    return text;
+  }
+  void head(std::string_view name, std::string_view type, std::string_view help) {
+    text_ += fmt::format("# HELP {0} {2}\n# TYPE {0} {1}\n", name, type, help);
+  }
+
+  std::string label_;
+  std::string text_;
+};
+
+// Of both tiers, what is held of what may be.
+double use_of(const EngineMemory& memory) {
+  const auto budget = static_cast<double>(memory.budget[0] + memory.budget[1]);
+  return budget > 0 ? static_cast<double>(memory.held[0] + memory.held[1]) / budget : 0;
+}
+
+void write_requests(Text& text, const ServiceStatistics& s) {
+  text.by<int64_t>(
+      "shadowkv_requests", "gauge", "Requests now, by what they are at.", "state",
+      {{"waiting", s.waiting}, {"reading", s.reading}, {"running", s.running}, {"paused", s.paused}});
+  text.one("shadowkv_requests_submitted_total", "counter", "Requests taken.", s.submitted);
+  text.by<int64_t>("shadowkv_requests_ended_total", "counter", "Requests by how they ended.", "outcome",
+                   {{"finished", s.finished}, {"cancelled", s.cancelled}, {"failed", s.failed}});
+  text.by<int64_t>("shadowkv_preemptions_total", "counter", "Requests that gave way.", "kind",
+                   {{"paused", s.pauses}, {"dropped", s.drops}});
+}
+
+void write_work(Text& text, const ServiceStatistics& s) {
+  text.one("shadowkv_prompt_tokens_total", "counter", "Prompt tokens read.", s.prompt_tokens);
+  text.one("shadowkv_generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
+  text.one("shadowkv_decode_steps_total", "counter", "Decode steps.", s.steps);
+  text.one("shadowkv_decode_step_tokens_total", "counter", "Tokens of all decode steps.", s.step_tokens);
+  text.by<double>("shadowkv_busy_seconds_total", "counter", "Seconds by what they went into.", "stage",
+                  {{"reading", s.reading_s},
+                   {"steps", s.step_s},
+                   {"moving", s.moving_s},
+                   {"scheduling", s.scheduling_s}});
+  text.one("shadowkv_context_tokens_total", "counter", "Tokens held, summed over sequence steps.",
+           s.attention.context_tokens);
+  text.one("shadowkv_attended_tokens_total", "counter", "Of them attended, a layer and head on average.",
+           s.attention.attended_tokens);
+  text.one("shadowkv_chosen_chunks_total", "counter", "Chunks chosen, over layers and heads.",
+           s.attention.chosen_chunks);
+  text.one("shadowkv_slot_hits_total", "counter", "Of them found in the slot cache.", s.attention.slot_hits);
+}
+
+void write_memory(Text& text, const EngineMemory& memory) {
+  text.by<int64_t>("shadowkv_memory_budget_bytes", "gauge", "Bytes that may be held.", "tier",
+                   {{"device", memory.budget[0]}, {"host", memory.budget[1]}});
+  for (const int tier : {0, 1}) {
+    std::vector<std::pair<std::string, int64_t>> held;
+    for (const auto& [purpose, bytes] : memory.by_purpose)
+      held.emplace_back(purpose, bytes.at(static_cast<std::size_t>(tier)));
+    text.by<int64_t>(tier == 0 ? "shadowkv_device_memory_bytes" : "shadowkv_host_memory_bytes", "gauge",
+                     "Bytes held, by purpose.", "purpose", held);
+  }
+}
+
+void write_vllm_names(Text& text, const ServiceStatistics& s) {
+  text.one("vllm:num_requests_running", "gauge", "Requests that answer or are being read.",
+           s.running + s.reading);
+  text.one("vllm:num_requests_waiting", "gauge", "Requests that wait or are paused.", s.waiting + s.paused);
+  text.one("vllm:kv_cache_usage_perc", "gauge", "Share of both memories' budgets that is held, 0 to 1.",
+           use_of(s.memory));
+  text.one("vllm:prompt_tokens_total", "counter", "Prompt tokens read.", s.prompt_tokens);
+  text.one("vllm:generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
+  text.one("vllm:num_preemptions_total", "counter", "Requests that gave way.", s.pauses + s.drops);
+  text.histogram("vllm:time_to_first_token_seconds", "Seconds until the first token.", s.first_token);
+  text.histogram("vllm:inter_token_latency_seconds", "Seconds between two tokens.", s.between_tokens);
+}
+
+}  // namespace
+
+std::string metrics_text(const ServiceStatistics& statistics, std::string_view model) {
+  Text text(model);
+  write_requests(text, statistics);
+  write_work(text, statistics);
+  write_memory(text, statistics.memory);
+  text.histogram("shadowkv_time_to_first_token_seconds", "Seconds until the first token.",
+                 statistics.first_token);
+  text.histogram("shadowkv_inter_token_latency_seconds", "Seconds between two tokens.",
+                 statistics.between_tokens);
+  write_vllm_names(text, statistics);
+  return text.take();
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""`shadowkv serve` with the clients that people have: openai, langchain-openai, curl, and schemathesis over its own
+description. Run by ./run test with the Python of tools/fetch_clients.sh.
+
+    SHADOWKV_PROGRAM=build/release/shadowkv $(tools/fetch_clients.sh) tests/apps/clients.py
+"""
+
+import asyncio
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import openai
+from langchain_openai import ChatOpenAI
+
+from program import MODEL
+from program_serve import Server
+
+KEY = "sesame"
+HI = [{"role": "user", "content": "Hi"}]
+GREEDY = {"temperature": 0, "max_tokens": 8}
+LONG = {**GREEDY, "extra_body": {"ignore_eos": True}}  # eight tokens, whatever the model says
+
+
+class Clients(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--served-model-name", "tiny", "--quiet", env={"SHADOWKV_API_KEY": KEY})
+        cls.url = f"http://127.0.0.1:{cls.server.port}"
+        cls.client = openai.OpenAI(base_url=f"{cls.url}/v1", api_key=KEY, max_retries=0)
+        cls.expected = cls.client.chat.completions.create(model="tiny", messages=HI, **LONG).choices[0].message.content
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.end()
+
+
+class OpenAi(Clients):
+    def test_models(self):
+        self.assertEqual([model.id for model in self.client.models.list()], ["tiny"])
+        self.assertEqual(self.client.models.retrieve("tiny").owned_by, "shadowkv")
+
+    def test_a_chat_whole_and_in_parts(self):
+        answer = self.client.chat.completions.create(model="tiny", messages=HI, logprobs=True, top_logprobs=1, **LONG)
+        self.assertEqual(answer.choices[0].message.role, "assistant")
+        self.assertEqual(answer.choices[0].finish_reason, "length")
+        self.assertEqual(answer.usage.completion_tokens, 8)
+        self.assertEqual(len(answer.choices[0].logprobs.content), 8)
+        parts = self.client.chat.completions.create(model="tiny", messages=HI, stream=True,
+                                                    stream_options={"include_usage": True}, **LONG)
+        text, usage = "", None
+        for part in parts:
+            text += "".join(choice.delta.content or "" for choice in part.choices)
+            usage = part.usage or usage
+        self.assertEqual(text, self.expected)
+        self.assertEqual(usage.total_tokens, answer.usage.total_tokens)
+
+    def test_a_completion(self):
+        answer = self.client.completions.create(model="tiny", prompt="Call me", n=2, seed=3, temperature=1, max_tokens=5)
+        self.assertEqual(len(answer.choices), 2)
+
+    def test_many_at_a_time_and_one_that_leaves(self):
+        async def ask():
+            client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
+            leaving = await client.chat.completions.create(model="tiny", messages=HI, stream=True, max_tokens=3000)
+            await leaving.__anext__()
+            await leaving.close()
+            wanted = [client.chat.completions.create(model="tiny", messages=HI, **LONG) for _ in range(16)]
+            return [answer.choices[0].message.content for answer in await asyncio.gather(*wanted)]
+
+        self.assertEqual(asyncio.run(ask()), [self.expected] * 16)
+
+    def test_errors_are_the_clients_own(self):
+        with self.assertRaisesRegex(openai.BadRequestError, "temperature"):
+            self.client.chat.completions.create(model="tiny", messages=HI, temperature=5)
+        with self.assertRaisesRegex(openai.NotFoundError, "other"):
+            self.client.chat.completions.create(model="other", messages=HI)
+        with self.assertRaises(openai.AuthenticationError):
+            openai.OpenAI(base_url=f"{self.url}/v1", api_key="wrong", max_retries=0).models.list()
+        with self.assertRaisesRegex(openai.BadRequestError, "4096"):
+            self.client.completions.create(model="tiny", prompt=[5] * 5000)
+
+
+class LangChain(Clients):
+    def test_invoke_and_stream(self):
+        chat = ChatOpenAI(base_url=f"{self.url}/v1", api_key=KEY, model="tiny", temperature=0, max_tokens=8,
+                          extra_body={"ignore_eos": True})
+        self.assertEqual(chat.invoke("Hi").content, self.expected)
+        self.assertEqual("".join(part.content for part in chat.stream("Hi")), self.expected)
+
+
+class Curl(Clients):
+    def test_a_stream(self):
+        body = json.dumps({"messages": HI, "stream": True, "temperature": 0, "max_tokens": 8, "ignore_eos": True})
+        done = subprocess.run(["curl", "-sN", f"{self.url}/v1/chat/completions", "-H", f"Authorization: Bearer {KEY}",
+                               "-H", "Content-Type: application/json", "-d", body],
+                              capture_output=True, text=True, timeout=60, check=True)
+        parts = [line[len("data: "):] for line in done.stdout.splitlines() if line.startswith("data: ")]
+        self.assertEqual(parts.pop(), "[DONE]")
+        deltas = [json.loads(part)["choices"][0]["delta"].get("content", "") for part in parts]
+        self.assertEqual("".join(deltas), self.expected)
+
+
+class Description(unittest.TestCase):
+    def test_the_server_does_what_its_description_says(self):
+        server = Server("--quiet")
+        self.addCleanup(server.end)
+        # Some requests of the right form are refused for what they mean: a model of another name, no stream for
+        # its options.
+        command = [str(pathlib.Path(sys.executable).parent / "schemathesis"), "run",
+                   f"http://127.0.0.1:{server.port}/openapi.json", "--max-examples", "15", "--generation-deterministic",
+                   "--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--no-color"]
+        with tempfile.TemporaryDirectory() as folder:  # it keeps what it found in the folder it runs in
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+        self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr)
+        self.assertEqual(server.ask("GET", "/health")[0], 200)
+
+
+if __name__ == "__main__":
+    unittest.main()

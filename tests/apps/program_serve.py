@@ -1,0 +1,434 @@
+#!/usr/bin/env python3
+"""`shadowkv serve`, over real sockets."""
+
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+from program import MODEL, PROGRAM, SHAPE, ProgramTest
+
+PROMPT = "Call me Ishmael."
+GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+
+
+class Server:
+    """A server of the tiny model at a free port."""
+
+    def __init__(self, *options, model=MODEL, env=None):
+        command = [PROGRAM, "serve", *model, "--port", "0", "--threads", "2", *map(str, options)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        env={**os.environ, **(env or {})})
+        line = self.process.stdout.readline()
+        if not line.startswith("serving "):
+            raise AssertionError(line + self.process.stderr.read())
+        self.port = int(line.rsplit(":", 1)[1])
+
+    def ask(self, method, path, body=None, headers=None):
+        """Status, headers and body, parsed where it is JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        with contextlib.closing(connection):
+            data = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)
+            connection.request(method, path, data, headers or {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            is_json = answer.getheader("Content-Type", "").startswith("application/json")
+            return answer.status, answer, json.loads(text) if is_json else text
+
+    def raw(self, data, wait=True):
+        """What comes back over a bare socket until the server closes it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as plain:
+            plain.sendall(data)
+            back = b""
+            while wait and (part := plain.recv(65536)):
+                back += part
+            return back.decode("utf-8", "replace")
+
+    def end(self, signum=signal.SIGTERM):
+        """Exit code and log, after a signal; None: one was sent."""
+        if signum and self.process.poll() is None:
+            self.process.send_signal(signum)
+        _, errors = self.process.communicate(timeout=120)
+        return self.process.returncode, errors
+
+
+def events(text):
+    """The JSON of a stream's events, the last of which says [DONE]."""
+    parts = [part[len("data: "):] for part in text.split("\n\n") if part.startswith("data: ")]
+    assert parts[-1] == "[DONE]", text
+    return [json.loads(part) for part in parts[:-1]]
+
+
+class Serve(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--served-model-name", "tiny", "--max-body", "1M", "--request-timeout", "2")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.end()
+
+    def post(self, path, body, status=200):
+        got, answer, parsed = self.server.ask("POST", path, body)
+        self.assertEqual(got, status, parsed)
+        self.assertTrue(answer.getheader("x-request-id"))
+        return parsed
+
+    def complete(self, status=200, **fields):
+        return self.post("/v1/completions", {"prompt": PROMPT, **GREEDY, **fields}, status)
+
+    def chat(self, status=200, **fields):
+        messages = [{"role": "user", "content": "Hi"}]
+        return self.post("/v1/chat/completions", {"messages": messages, **GREEDY, **fields}, status)
+
+    def refused(self, path, body, part, status=400, param=None):
+        error = self.post(path, body, status)["error"]
+        self.assertIn(part, error["message"])
+        self.assertEqual(error["type"], "invalid_request_error")
+        if param:
+            self.assertEqual(error["param"], param)
+
+    # ---- answers
+
+    def test_a_completion_is_what_generate_answers(self):
+        alone = self.succeed("generate", *MODEL, "-n", "12", "--ignore-eos", PROMPT).text[:-1]
+        answer = self.complete()
+        self.assertEqual(answer["choices"][0]["text"], alone)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "length")
+        self.assertEqual((answer["object"], answer["model"]), ("text_completion", "tiny"))
+        tokens = len(self.succeed("tokenize", *MODEL, PROMPT).text.split())
+        self.assertEqual(answer["usage"]["prompt_tokens"], tokens)
+        self.assertEqual(answer["usage"]["completion_tokens"], 12)
+        self.assertEqual(self.complete(echo=True)["choices"][0]["text"], PROMPT + alone)
+
+    def test_a_chat_is_what_generate_answers(self):
+        alone = self.succeed("generate", *MODEL, "-n", "12", "--ignore-eos", "--chat", "Hi").text[:-1]
+        answer = self.chat()
+        message = answer["choices"][0]["message"]
+        self.assertEqual((message["role"], message["content"]), ("assistant", alone))
+        self.assertEqual(answer["object"], "chat.completion")
+        parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+        self.assertEqual(self.chat(messages=parts)["choices"][0]["message"]["content"], alone)
+        self.assertEqual(self.chat(max_tokens=None, max_completion_tokens=3)["usage"]["completion_tokens"], 3)
+
+    def test_a_stream_is_the_whole_in_parts(self):
+        whole = self.chat()["choices"][0]["message"]["content"]
+        stream = events(self.chat(stream=True, stream_options={"include_usage": True}))
+        self.assertEqual(stream[0]["choices"][0]["delta"]["role"], "assistant")
+        self.assertEqual({e["object"] for e in stream}, {"chat.completion.chunk"})
+        self.assertEqual(len({e["id"] for e in stream}), 1)
+        texts = [e["choices"][0]["delta"].get("content", "") for e in stream if e["choices"]]
+        self.assertEqual("".join(texts), whole)
+        self.assertEqual(stream[-2]["choices"][0]["finish_reason"], "length")
+        self.assertEqual((stream[-1]["choices"], stream[-1]["usage"]["completion_tokens"]), ([], 12))
+        text = "".join(e["choices"][0]["text"] for e in events(self.complete(stream=True)))
+        self.assertEqual(text, self.complete()["choices"][0]["text"])
+
+    def test_several_answers_differ_and_their_seed_repeats_them(self):
+        drawn = {"n": 3, "temperature": 1, "seed": 7}
+        first = [c["text"] for c in self.complete(**drawn)["choices"]]
+        self.assertEqual(len(set(first)), 3)
+        self.assertEqual(first, [c["text"] for c in self.complete(**drawn)["choices"]])
+        stream = events(self.complete(stream=True, **drawn))
+        for i in range(3):
+            of_one = [e["choices"][0]["text"] for e in stream if e["choices"][0]["index"] == i]
+            self.assertEqual("".join(of_one), first[i])
+        answer = self.complete(prompt=[PROMPT, "x"], n=2)
+        self.assertEqual([c["index"] for c in answer["choices"]], [0, 1, 2, 3])
+        self.assertEqual(answer["choices"][0]["text"], answer["choices"][1]["text"])
+
+    def test_a_stop_text_ends_the_answer_and_is_not_shown(self):
+        whole = self.complete(max_tokens=40)["choices"][0]["text"]
+        stop = whole[5:7]
+        cut = self.complete(max_tokens=40, stop=stop)["choices"][0]
+        self.assertEqual((cut["text"], cut["finish_reason"]), (whole[: whole.index(stop)], "stop"))
+        stream = events(self.complete(max_tokens=40, stop=[stop], stream=True))
+        self.assertEqual("".join(e["choices"][0]["text"] for e in stream), cut["text"])
+
+    def test_log_probabilities_come_with_each_token(self):
+        scored = self.chat(logprobs=True, top_logprobs=2, max_tokens=4)["choices"][0]["logprobs"]["content"]
+        self.assertEqual(len(scored), 4)
+        for entry in scored:
+            self.assertEqual(len(entry["top_logprobs"]), 2)
+            self.assertLessEqual(entry["logprob"], 0)
+            self.assertEqual(entry["logprob"], entry["top_logprobs"][0]["logprob"], "greedy takes the likeliest")
+        flat = self.complete(logprobs=1, max_tokens=4)["choices"][0]["logprobs"]
+        self.assertEqual(len(flat["tokens"]), 4)
+        self.assertEqual(len(flat["token_logprobs"]), 4)
+
+    def test_many_clients_get_what_each_gets_alone(self):
+        prompts = [f"{PROMPT} {i}" for i in range(24)]
+        alone = [self.complete(prompt=p)["choices"][0]["text"] for p in prompts]
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            together = list(pool.map(lambda p: self.complete(prompt=p)["choices"][0]["text"], prompts))
+        self.assertEqual(together, alone)
+
+    def test_texts_and_ids(self):
+        ids = [int(i) for i in self.succeed("tokenize", *MODEL, PROMPT).text.split()]
+        answer = self.post("/tokenize", {"prompt": PROMPT})
+        self.assertEqual((answer["tokens"], answer["count"]), (ids, len(ids)))
+        self.assertEqual(answer["max_model_len"], 4096)
+        self.assertEqual(self.post("/tokenize", {"content": PROMPT})["tokens"], ids)
+        self.assertEqual(self.post("/detokenize", {"tokens": ids})["prompt"], PROMPT)
+        self.assertEqual(self.complete(prompt=ids)["choices"], self.complete()["choices"])
+        chat = self.post("/tokenize", {"messages": [{"role": "user", "content": "Hi"}]})
+        self.assertEqual(chat["count"], self.chat()["usage"]["prompt_tokens"])
+
+    # ---- facts
+
+    def test_facts_of_model_and_server(self):
+        _, _, models = self.server.ask("GET", "/v1/models")
+        self.assertEqual([m["id"] for m in models["data"]], ["tiny"])
+        self.assertEqual(self.server.ask("GET", "/v1/models/tiny")[2]["max_model_len"], 4096)
+        self.assertEqual(self.server.ask("GET", "/v1/models/other")[0], 404)
+        self.assertEqual(self.server.ask("GET", "/health")[2], {"status": "ok"})
+        self.assertIn("version", self.server.ask("GET", "/version")[2])
+        described = self.server.ask("GET", "/openapi.json")[2]
+        self.assertIn("/v1/chat/completions", described["paths"])
+        for path, methods in described["paths"].items():
+            for method in methods:
+                status, _, _ = self.server.ask(method.upper(), path.replace("{model}", "tiny"), "{}" if method == "post" else None)
+                self.assertIn(str(status), methods[method]["responses"], (method, path))
+
+    def test_metrics_count_what_was_answered(self):
+        def counts():
+            text = self.server.ask("GET", "/metrics")[2]
+            rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+            return {name.replace('model_name="tiny"', ""): float(value) for name, value in rows}
+
+        before = counts()
+        self.complete()
+        after = counts()
+        self.assertEqual(after["vllm:generation_tokens_total{}"] - before["vllm:generation_tokens_total{}"], 12)
+        self.assertEqual(after["shadowkv_time_to_first_token_seconds_count{}"]
+                         - before["shadowkv_time_to_first_token_seconds_count{}"], 1)
+        self.assertEqual(after['shadowkv_requests{,state="running"}'], 0)
+        last = 0
+        for name, value in after.items():  # buckets only grow
+            if name.startswith("shadowkv_inter_token_latency_seconds_bucket"):
+                self.assertGreaterEqual(value, last)
+                last = value
+
+    def test_a_clients_request_id_comes_back(self):
+        _, answer, _ = self.server.ask("GET", "/health", headers={"x-request-id": "abc-1"})
+        self.assertEqual(answer.getheader("x-request-id"), "abc-1")
+
+    # ---- refusals
+
+    def test_refusals_name_the_field(self):
+        for field, value, part in [("temperature", 3, "from 0 to 2"), ("temperature", "hot", "must be a number"),
+                                   ("top_p", 0, "(0, 1]"), ("n", 0, "from 1 to"), ("n", 2.5, "whole number"),
+                                   ("stream", 1, "true or false"), ("max_tokens", 0, "from 1"),
+                                   ("stop", 5, "string or a list"), ("seed", "x", "whole number"),
+                                   ("logit_bias", {"x": 1}, "no token id"), ("suffix", "x", "not supported")]:
+            with self.subTest(field=field, value=value):
+                self.refused("/v1/completions", {"prompt": "x", field: value}, part)
+        self.refused("/v1/completions", {}, "prompt is missing", param="prompt")
+        self.refused("/v1/completions", {"prompt": [1, "x"]}, "token ids")
+        self.refused("/v1/completions", {"prompt": [10**6]}, "vocabulary")
+        self.refused("/v1/completions", {"prompt": ""}, "empty")
+        self.refused("/v1/chat/completions", {"messages": []}, "messages", param="messages")
+        self.refused("/v1/chat/completions", {"messages": [{"content": "x"}]}, "messages[0].role")
+        self.refused("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+                     "only text")
+        self.refused("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 3},
+                     "logprobs is not true")
+        self.refused("/v1/completions", {"prompt": "x", "model": "other"}, "is served", status=404, param="model")
+
+    def test_a_context_that_is_too_long_is_refused_with_both_numbers(self):
+        error = self.complete(prompt=[5] * 5000, status=400)["error"]
+        self.assertIn("5000", error["message"])
+        self.assertIn("4096", error["message"])
+
+    def test_what_is_no_json_is_refused_with_the_place(self):
+        for body, part in [("{", "line 1"), (b"\xff\xfe", "line 1"), ("[1]", "object"), ("[" * 500, "deep"), ("", "line 1")]:
+            with self.subTest(body=body):
+                error = self.post("/v1/completions", body, 400)["error"]
+                self.assertIn(part, error["message"])
+
+    def test_other_paths_and_methods_are_refused(self):
+        self.assertEqual(self.server.ask("GET", "/nothing")[0], 404)
+        self.assertEqual(self.server.ask("GET", "/v1/completions")[0], 405)
+        self.assertEqual(self.server.ask("DELETE", "/v1/models")[0], 405)
+
+    # ---- hostile clients
+
+    def test_what_is_no_http_ends_its_connection_alone(self):
+        for data, part in [(b"NONSENSE\r\n\r\n", "400"), (b"GET / HTTP/9.9\r\n\r\n", "400"),
+                           (b"POST /v1/completions HTTP/1.1\r\nContent-Length: -5\r\n\r\n", "400"),
+                           (b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000 + b"\r\n\r\n", "431"),
+                           (b"POST / HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000, "413")]:
+            with self.subTest(data=data[:40]):
+                back = self.server.raw(data)
+                self.assertTrue(back.startswith(f"HTTP/1.1 {part} "), back[:80])
+                self.assertIn('"error"', back)
+        self.assertEqual(self.server.ask("GET", "/health")[0], 200)
+
+    def test_a_slow_request_is_dropped_in_time(self):
+        begun = time.monotonic()
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as slow:
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\n")
+            for _ in range(20):
+                try:
+                    slow.sendall(b"x-a: b\r\n")
+                except OSError:
+                    break
+                time.sleep(0.3)
+            slow.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                self.assertEqual(slow.recv(1), b"")
+        self.assertLess(time.monotonic() - begun, 20)
+
+    def test_requests_in_one_go_are_answered_in_order(self):
+        one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        last = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        back = self.server.raw(one * 3 + last)
+        self.assertEqual(back.count("HTTP/1.1 200"), 4)
+        self.assertIn("version", back.rsplit("HTTP/1.1", 1)[1])
+
+    def test_a_client_that_leaves_gives_everything_back(self):
+        def running():
+            text = self.server.ask("GET", "/metrics")[2]
+            return float(text.split('vllm:num_requests_running{model_name="tiny"} ')[1].split("\n")[0])
+
+        body = json.dumps({"prompt": PROMPT, "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as client:
+            client.sendall(head + body)
+            self.assertIn(b"200 OK", client.recv(4096))
+        until = time.monotonic() + 20
+        while running() > 0 and time.monotonic() < until:
+            time.sleep(0.05)
+        self.assertEqual(running(), 0)
+
+
+class Load(ProgramTest):
+    def open_stream(self, server, **fields):
+        body = json.dumps({"prompt": PROMPT, "stream": True, "temperature": 0, "ignore_eos": True, **fields}).encode()
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=120)
+        self.addCleanup(plain.close)
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        plain.sendall(head.encode() + body)
+        return plain
+
+    @staticmethod
+    def read(plain):
+        back = b""
+        while part := plain.recv(65536):
+            back += part
+        return back.decode()
+
+    def test_a_thousand_streams_at_a_time(self):
+        server = Server("--quiet", "--comment-every", "1")
+        self.addCleanup(server.end)
+        streams = [self.open_stream(server, max_tokens=4) for _ in range(1000)]
+        begun = time.monotonic()
+        self.assertEqual(server.ask("GET", "/health")[0], 200)
+        self.assertLess(time.monotonic() - begun, 10, "the server is not held up by those that wait")
+        texts = [self.read(plain) for plain in streams]
+        for text in texts:
+            self.assertIn("[DONE]", text)
+            self.assertIn('"finish_reason":"length"', text)
+        self.assertTrue(any(": still at it" in text for text in texts) or time.monotonic() - begun < 2)
+
+    def test_who_reads_slowly_slows_nobody_and_is_dropped(self):
+        server = Server("--quiet", "--write-timeout", "3")
+        self.addCleanup(server.end)
+        # 15 MB each, which nobody reads: more than lies in the sockets' buffers.
+        slow = [self.open_stream(server, max_tokens=4000, logprobs=20, n=8) for _ in range(2)]
+        begun = time.monotonic()
+        for _ in range(5):
+            self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY})[0], 200)
+        self.assertLess(time.monotonic() - begun, 30)
+        until = time.monotonic() + 120
+        while 'num_requests_running{model_name="f32"} 0' not in server.ask("GET", "/metrics")[2]:
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.2)
+        time.sleep(4)
+        for plain in slow:
+            with contextlib.suppress(ConnectionError):
+                self.assertFalse("[DONE]" in self.read(plain))
+
+
+class Keys(ProgramTest):
+    def test_a_key_is_asked_for_everywhere_but_at_health(self):
+        keys = self.write("keys", "# those of the house\nfirst\n\nsecond\n")
+        server = Server("--api-key-file", keys, "--quiet", env={"SHADOWKV_API_KEY": "third"})
+        self.addCleanup(server.end)
+        for path in ("/v1/models", "/metrics", "/openapi.json"):
+            self.assertEqual(server.ask("GET", path)[0], 401)
+            self.assertEqual(server.ask("GET", path, headers={"Authorization": "Bearer firs"})[0], 401)
+            for key in ("first", "second", "third"):
+                self.assertEqual(server.ask("GET", path, headers={"Authorization": f"Bearer {key}"})[0], 200)
+        status, _, body = server.ask("POST", "/v1/completions", {"prompt": "x"})
+        self.assertEqual((status, body["error"]["type"]), (401, "authentication_error"))
+        self.assertEqual(server.ask("GET", "/health")[0], 200)
+
+    def test_without_a_key_other_machines_are_kept_out(self):
+        self.refuse("serve", *MODEL, "--host", "0.0.0.0", says=["--allow-without-key", "--api-key-file"])
+        self.refuse("serve", *MODEL, "--api-key-file", self.folder / "none", says=["cannot be read"])
+        self.refuse("serve", *MODEL, "--api-key-file", self.write("empty", "\n#\n"), says=["holds no key"])
+        self.refuse("serve", *MODEL, "--host", "nowhere", "--allow-without-key", says=["nowhere", "127.0.0.1"])
+
+    def test_a_port_that_is_taken_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.refuse("serve", *MODEL, "--port", port, says=[str(port), "--port"], code=4)
+
+
+class Ends(ProgramTest):
+    def test_it_says_that_it_loads_and_ends_when_told(self):
+        command = [PROGRAM, "serve", "--shape", "smollm2-135m", "--port", "0", "--host", "127.0.0.1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=120)
+        self.assertIn(process.returncode, (130, -signal.SIGTERM), out)
+
+    def test_answers_that_began_are_finished_and_others_refused(self):
+        server = Server("--quiet")
+        body = {"prompt": PROMPT, "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(server.ask, "POST", "/v1/completions", body)
+            while "num_requests_running{model_name=\"f32\"} 1" not in server.ask("GET", "/metrics")[2]:
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            if not answer.done():
+                self.assertEqual(server.ask("GET", "/health")[0], 503)
+                self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": "x"})[0], 503)
+            self.assertEqual(answer.result()[2]["usage"]["completion_tokens"], 3000)
+        code, errors = server.end(None)
+        self.assertEqual(code, 0, errors)
+        self.assertIn("ending: 1 ", errors)
+
+    def test_each_request_is_a_line_without_its_texts(self):
+        server = Server()
+        self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY})[0], 200)
+        code, errors = server.end()
+        self.assertEqual(code, 0, errors)
+        line = json.loads(errors.splitlines()[0])
+        self.assertEqual((line["path"], line["status"], line["new_tokens"]), ("/v1/completions", 200, 12))
+        self.assertEqual(line["outcome"], "length")
+        self.assertNotIn("Ishmael", errors)
+
+    def test_too_many_that_wait_are_told_to_come_again(self):
+        server = Server("--max-running", "1", "--max-waiting", "1", "--quiet")
+        self.addCleanup(server.end)
+        body = {"prompt": PROMPT, "max_tokens": 3000, "ignore_eos": True}
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: server.ask("POST", "/v1/completions", body), range(6)))
+        by_status = sorted(status for status, _, _ in answers)
+        self.assertEqual(by_status[0], 200)
+        self.assertEqual(by_status[-1], 429)
+        busy = next(answer for status, answer, _ in answers if status == 429)
+        self.assertEqual(busy.getheader("Retry-After"), "5")
+
+
+if __name__ == "__main__":
+    unittest.main()
