@@ -84,6 +84,20 @@ std::string small_tokenizer(const fs::path& golden) {
   return json_text(*json);
 }
 
+// Layouts of families, and some of the small templates: [source, text] a line.
+void write_templates(const fs::path& folder, const fs::path& testdata) {
+  std::string line;
+  for (std::ifstream file(testdata / "families.jsonl"); std::getline(file, line);) {
+    const nlohmann::json family = nlohmann::json::parse(line);
+    write(folder / family["name"].get<std::string>(), family["source"].get<std::string>());
+  }
+  std::ifstream file(testdata / "snippets.jsonl");
+  for (int64_t number = 0; std::getline(file, line); ++number) {
+    if (number % 20 == 0)
+      write(folder / std::to_string(number), nlohmann::json::parse(line)[0].get<std::string>());
+  }
+}
+
 void write_all(const fs::path& seeds, const fs::path& testdata) {
   write(seeds / "gguf" / "values", gguf_of_values());
   write(seeds / "gguf" / "tensors", gguf_of_tensors());
@@ -98,6 +112,7 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
     const fs::path golden = testdata / "tokenizer" / (std::string(name) + ".json");
     write(seeds / "tokenizer_json" / name, small_tokenizer(golden));
   }
+  write_templates(seeds / "chat_template", testdata / "template");
   for (const char* name : {"llama_gqa", "llama_linear", "llama_rope3", "llama_yarn"}) {
     fs::create_directories(seeds / "config_json");
     fs::copy_file(testdata / "golden" / name / "hf" / "config.json", seeds / "config_json" / name,
