@@ -44,11 +44,12 @@ void declare_listening(CLI::App& app, Arguments& a) {
            a.http.host);
   add_whole(app, {"--port", "PORT", "Port to listen at; 0 takes one that is free", group}, {0, 65535},
             a.port);
-  add_path(
-      app,
-      {"--api-key-file", "FILE",
-       fmt::format("Keys, one a line, of which a client must send one; ${} is another", kKeyVariable), group},
-      a.key_file);
+  add_path(app,
+           {"--api-key-file", "FILE",
+            fmt::format("Keys, one a line, of which a client must send one; ${} is another [default: none]",
+                        kKeyVariable),
+            group},
+           a.key_file);
   add_flag(app, {"--allow-without-key", "", "Listen to other machines without a key", group}, a.open);
   add_flag(app, {"--open-metrics", "", "Show /metrics to those without a key", group}, a.api.open_metrics);
   add_text(app, {"--served-model-name", "NAME", "The model's name for clients [default: its file's]", group},
