@@ -90,6 +90,16 @@ Colour between(Colour a, Colour b, double share) {
   return {between(a.red, b.red, share), between(a.green, b.green, share), between(a.blue, b.blue, share)};
 }
 
+constexpr double kSide = 34, kLeft = 60, kTop = 34;  // of a heat map: a cell's side, and where the first lies
+
+double map_width(const HeatMap& map) {
+  return std::max(kLeft + kSide * static_cast<double>(map.columns.size()) + 12, 460.0);
+}
+
+double map_height(const HeatMap& map) {
+  return kTop + kSide * static_cast<double>(map.rows.size()) + 62;
+}
+
 void add_cell(std::string& svg, double x, double y, double side, double value) {
   const Colour colour = heat_colour(value);
   fmt::format_to(std::back_inserter(svg),
@@ -158,11 +168,25 @@ Colour heat_colour(double value) {
   return at < 0.5 ? between(kRed, kAmber, 2 * at) : between(kAmber, kGreen, 2 * at - 1);
 }
 
+std::string svg_of(const std::vector<HeatMap>& maps) {
+  double width = 0, height = 0;
+  for (const HeatMap& map : maps) {
+    width += map_width(map);
+    height = std::max(height, map_height(map));
+  }
+  std::string svg = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0f}\" height=\"{:.0f}\">\n", width, height);
+  double left = 0;
+  for (const HeatMap& map : maps) {
+    svg += fmt::format("<g transform=\"translate({:.0f} 0)\">\n{}</g>\n", left, svg_of(map));
+    left += map_width(map);
+  }
+  return svg + "</svg>\n";
+}
+
 std::string svg_of(const HeatMap& map) {
-  constexpr double kSide = 34, kLeft = 60, kTop = 34;
-  const double width = kSide * static_cast<double>(map.columns.size());
   const double height = kSide * static_cast<double>(map.rows.size());
-  std::string svg = open_svg(std::max(kLeft + width + 12, 420.0), kTop + height + 62, map.title);
+  std::string svg = open_svg(map_width(map), map_height(map), map.title);
   for (std::size_t row = 0; row < map.rows.size(); ++row) {
     const double y = kTop + kSide * static_cast<double>(row);
     fmt::format_to(std::back_inserter(svg), "<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n",

@@ -1,6 +1,7 @@
 // Plots as SVG text, to stand in a page or alone: no scripts, no fonts, nothing from a network.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,6 +41,7 @@ struct HeatMap {
   std::vector<double> values;        // [rows][columns]; not a number: no sample
 };
 [[nodiscard]] std::string svg_of(const HeatMap& map);
+[[nodiscard]] std::string svg_of(const std::vector<HeatMap>& maps);  // side by side
 
 struct Colour {
   int red = 0, green = 0, blue = 0;

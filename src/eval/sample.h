@@ -18,8 +18,11 @@ struct Prompt {
 
 // How an output is scored against its references, as the RULER benchmark says.
 enum class Metric : uint8_t {
-  all,   // share of the references that occur in the output
-  part,  // 1 where any reference occurs
+  all,        // share of the references that occur in the output
+  part,       // 1 where any reference occurs
+  contained,  // 1 where the output holds the reference once both have no punctuation and articles
+  word,       // 1 where the reference is a word of the output, between blanks and punctuation
+  only,       // 1 where the output's first sentence holds the reference and none of the distractors
 };
 
 struct Sample {
@@ -30,6 +33,7 @@ struct Sample {
   std::vector<std::string> outputs;  // references
   int64_t max_new_tokens = 128;
   Metric metric = Metric::all;
+  std::vector<std::string> distractors = {};  // for Metric::only
 };
 
 // Tokens of a prompt in the model's own tokenizer, chat frame and all.

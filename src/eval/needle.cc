@@ -1,0 +1,124 @@
+#include "eval/needle.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/suggest.h"
+#include "eval/text.h"
+
+namespace shadowkv::eval {
+namespace {
+
+// What the two prompts are made of; {context} stands for the haystack with the needle in it.
+struct Wording {
+  const char* question;
+  const char* needle;
+  int64_t max_new_tokens;
+  int64_t head_room;  // tokens of the length that the prompt leaves free
+  Metric metric;
+};
+constexpr Wording kPaper{
+    "Write a high-quality answer for the given question using only the provided search results (some of "
+    "which might "
+    "be irrelevant).\n{context}\n\nQuestion: What is the special magic {city} number? Don't give information "
+    "outside "
+    "the document or repeat your findings. Keep your response short and direct. Answer: ",
+    "\nThe special magic {city} number is: {number}\n", 10, 32, Metric::contained};
+constexpr Wording kClassic{
+    "You are a helpful AI bot that answers questions for a user. Keep your response short and "
+    "direct\n\n{context}\n\n"
+    "What is the best thing to do in San Francisco? Don't give information outside the document or repeat "
+    "your "
+    "findings",
+    " The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.", 300,
+    200, Metric::all};
+
+constexpr const char* kCities[] = {
+    "Accra",      "Addis Ababa", "Amman",       "Amsterdam", "Ankara",    "Athens",   "Auckland",
+    "Baghdad",    "Baku",        "Bamako",      "Bangkok",   "Barcelona", "Beijing",  "Beirut",
+    "Belgrade",   "Berlin",      "Bogota",      "Boston",    "Brasilia",  "Brussels", "Bucharest",
+    "Budapest",   "Cairo",       "Calgary",     "Cape Town", "Caracas",   "Chicago",  "Colombo",
+    "Copenhagen", "Dakar",       "Damascus",    "Delhi",     "Denver",    "Dhaka",    "Doha",
+    "Dubai",      "Dublin",      "Durban",      "Edinburgh", "Geneva",    "Hamburg",  "Hanoi",
+    "Harare",     "Havana",      "Helsinki",    "Hong Kong", "Houston",   "Istanbul", "Jakarta",
+    "Jerusalem",  "Kabul",       "Kampala",     "Karachi",   "Kathmandu", "Khartoum", "Kigali",
+    "Kingston",   "Kyiv",        "Kyoto",       "Lagos",     "Lahore",    "Lima",     "Lisbon",
+    "Ljubljana",  "London",      "Luanda",      "Lusaka",    "Madrid",    "Manila",   "Maputo",
+    "Marseille",  "Melbourne",   "Mexico City", "Miami",     "Milan",     "Minsk",    "Montreal",
+    "Mumbai",     "Munich",      "Nairobi",     "New York",  "Osaka",     "Oslo",     "Ottawa",
+    "Paris",      "Perth",       "Prague",      "Quito",     "Riga",      "Rome",     "Santiago",
+    "Seoul",      "Shanghai",    "Singapore",   "Sofia",     "Stockholm", "Sydney",   "Tokyo",
+    "Vienna",     "Warsaw"};
+
+// `bytes` of the haystack from `start`, round its end where it runs out, cut at whole characters.
+std::string stretch(const std::string& haystack, std::size_t start, int64_t bytes) {
+  const auto size = static_cast<std::size_t>(bytes);
+  std::string text = haystack.substr(start, size);
+  while (text.size() < size) text.append(haystack, 0, size - text.size());
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xc0u) == 0x80u; };
+  if (!continues(haystack[(start + size) % haystack.size()])) return text;
+  while (!text.empty() && continues(text.back())) text.pop_back();
+  if (!text.empty()) text.pop_back();
+  return text;
+}
+
+// Where a sentence or a line of the haystack begins, drawn at random.
+std::size_t draw_start(const std::string& haystack, Random& random) {
+  const auto from = static_cast<std::size_t>(random.below(static_cast<int64_t>(haystack.size())));
+  const std::size_t end = haystack.find_first_of(".\n", from);
+  if (end == std::string::npos) return 0;
+  const std::size_t start = haystack.find_first_not_of(". \r\n", end);
+  return start == std::string::npos ? 0 : start;
+}
+
+}  // namespace
+
+NeedlePrompt parse_needle_prompt(std::string_view name) {
+  if (name == "paper") return NeedlePrompt::paper;
+  if (name == "classic") return NeedlePrompt::classic;
+  throw InvalidInput(unknown_name("prompt", name, std::vector<std::string>{"paper", "classic"}));
+}
+
+std::string plant(const std::string& text, const std::string& needle, int64_t depth_percent) {
+  if (depth_percent >= 100) return text + needle;
+  const std::size_t depth = text.size() * static_cast<std::size_t>(depth_percent) / 100;
+  const std::size_t end = depth == 0 ? std::string::npos : text.find_last_of(".\n", depth - 1);
+  const std::size_t at = end == std::string::npos ? 0 : end + 1;
+  return text.substr(0, at) + needle + text.substr(at);
+}
+
+std::vector<int64_t> needle_depths(int64_t count) {
+  if (count == 1) return {50};
+  std::vector<int64_t> depths;
+  for (int64_t i = 0; i < count; ++i) {
+    depths.push_back(std::lround(100.0 * static_cast<double>(i) / static_cast<double>(count - 1)));
+  }
+  return depths;
+}
+
+Sample make_needle(const NeedlePlan& plan, const Draw& draw) {
+  require(!plan.haystack.empty(), "the haystack is empty; name a text with --haystack");
+  const bool paper = plan.prompt == NeedlePrompt::paper;
+  const Wording& wording = paper ? kPaper : kClassic;
+  Random random = draw.random();
+  const std::string city = kCities[random.below(std::size(kCities))];
+  const std::string number = random_number(random, 7);
+  const std::size_t start = draw_start(plan.haystack, random);
+  const std::string needle = fill_in(fill_in(wording.needle, "city", city), "number", number);
+  const std::string question = fill_in(wording.question, "city", city);
+  const auto make = [&](int64_t bytes) {
+    const std::string context = plant(stretch(plan.haystack, start, bytes), needle, plan.depth_percent);
+    return Draft{{fill_in(question, "context", context), ""}, {}};
+  };
+  // No token is longer than 64 bytes on average.
+  Sample sample = fit_sample(draw, wording.head_room, {1, 64 * draw.length}, make);
+  sample.max_new_tokens = wording.max_new_tokens;
+  sample.metric = wording.metric;
+  // The classic one was judged by a model; here by the share of its three parts.
+  sample.outputs = paper ? std::vector<std::string>{number}
+                         : std::vector<std::string>{"eat a sandwich", "Dolores Park", "sunny day"};
+  return sample;
+}
+
+}  // namespace shadowkv::eval

@@ -1,0 +1,29 @@
+// One sentence in a haystack, at a given depth: the prompt of the ShadowKV paper, and the classic one.
+#pragma once
+
+#include "eval/draw.h"
+
+namespace shadowkv::eval {
+
+enum class NeedlePrompt : uint8_t { paper, classic };
+[[nodiscard]] NeedlePrompt parse_needle_prompt(
+    std::string_view name);  // throws InvalidInput naming the known
+
+struct NeedlePlan {
+  NeedlePrompt prompt = NeedlePrompt::paper;
+  int64_t depth_percent = 0;
+  const std::string& haystack;  // UTF-8, at least one sentence
+};
+
+// The needle stands after the last sentence or line that ends at or before the depth. Every draw begins at
+// another place of the haystack. Throws InvalidInput where the length is too short.
+[[nodiscard]] Sample make_needle(const NeedlePlan& plan, const Draw& draw);
+
+// `text` with the needle after the last . or line end at or before that share of its bytes; at its end for
+// 100.
+[[nodiscard]] std::string plant(const std::string& text, const std::string& needle, int64_t depth_percent);
+
+// `count` depths from 0 to 100 per cent, evenly.
+[[nodiscard]] std::vector<int64_t> needle_depths(int64_t count);
+
+}  // namespace shadowkv::eval
