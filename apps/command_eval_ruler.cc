@@ -25,16 +25,7 @@ struct Arguments {
 };
 
 std::vector<std::string> tasks_of(const std::string& text) {
-  if (text == "all") return eval::ruler_tasks();
-  std::vector<std::string> tasks;
-  for (std::string_view rest = text; !rest.empty();) {
-    const std::size_t end = std::min(rest.find(','), rest.size());
-    if (end > 0) tasks.emplace_back(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  require(!tasks.empty(), "--tasks is empty; name some of {}", fmt::join(eval::ruler_tasks(), ", "));
-  for (const std::string& task : tasks) (void)eval::ruler_facts(task);  // refuses unknown ones
-  return tasks;
+  return names_of(text, "--tasks", eval::ruler_tasks());
 }
 
 eval::Edition edition_of(const std::string& name) {

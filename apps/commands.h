@@ -17,6 +17,9 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_bench(CLI::App& root);
 [[nodiscard]] Command add_eval(CLI::App& root);
 [[nodiscard]] Command add_eval_ruler(CLI::App& eval);
+[[nodiscard]] Command add_eval_needle(CLI::App& eval);
+[[nodiscard]] Command add_eval_kv(CLI::App& eval);
+[[nodiscard]] Command add_eval_babilong(CLI::App& eval);
 [[nodiscard]] Command add_bench_decode(CLI::App& bench);
 [[nodiscard]] Command add_bench_prefill(CLI::App& bench);
 [[nodiscard]] Command add_bench_kernels(CLI::App& bench);

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ctime>
 #include <iostream>
 #include <optional>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/suggest.h"
 #include "engine_loading.h"
 #include "eval/chart.h"
 #include "eval/random.h"
@@ -131,18 +133,27 @@ Json report_json(const Engine& engine, const EngineSubject& subject, const eval:
           {"scores_percent", lengths_json(Summary(outcome.results))}};
 }
 
-std::string page_of(const EvalArguments& a, const EvalRun& run, const EngineSubject& subject,
-                    std::span<const NamedMethod> methods, const eval::RunOutcome& outcome) {
-  eval::ReportText text{fmt::format("{}: {}", run.title, subject.name()), {}, {}};
+struct Page {
+  const EvalArguments& arguments;
+  const std::string& title;
+  const EngineSubject& subject;
+  std::span<const NamedMethod> methods;
+  const eval::RunOutcome& outcome;
+  const std::vector<std::string>& figures;
+};
+
+std::string text_of(const Page& page) {
+  const EvalArguments& a = page.arguments;
+  const eval::RunOutcome& outcome = page.outcome;
+  eval::ReportText text{fmt::format("{}: {}", page.title, page.subject.name()), {}, page.figures};
   text.facts = {{"model", (a.engine.shape.empty() ? a.engine.model.string() : a.engine.shape)},
                 {"program", fmt::format("shadowkv {}", version())},
                 {"date", today()},
                 {"prompts", fmt::format("{}, seed {}, hash {}; {} skipped as longer than the model's context",
                                         outcome.samples, a.seed, eval::hash_text(outcome.prompts_hash),
                                         outcome.skipped)}};
-  for (const NamedMethod& method : methods)
+  for (const NamedMethod& method : page.methods)
     text.facts.emplace_back(method.label, dump(to_json(method.config)));
-  if (run.figures) text.figures = run.figures(outcome);
   return eval::html_report(text, outcome.results);
 }
 
@@ -189,6 +200,24 @@ void add_eval_options(CLI::App& app, EvalArguments& a) {
   add_methods_option(app, a.methods);
 }
 
+std::vector<std::string> names_of(const std::string& text, const char* option,
+                                  const std::vector<std::string>& known) {
+  if (text == "all") return known;
+  std::vector<std::string> names;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::size_t end = std::min(rest.find(','), rest.size());
+    if (end > 0) names.emplace_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  require(!names.empty(), "{} is empty; name some of {}", option, fmt::join(known, ", "));
+  for (const std::string& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      throw InvalidInput(unknown_name(fmt::format("name in {}", option), name, known));
+    }
+  }
+  return names;
+}
+
 std::vector<int64_t> lengths_of(const EvalArguments& a) {
   return parse_wholes(a.lengths, "--lengths", {64, kMostTokens});
 }
@@ -214,8 +243,9 @@ void run_eval(const EvalArguments& a, const EvalRun& run, const MakeSource& make
                                  }};
   const eval::RunOutcome outcome = eval::run_samples(make_source(count), subject, file, options);
   print_notes(methods);
+  const std::vector<std::string> figures = run.figures ? run.figures(outcome) : std::vector<std::string>();
   if (page) {
-    page->stream() << page_of(a, run, subject, methods, outcome);
+    page->stream() << text_of({a, run.title, subject, methods, outcome, figures});
     page->commit();
   }
   if (a.json) return print_json(report_json(*engine, subject, outcome));

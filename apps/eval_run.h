@@ -26,6 +26,9 @@ struct EvalArguments {
 
 // All of them, model and methods included.
 void add_eval_options(CLI::App& app, EvalArguments& arguments);
+// "all", or names of the known separated by commas; throws InvalidInput naming the known otherwise.
+[[nodiscard]] std::vector<std::string> names_of(const std::string& text, const char* option,
+                                                const std::vector<std::string>& known);
 [[nodiscard]] std::vector<int64_t> lengths_of(const EvalArguments& arguments);
 
 // Makes the samples once the model is there: lengths are counted by its tokenizer.
@@ -34,7 +37,7 @@ using MakeSource = std::function<eval::SampleSource(const eval::CountTokens& cou
 struct EvalRun {
   std::string title;  // "RULER"
   eval::Scoring scoring = eval::Scoring::ruler;
-  // SVG that stands first in the report; may be empty.
+  // Called once when all is answered: SVG that stands first in the report; may be empty.
   std::function<std::vector<std::string>(const eval::RunOutcome& outcome)> figures;
 };
 // Loads the model, runs, prints the tables or the JSON, writes the report.

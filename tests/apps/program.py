@@ -18,7 +18,7 @@ MODEL = ["--model", str(GOLDEN / "f32.gguf")]
 SHAPE = ["--shape", "tiny"]
 PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"))
 COMMANDS = ["generate", "compare", "fidelity", "eval", "tokenize", "detokenize", "info", "serve", "bench"]
-EVALS = ["ruler"]
+EVALS = ["ruler", "needle", "kv", "babilong"]
 BENCHES = ["decode", "prefill", "kernels", "serve-load"]
 
 

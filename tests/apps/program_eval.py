@@ -2,7 +2,10 @@
 """Evaluations, on the tiny models: what comes out, what is resumed, what is refused."""
 
 import json
+import struct
 import unittest
+import xml.etree.ElementTree
+import zlib
 
 from program import EVALS, MODEL, ROOT, ProgramTest
 
@@ -84,6 +87,61 @@ class Ruler(ProgramTest):
 
     def test_a_group_lists_its_evaluations(self):
         self.refuse("eval", says=EVALS)
+
+
+class Others(ProgramTest):
+    STORY = ["--haystack", ROOT / "data/a_scandal_in_bohemia.txt"]
+
+    def test_needle_draws_heat_maps_of_every_method(self):
+        svg, png, page = self.folder / "n.svg", self.folder / "n.png", self.folder / "n.html"
+        text = self.succeed("eval", "needle", *MODEL, *METHODS, *self.STORY, "--lengths", "700,900", "--depths", "3",
+                            "--samples", "1", "--svg", svg, "--png", png, "--report", page).text
+        for part in ("depth 0 %", "depth 50 %", "depth 100 %", "6 prompts"):
+            self.assertIn(part, text)
+        tree = xml.etree.ElementTree.parse(svg)
+        self.assertIn("needle (paper prompt), full", "".join(tree.getroot().itertext()))
+        self.assertIn("needle (paper prompt), default:sparse-budget=16", "".join(tree.getroot().itertext()))
+        self.assertTrue(png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"))
+        for tag, data in chunks(png.read_bytes()):
+            if tag == b"IDAT":
+                self.assertGreater(len(zlib.decompress(data)), 10000)
+        self.assertIn("of 6 draws", page.read_text())
+
+    def test_kv_takes_lengths_or_numbers_of_pairs(self):
+        fitted = self.succeed("eval", "kv", *MODEL, *METHODS, "--lengths", "1500", "--samples", "2").text
+        self.assertIn("2 prompts", fitted)
+        fixed = self.succeed("eval", "kv", *MODEL, *METHODS, "--pairs", "3,5", "--samples", "1").text
+        self.assertIn("kv of 3 pairs", fixed)
+        self.assertIn("kv of 5 pairs", fixed)
+
+    def test_babilong_scatters_stories_in_a_book(self):
+        (self.folder / "babi").mkdir()
+        self.write("babi/qa1_single-supporting-fact_test.txt",
+                   "1 Mary went to the hallway.\n2 Where is Mary? \thallway\t1\n")
+        command = ["eval", "babilong", *MODEL, *METHODS, *self.STORY, "--data", self.folder, "--lengths", "3000", "--samples"]
+        self.assertIn("qa1", self.succeed(*command, "1", "--tasks", "qa1").text)
+        self.refuse(*command, "1", "--tasks", "qa2", says=["qa2_two-supporting-facts_test.txt", "can be had from"])
+        self.refuse(*command, "1", "--tasks", "qa9", says=["qa9", "qa1"])
+
+    def test_what_cannot_be_done_is_refused(self):
+        self.refuse("eval", "needle", *MODEL, says=["--haystack", "--data"])
+        self.refuse("eval", "needle", *MODEL, "--data", self.folder, says=["kjv_bible_pg19.txt", "--haystack"])
+        self.refuse("eval", "needle", *MODEL, "--data", self.folder, "--prompt", "classic", says=["paul_graham_essays"])
+        self.refuse("eval", "needle", *MODEL, *self.STORY, "--prompt", "clasic", says=["clasic", "did you mean", "paper"])
+        self.refuse("eval", "needle", *MODEL, *self.STORY, "--depths", "0", says=["--depths"])
+        self.refuse("eval", "kv", *MODEL, "--pairs", "1", says=["--pairs"])
+        self.refuse("eval", "babilong", *MODEL, says=["--data"])
+
+
+def chunks(png):
+    """Type and data of each chunk, sums checked."""
+    at = 8
+    while at < len(png):
+        length, tag = struct.unpack(">I4s", png[at : at + 8])
+        data = png[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(tag + data)
+        yield tag, data
+        at += 12 + length
 
 
 if __name__ == "__main__":
