@@ -13,11 +13,13 @@ BENEATH = {
     "kernels": {"base"},
     "template": {"base", "formats"},
     "tokenizer": {"base", "formats", "template"},
+    "constraint": {"base", "formats"},
     "cache": {"base", "kernels"},
     "attention": {"base", "kernels", "cache"},
     "model": {"base", "formats", "kernels", "cache", "attention"},
     "eval": {"base", "formats"},
-    "engine": {"base", "formats", "kernels", "cache", "attention", "model", "template", "tokenizer"},
+    "engine": {"base", "formats", "kernels", "cache", "attention", "model", "template", "tokenizer",
+               "constraint"},
 }
 # These see the public headers, their own folder, base, and what stands here: the server reads JSON from strangers.
 FRONT = {"apps": {"eval", "server"}, "src/server": {"formats"}}

@@ -98,6 +98,17 @@ void write_templates(const fs::path& folder, const fs::path& testdata) {
   }
 }
 
+// The patterns or schemas that stand first in the lines of a golden file, behind a byte that says which.
+void write_constraints(const fs::path& folder, const fs::path& golden, char kind) {
+  std::ifstream file(golden);
+  int number = 0;
+  for (std::string line; std::getline(file, line); ++number) {
+    const auto source = nlohmann::ordered_json::parse(line)[0];
+    const std::string text = source.is_string() ? source.get<std::string>() : source.dump();
+    write(folder / (golden.stem().string() + std::to_string(number)), kind + text);
+  }
+}
+
 void write_all(const fs::path& seeds, const fs::path& testdata) {
   write(seeds / "gguf" / "values", gguf_of_values());
   write(seeds / "gguf" / "tensors", gguf_of_tensors());
@@ -118,6 +129,8 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
     fs::copy_file(testdata / "golden" / name / "hf" / "config.json", seeds / "config_json" / name,
                   fs::copy_options::overwrite_existing);
   }
+  write_constraints(seeds / "constraint", testdata / "constraint" / "regex.jsonl", '\1');
+  write_constraints(seeds / "constraint", testdata / "constraint" / "schema.jsonl", '\2');
 }
 
 }  // namespace
