@@ -100,7 +100,8 @@ using Progress = std::function<void(double share)>;
 //   in
 //      the prompt or in the answer so far; then frequency_penalty, as often as the token stands in the
 //      answer, and presence_penalty, once if it does, are subtracted;
-//   3. before min_tokens, tokens that end the answer become impossible;
+//   3. before min_tokens, tokens that end the answer become impossible; so do all that regex, json_schema or
+//      json_object does not allow;
 //   4. temperature 0 takes the likeliest, whatever the fields below say. Otherwise logits are divided by
 //      temperature; min_p, then top_k, then top_p keep some, and one of these is drawn by its share.
 struct SamplingParams {
@@ -118,10 +119,19 @@ struct SamplingParams {
   // Texts that end an answer: neither they nor what follows is shown. At most 64, of 1 to 1,024 bytes of
   // UTF-8. What stands before min_tokens is no part of one.
   std::vector<std::string> stop = {};
+  // At most one of the three, and neither with min_tokens nor with end tokens that are ignored. The answer
+  // then ends by itself where nothing more may come, else with an end token; only the most tokens, stop_ids
+  // and stop end it before it is whole.
+  std::string regex = {};        // what the whole answer must match (src/constraint/regex.h); empty: anything
+  std::string json_schema = {};  // of the JSON value that it must be (src/constraint/json_schema.h)
+  bool json_object = false;      // it must be a JSON object
   // Log-probabilities of each token and of so many of the likeliest, 0 to 20: of the model's own
   // distribution, before all of the above. None: not asked for.
   std::optional<int64_t> logprobs = {};
 };
+
+// Throws InvalidInput naming field and value for what is out of range, and both fields for what contradicts.
+void check_sampling(const SamplingParams& params);
 
 // The log-probability of a token where another may have been chosen.
 struct TokenLogprob {
@@ -129,10 +139,13 @@ struct TokenLogprob {
   float logprob = 0.0f;  // natural logarithm of its probability, at most 0
 };
 
+class Constraint;
+
 // What a Sampler has to know of a request besides how to choose.
 struct SamplingContext {
   std::span<const int32_t> prompt = {};      // counts for repetition_penalty
   std::span<const int32_t> end_tokens = {};  // that are impossible before min_tokens, stop_ids besides
+  std::shared_ptr<const Constraint> constraint = {};  // made of the parameters by Engine::make_sampler()
 };
 
 // Picks one token of a row of logits after the other. Same parameters, context and rows, same tokens,
@@ -156,6 +169,8 @@ class Sampler {
   [[nodiscard]] const SamplingParams& params() const { return params_; }
   // Tokens picked so far. What comes next depends on them and on the logits alone.
   [[nodiscard]] uint64_t picked() const { return picked_; }
+  // Whether the answer is whole and nothing may follow.
+  [[nodiscard]] bool is_finished() const;
   // Goes on as if it had picked that token.
   void take(int32_t token);
   // Of the latest pick, where params().logprobs asks for them: of the token itself, then of the likeliest,

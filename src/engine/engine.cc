@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/answer_text.h"
+#include "engine/constraint_cache.h"
 #include "engine/device_choice.h"
 #include "engine/model_service.h"
 #include "engine/sampler.h"
@@ -94,6 +95,7 @@ class LoadedEngine final : public Engine {
     }
     check_vocabulary();
     info_ = info_of(loaded_.config, tokenizer_ != nullptr);
+    constraints_ = std::make_shared<ConstraintCache>(tokenizer_, loaded_.config.eos_tokens, info_.vocab_size);
     transformer_ = std::make_unique<Transformer>(loaded_.config, loaded_.weights, *device_);
   }
 
@@ -125,10 +127,13 @@ class LoadedEngine final : public Engine {
   GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override;
   [[nodiscard]] Sampler make_sampler(const SamplingParams& params, std::span<const int32_t> prompt,
                                      bool ignore_eos) const override {
-    check_sampling(
-        params,
-        {.vocab = info_.vocab_size, .max_new_tokens = info_.context, .has_tokenizer = tokenizer_ != nullptr});
-    return Sampler(params, {.prompt = prompt, .end_tokens = ends_of(params, ignore_eos).ids});
+    check_sampling(params, {.vocab = info_.vocab_size,
+                            .max_new_tokens = info_.context,
+                            .has_tokenizer = tokenizer_ != nullptr,
+                            .ignore_eos = ignore_eos});
+    return Sampler(params, {.prompt = prompt,
+                            .end_tokens = ends_of(params, ignore_eos).ids,
+                            .constraint = constraints_->find(params)});
   }
   [[nodiscard]] std::unique_ptr<Session> open(std::span<const AttentionConfig> methods) override {
     return std::make_unique<ModelSession>(loaded_.config, compute_, *transformer_, *device_, methods);
@@ -139,6 +144,7 @@ class LoadedEngine final : public Engine {
                                                        .transformer = *transformer_,
                                                        .device = *device_,
                                                        .tokenizer = tokenizer_,
+                                                       .constraints = constraints_,
                                                        .memory = [this] { return memory(); }},
                                           options);
   }
@@ -174,6 +180,7 @@ class LoadedEngine final : public Engine {
   std::optional<ChatTemplate> chat_template_;   // of the tokenizer's files
   std::string template_problem_;                // why there is none though there should be
   ModelInfo info_;
+  std::shared_ptr<ConstraintCache> constraints_;
   std::unique_ptr<Transformer> transformer_;
 };
 
@@ -204,9 +211,11 @@ class GrowingAnswer {
       : text_(std::move(text)), wanted_(wanted), result_(result) {}
 
   // Takes the next token; false when it is the last.
-  bool add(int32_t id, std::span<const TokenLogprob> logprobs, const TokenCallback& on_token) {
+  bool add(int32_t id, const Sampler& sampler, const TokenCallback& on_token) {
+    const std::span<const TokenLogprob> logprobs = sampler.logprobs();
     result_.ids.push_back(id);
-    const bool is_end = text_.ends().at(id), is_full = std::ssize(result_.ids) == wanted_;
+    const bool is_end = text_.ends().at(id) || sampler.is_finished();
+    const bool is_full = std::ssize(result_.ids) == wanted_;
     const TokenEvent event{
         .id = id, .text = text_.add(id, is_end || is_full), .logprobs = {logprobs.begin(), logprobs.end()}};
     result_.text += event.text;
@@ -228,7 +237,8 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
           request.max_new_tokens);
   check_sampling(request.sampling, {.vocab = info_.vocab_size,
                                     .max_new_tokens = request.max_new_tokens,
-                                    .has_tokenizer = tokenizer_ != nullptr});
+                                    .has_tokenizer = tokenizer_ != nullptr,
+                                    .ignore_eos = request.ignore_eos});
   const std::vector<int32_t> ids = prompt_ids(request);
   Sampler sampler = make_sampler(request.sampling, ids, request.ignore_eos);
   GenerateResult result;
@@ -246,7 +256,7 @@ GenerateResult LoadedEngine::generate(const GenerateRequest& request, const Toke
   const Clock::time_point first = Clock::now();
   while (true) {
     if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
-    if (!answer.add(id, sampler.logprobs(), on_token)) break;
+    if (!answer.add(id, sampler, on_token)) break;
     const SequenceToken next{.sequence = sequence, .token = id};
     if (request.keep_logits) {
       logits = session->decode(0, {&next, 1});

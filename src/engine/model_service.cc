@@ -108,13 +108,16 @@ ModelService::Job ModelService::make_job(ServiceRequest request) const {
   std::vector<int32_t> prompt = prompt_of(request);
   check_sampling(request.sampling, {.vocab = parts_.model.vocab_size,
                                     .max_new_tokens = request.max_new_tokens,
-                                    .has_tokenizer = parts_.tokenizer != nullptr});
+                                    .has_tokenizer = parts_.tokenizer != nullptr,
+                                    .ignore_eos = request.ignore_eos});
   const AnswerEnds ends = answer_ends(request.sampling, parts_.model.eos_tokens, request.ignore_eos);
   Job job{.prompt = {},
           .client = {},
           .on_news = {},
           .answer = {},
-          .sampler = Sampler(request.sampling, {.prompt = prompt, .end_tokens = ends.ids}),
+          .sampler = Sampler(request.sampling, {.prompt = prompt,
+                                                .end_tokens = ends.ids,
+                                                .constraint = parts_.constraints->find(request.sampling)}),
           .ends = ends,
           .text = {},
           .submitted = Clock::now(),
@@ -370,13 +373,14 @@ void ModelService::step() {
   batch_.clear();
   step_tokens_.clear();
   step_samplers_.clear();
-  for (Item& item : jobs_) {
-    Job& job = item.second;
-    if (job.stage != Stage::running) continue;
+  for (auto next = jobs_.begin(); next != jobs_.end();) {
+    Item& item = *next++;
+    if (!joins_step(item)) continue;
+    const Job& job = item.second;
     batch_.push_back(&item);
     step_tokens_.push_back({.sequence = job.sequence, .token = job.answer->token(job.fed)});
     // What comes after a token that is fed again is known.
-    step_samplers_.push_back(job.fed + 1 == job.answer->tokens() ? &job.sampler : nullptr);
+    step_samplers_.push_back(job.fed + 1 == job.answer->tokens() ? &item.second.sampler : nullptr);
   }
   if (batch_.empty()) return;
   book(now_.scheduling_s);
@@ -394,6 +398,18 @@ void ModelService::step() {
   ++now_.steps;
   now_.step_tokens += std::ssize(batch_);
   for (std::size_t i = 0; i < batch_.size(); ++i) took_step(*batch_[i], picked[i]);
+}
+
+// Whether the request is to have a token. One whose constraint is beyond its bounds fails alone.
+bool ModelService::joins_step(Item& item) {
+  if (item.second.stage != Stage::running) return false;
+  try {
+    StepSampling::prepare(item.second.sampler, parts_.model.vocab_size);
+    return true;
+  } catch (const InvalidInput&) {
+    fail(item, std::current_exception());
+    return false;
+  }
 }
 
 // A token that is there already is not delivered again.
@@ -488,7 +504,12 @@ void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
   const std::vector<float> logits = session_.end_prefill(job.sequence);
   const bool is_new = job.answer->tokens() == 0;
-  const int32_t token = is_new ? job.sampler.pick(logits) : job.answer->token(0);
+  int32_t token = 0;
+  try {
+    token = is_new ? job.sampler.pick(logits) : job.answer->token(0);
+  } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
+    return fail(item, std::current_exception());
+  }
   job.stage = Stage::running;
   job.shortages = 0;
   reading_ = nullptr;
@@ -535,7 +556,7 @@ void ModelService::deliver(Item& item, int32_t token) {
 // Whether the answer ends with its next token, and why.
 std::optional<FinishReason> ModelService::reason_to_end(Job& job, int32_t token) {
   const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
-  const bool is_end = job.ends.at(token);
+  const bool is_end = job.ends.at(token) || job.sampler.is_finished();
   if (job.text) (void)job.text->add(token, is_full || is_end);
   if (is_end || (job.text && job.text->is_stopped())) return FinishReason::stop;
   return is_full ? std::optional(FinishReason::length) : std::nullopt;

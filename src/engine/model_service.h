@@ -14,6 +14,7 @@
 
 #include "base/device.h"
 #include "engine/answer.h"
+#include "engine/constraint_cache.h"
 #include "engine/pace.h"
 #include "engine/scheduler.h"
 #include "engine/session.h"
@@ -31,6 +32,7 @@ struct ServiceParts {
   Transformer& transformer;
   Device& device;
   std::shared_ptr<const Tokenizer> tokenizer;  // may be null
+  std::shared_ptr<ConstraintCache> constraints;
   std::function<EngineMemory()> memory;
 };
 
@@ -86,6 +88,7 @@ class ModelService final : public Service {
   void pause(Item& item);
   void let_go(Item& item);
   void step();
+  [[nodiscard]] bool joins_step(Item& item);
   void took_step(Item& item, int32_t picked);
   void step_failed();
   void read();

@@ -9,10 +9,17 @@
 
 #include "base/check.h"
 #include "base/utf8.h"
+#include "constraint/constraint.h"
+#include "formats/quote.h"
 #include "kernels/draw_token.h"
 #include "kernels/logit_math.h"
 
 namespace shadowkv {
+
+bool is_constrained(const SamplingParams& params) {
+  return !params.regex.empty() || !params.json_schema.empty() || params.json_object;
+}
+
 namespace {
 
 constexpr int64_t kMostLogprobs = 20;
@@ -49,7 +56,21 @@ void check_ids(const SamplingParams& params, int64_t vocab) {
           vocab);
 }
 
-void check(const SamplingParams& params) {
+void check_constraints(const SamplingParams& params) {
+  const std::string regex = params.regex.empty() ? "" : fmt::format("regex = {}", in_quotes(params.regex));
+  const std::string schema =
+      params.json_schema.empty() ? "" : fmt::format("json-schema = {}", in_quotes(params.json_schema));
+  require(regex.empty() || schema.empty(), "{} and {} are both given; choose one", regex, schema);
+  const std::string text = regex + schema;
+  require(text.empty() || !params.json_object, "{} and json-object are both given; choose one", text);
+  require(params.min_tokens == 0 || !is_constrained(params),
+          "min-tokens = {} and {} are both given, but the latter says when the answer ends; drop one",
+          params.min_tokens, params.json_object ? "json-object" : text);
+}
+
+}  // namespace
+
+void check_sampling(const SamplingParams& params) {
   require(params.temperature >= 0 && std::isfinite(params.temperature),
           "temperature = {} is out of range; it must be 0 (greedy) or more", params.temperature);
   require(params.top_k >= 0, "top-k = {} is out of range; it must be 0 (all) or more", params.top_k);
@@ -67,10 +88,13 @@ void check(const SamplingParams& params) {
   check_ids(params, std::numeric_limits<int32_t>::max());
   require(params.min_tokens >= 0, "min-tokens = {} is out of range; it must be 0 or more", params.min_tokens);
   check_stops(params.stop);
+  check_constraints(params);
   const int64_t logprobs = params.logprobs.value_or(0);
   require(logprobs >= 0 && logprobs <= kMostLogprobs, "logprobs = {} is out of range; it must be 0 to {}",
           logprobs, kMostLogprobs);
 }
+
+namespace {
 
 bool has_penalties(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0;
@@ -111,8 +135,10 @@ struct Sampler::State {
   std::vector<Seen> seen;  // in order of ids
   LogitPenalties penalties;
   bool counts = false;                 // whether `seen` is kept
-  std::vector<int32_t> ends;           // impossible before min_tokens
+  std::vector<int32_t> ends;           // impossible before min_tokens, and while a constraint is not complete
   std::vector<TokenLogprob> logprobs;  // of the latest pick; room for all
+  std::optional<ConstraintPosition> position;
+  std::span<const uint64_t> mask;  // of the next token, by prepare(); the position keeps it
 
   State(const SamplingParams& params, const SamplingContext& context);
   void reserve_logprobs(const SamplingParams& params) {
@@ -121,6 +147,7 @@ struct Sampler::State {
   void prepare(int64_t vocab);
   void take(int32_t token);
   void change(const SamplingParams& params, uint64_t picked, std::span<float> logits) const;
+  void constrain(std::span<float> logits) const;
 };
 
 Sampler::State::State(const SamplingParams& params, const SamplingContext& context)
@@ -129,7 +156,12 @@ Sampler::State::State(const SamplingParams& params, const SamplingContext& conte
                 .frequency = static_cast<float>(params.frequency_penalty)},
       counts(has_penalties(params)) {
   reserve_logprobs(params);
-  if (params.min_tokens > 0) {
+  if (is_constrained(params)) {
+    require(context.constraint != nullptr,
+            "a constraint is given to a sampler without a model; use make_sampler");
+    position.emplace(context.constraint);
+  }
+  if (params.min_tokens > 0 || position) {
     ends.assign(context.end_tokens.begin(), context.end_tokens.end());
     ends.insert(ends.end(), params.stop_ids.begin(), params.stop_ids.end());
   }
@@ -149,10 +181,15 @@ void Sampler::State::prepare(int64_t vocab) {
           "the prompt has tokens from {} to {}; the vocabulary has {}", seen.empty() ? 0 : seen.front().id,
           seen.empty() ? 0 : seen.back().id, vocab);
   if (counts) seen.reserve(seen.size() + 1);
+  if (!position) return;
+  mask = position->mask();
+  require(std::ssize(mask) * 64 >= vocab, "a constraint over {} tokens was given {} logits",
+          std::ssize(mask) * 64, vocab);
 }
 
 void Sampler::State::take(int32_t token) {
   logprobs.clear();
+  if (position) position->take(token);
   if (!counts) return;
   const auto place = std::lower_bound(seen.begin(), seen.end(), token,
                                       [](const Seen& one, int32_t id) { return one.id < id; });
@@ -169,18 +206,34 @@ void Sampler::State::change(const SamplingParams& params, uint64_t picked, std::
   if (picked < static_cast<uint64_t>(params.min_tokens)) {
     for (const int32_t id : ends) logits[id] = kNever;
   }
+  if (position) constrain(logits);
   if (params.min_p == 0 || params.temperature == 0) return;
   const auto gap = static_cast<float>(-std::log(params.min_p) * params.temperature);
   const float largest = *std::max_element(logits.begin(), logits.end());
   for (float& logit : logits) logit = within_gap(logit, largest, gap) ? logit : kNever;
 }
 
+void Sampler::State::constrain(std::span<float> logits) const {
+  const bool may_end = position->is_complete();
+  const auto vocab = static_cast<int64_t>(logits.size());
+  for (int64_t first = 0; first < vocab; first += 64) {
+    const uint64_t word = mask[static_cast<std::size_t>(first / 64)];
+    if (word == ~uint64_t{0}) continue;
+    for (int64_t id = first; id < std::min(first + 64, vocab); ++id) {
+      const bool is_allowed = (word >> (id - first) & 1) != 0 ||
+                              (may_end && std::find(ends.begin(), ends.end(), id) != ends.end());
+      if (!is_allowed) logits[static_cast<std::size_t>(id)] = kNever;
+    }
+  }
+}
+
 // ---- Sampler ----------------------------------------------------------------------------------------------
 
 Sampler::Sampler(const SamplingParams& params, const SamplingContext& context) : params_(params) {
-  check(params_);
+  check_sampling(params_);
   const bool changes = has_penalties(params) || !params.logit_bias.empty() || params.min_tokens > 0 ||
-                       (params.min_p > 0 && params.temperature > 0) || params.logprobs;
+                       (params.min_p > 0 && params.temperature > 0) || params.logprobs ||
+                       is_constrained(params);
   if (changes) state_ = std::make_unique<State>(params_, context);
 }
 
@@ -213,6 +266,10 @@ int32_t Sampler::pick(std::span<const float> logits) {
   return StepSampling::pick(*this, changed, room);
 }
 
+bool Sampler::is_finished() const {
+  return state_ && state_->position && !state_->position->can_go_on();
+}
+
 void Sampler::take(int32_t token) {
   if (state_) state_->take(token);
   ++picked_;
@@ -225,11 +282,15 @@ std::span<const TokenLogprob> Sampler::logprobs() const {
 // ---- steps ------------------------------------------------------------------------------------------------
 
 void check_sampling(const SamplingParams& params, const SamplingLimits& limits) {
-  check(params);
+  check_sampling(params);
   check_ids(params, limits.vocab);
   require(params.min_tokens <= limits.max_new_tokens,
           "min-tokens = {} is more than max-new-tokens = {}; lower the one or raise the other",
           params.min_tokens, limits.max_new_tokens);
+  require(!is_constrained(params) || !limits.ignore_eos,
+          "ignore-eos is given with a constraint, which needs the end token to end the answer; drop one");
+  require(!is_constrained(params) || limits.has_tokenizer,
+          "a constraint is given, but the model came without a tokenizer; name one with --tokenizer");
   require(params.stop.empty() || limits.has_tokenizer,
           "{} stop texts are given, but the model came without a tokenizer; give stop-ids instead",
           params.stop.size());

@@ -14,9 +14,12 @@ struct SamplingLimits {
   int64_t vocab = 0;
   int64_t max_new_tokens = 0;
   bool has_tokenizer = false;
+  bool ignore_eos = false;
 };
 // Throws InvalidInput for what the model or the length of the answer contradicts.
 void check_sampling(const SamplingParams& params, const SamplingLimits& limits);
+
+[[nodiscard]] bool is_constrained(const SamplingParams& params);
 
 // How the device draws for a sampler that changes no logits.
 [[nodiscard]] SamplingRow sampling_row(const Sampler& sampler);

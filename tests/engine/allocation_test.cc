@@ -150,6 +150,8 @@ class FailingService {
       request.max_new_tokens = 4;
       request.ignore_eos = true;
     }
+    requests_[0].ignore_eos = false;
+    requests_[0].sampling = {.temperature = 2.0, .seed = 1, .json_object = true};
     requests_[1].sampling = changed_logits(4);
     requests_[1].sampling.stop = {"never said"};
     requests_[1].sampling.logprobs = 2;

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "engine/engines.h"
@@ -158,6 +159,75 @@ TEST_F(Generate, NothingEndsAnAnswerBeforeItsLeastTokens) {
   asked.sampling.stop_ids = {};
   asked.sampling.stop = {"Q", "/", "a", "1"};
   EXPECT_GE(engine_->generate(asked, {}).ids.size(), 30u);
+}
+
+constexpr std::string_view kPerson = R"({"type": "object", "properties": {
+  "name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 130},
+  "tags": {"type": "array", "items": {"enum": ["x", "y"]}, "maxItems": 3}},
+  "required": ["name", "age", "tags"], "additionalProperties": false})";
+
+bool is_person(const nlohmann::json& value) {
+  const int64_t age = value.at("age");
+  return value.size() == 3 && value.at("name").is_string() && age >= 0 && age <= 130 &&
+         value.at("tags").size() <= 3;
+}
+
+// A model that says anything, under a constraint: what it says is whole unless it was cut.
+TEST_F(Generate, ConstrainedAnswersAreWhatTheConstraintSays) {
+  int whole = 0, cut = 0;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    GenerateRequest asked = request(10, seed % 6 == 0 ? 12 : 120, full_attention());
+    asked.ignore_eos = false;
+    asked.sampling = {.temperature = 0.5 + 0.5 * static_cast<double>(seed % 5), .seed = seed};
+    const bool is_object = seed % 2 == 0;
+    asked.sampling.json_object = is_object;
+    if (!is_object) asked.sampling.json_schema = kPerson;
+    const GenerateResult result = engine_->generate(asked, {});
+    if (result.finish == FinishReason::length) {
+      ++cut;
+      EXPECT_EQ(std::ssize(result.ids), asked.max_new_tokens);
+      continue;
+    }
+    ++whole;
+    const auto value = nlohmann::json::parse(result.text, nullptr, false);
+    EXPECT_TRUE(is_object ? value.is_object() : !value.is_discarded() && is_person(value)) << result.text;
+  }
+  EXPECT_GT(whole, 20);
+  EXPECT_GT(cut, 3);
+}
+
+TEST_F(Generate, APatternIsMatchedByTheWholeAnswer) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    GenerateRequest asked = request(10, 50, small_shadow());
+    asked.ignore_eos = false;
+    asked.sampling = {.temperature = 1.0, .seed = seed, .regex = "(yes|no|[0-9]{3,5}|é+)"};
+    asked.sampling.logprobs = 0;
+    const std::string text = engine_->generate(asked, {}).text;
+    const bool is_number =
+        text.size() >= 3 && text.size() <= 5 && text.find_first_not_of("0123456789") == std::string::npos;
+    const bool is_e = text.size() % 2 == 0 && text.starts_with("é");
+    EXPECT_TRUE(text == "yes" || text == "no" || is_number || is_e) << text;
+  }
+}
+
+TEST_F(Generate, ConstraintsAtOddsAreRefusedWithBoth) {
+  GenerateRequest bad = request(5, 5, full_attention());
+  bad.ignore_eos = false;
+  bad.sampling.regex = "a+";
+  bad.sampling.json_object = true;
+  expect_refused(bad, "regex = \"a+\" and json-object are both given");
+  bad.sampling.json_object = false;
+  bad.sampling.json_schema = "{}";
+  expect_refused(bad, "regex = \"a+\" and json-schema = \"{}\" are both given");
+  bad.sampling.json_schema.clear();
+  bad.sampling.min_tokens = 2;
+  expect_refused(bad, "min-tokens = 2 and regex = \"a+\"");
+  bad.sampling.min_tokens = 0;
+  bad.ignore_eos = true;
+  expect_refused(bad, "ignore-eos is given with a constraint");
+  bad.ignore_eos = false;
+  bad.sampling.regex = "a(?=b)";
+  expect_refused(bad, "at byte 3");
 }
 
 TEST_F(Generate, AnAnswerEndsAtTheContext) {

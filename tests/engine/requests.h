@@ -25,7 +25,7 @@ inline std::vector<int32_t> answer_alone(Engine& engine, const AttentionConfig& 
            std::find(more.begin(), more.end(), token) != more.end();
   };
   std::vector<int32_t> answer{sampler.pick(session->prefill(id, request.prompt_ids))};
-  while (std::ssize(answer) < most && !ends(answer.back())) {
+  while (std::ssize(answer) < most && !ends(answer.back()) && !sampler.is_finished()) {
     const SequenceToken next{id, answer.back()};
     answer.push_back(sampler.pick(session->decode(0, {&next, 1})));
   }
@@ -81,6 +81,10 @@ inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionC
     request.ignore_eos = i % 3 != 0;
     if (i % 4 == 1) {
       request.sampling = {.temperature = 0.9, .top_k = 40, .top_p = 0.95, .seed = static_cast<uint64_t>(i)};
+    }
+    if (i % 8 == 7) {
+      request.sampling = {.temperature = 1.5, .seed = static_cast<uint64_t>(i), .json_object = true};
+      request.ignore_eos = false;
     }
     if (i % 4 == 2) request.sampling = changed_logits(static_cast<uint64_t>(i));
     known.push_back({request, answer_alone(engine, method, request)});

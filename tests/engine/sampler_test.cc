@@ -307,6 +307,7 @@ TEST(Sampler, BadParametersAreNamedWithTheirValue) {
   refuses({.stop = std::vector<std::string>(65, "x")}, "65 stop texts");
   refuses({.logprobs = 21}, "logprobs = 21");
   refuses({.logprobs = -1}, "logprobs = -1");
+  refuses({.regex = "a"}, "without a model");
   EXPECT_THROW((void)Sampler(SamplingParams{}).pick({}), InvalidInput);
 }
 

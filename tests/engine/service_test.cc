@@ -62,7 +62,11 @@ TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
       const RequestReport report = streams[i]->report();
       EXPECT_TRUE(report.ended);
       EXPECT_EQ(report.new_tokens, std::ssize(known[i].answer));
-      EXPECT_EQ(report.finish == FinishReason::stop, ends(known[i].request, known[i].answer.back()));
+      const bool is_cut = report.finish == FinishReason::length;
+      if (!known[i].request.sampling.json_object) {  // which ends by itself
+        EXPECT_EQ(!is_cut, ends(known[i].request, known[i].answer.back()));
+      }
+      EXPECT_TRUE(!is_cut || std::ssize(known[i].answer) == known[i].request.max_new_tokens);
     }
     service->wait_idle();
     EXPECT_EQ(held_by_requests(*engine_), 0);
@@ -130,6 +134,23 @@ TEST_F(Services, TellLogprobsAndStopTextsTogetherAsGenerateDoesAlone) {
     told.finish = streams[i]->report().finish;
     EXPECT_EQ(told, expected[i]) << "request " << i;
   }
+}
+
+// At too many places behind their first and third byte: found with the first token and in a step.
+TEST_F(Services, AConstraintBeyondItsBoundsFailsAlone) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const auto other = service->submit(request(40, 60, 3));
+  for (const char* pattern : {"x(a?){3000}", "xyz(a?){3000}"}) {
+    ServiceRequest large = request(10, 30, 2);
+    large.ignore_eos = false;
+    large.sampling.regex = pattern;
+    const auto fails = service->submit(large);
+    EXPECT_THROW((void)read_all(*fails), InvalidInput) << pattern;
+  }
+  EXPECT_EQ(read_all(*other), answer_alone(*alone_, small_shadow(), request(40, 60, 3)));
+  service->wait_idle();
+  EXPECT_EQ(service->statistics().failed, 2);
+  EXPECT_EQ(held_by_requests(*engine_), 0);
 }
 
 TEST_F(Services, APromptThatIsReadLeavesRunningStreamsTheirTokens) {
@@ -277,6 +298,13 @@ TEST_F(Services, RefuseOneByOneWhatTheyCannotDo) {
   refuse([](ServiceRequest& r) { r.sampling.top_p = 0; }, "top-p = 0");
   refuse([](ServiceRequest& r) { r.sampling.min_tokens = 6; },
          "min-tokens = 6 is more than max-new-tokens = 5");
+  refuse([](ServiceRequest& r) { r.sampling.json_object = true; }, "ignore-eos is given with a constraint");
+  refuse(
+      [](ServiceRequest& r) {
+        r.ignore_eos = false;
+        r.sampling.json_schema = R"({"type": "string", "not": {}})";
+      },
+      "\"not\" is not supported");
   refuse([](ServiceRequest& r) { r.sampling.logit_bias[288] = 1; }, "logit-bias names token 288");
   refuse([](ServiceRequest& r) { r.sampling.stop = {""}; }, "stop text 1 has 0 bytes");
   EXPECT_EQ(read_all(*running), answer_alone(*alone_, small_shadow(), request(40, 200)));
