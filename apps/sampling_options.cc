@@ -1,6 +1,8 @@
 #include "sampling_options.h"
 
-#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <string_view>
 
@@ -75,6 +77,32 @@ void add_ends(CLI::App& app, SamplingArguments& arguments) {
            arguments.logprobs);
 }
 
+void add_constraints(CLI::App& app, SamplingArguments& arguments) {
+  const std::string group = "Answer";
+  add_text(app, {"--regex", "PATTERN", "What the whole answer must match [default: none]", group},
+           arguments.params.regex);
+  add_text(app,
+           {"--json-schema", "SCHEMA",
+            "The answer must be JSON that satisfies this schema: a file, or the schema itself, which begins "
+            "with { [default: none]",
+            group},
+           arguments.json_schema);
+  add_flag(app, {"--json-object", "", "The answer must be a JSON object", group},
+           arguments.params.json_object);
+}
+
+// A schema that stands on the command line, or in a file.
+std::string read_schema(const std::string& given) {
+  if (given.empty() || given.front() == '{') return given;
+  std::ifstream file(given, std::ios::binary);
+  std::error_code ignored;
+  require(file.is_open() && !std::filesystem::is_directory(given, ignored),
+          "cannot read the schema {}; check --json-schema", given);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  require(!text.empty(), "the schema {} is empty; check --json-schema", given);
+  return text;
+}
+
 // "17=-100,5=2.5"
 std::map<int32_t, double> parse_biases(std::string_view text) {
   std::map<int32_t, double> biases;
@@ -110,6 +138,7 @@ void add_sampling_options(CLI::App& app, SamplingArguments& arguments) {
   add_choice(app, arguments.params);
   add_penalties(app, arguments);
   add_ends(app, arguments);
+  add_constraints(app, arguments);
 }
 
 SamplingParams sampling_of(const SamplingArguments& arguments) {
@@ -119,8 +148,9 @@ SamplingParams sampling_of(const SamplingArguments& arguments) {
   if (!arguments.logprobs.empty()) {
     params.logprobs = parse_whole(arguments.logprobs, "--logprobs", {0, kMostLogprobs});
   }
+  params.json_schema = read_schema(arguments.json_schema);
   check_greedy(params);
-  (void)Sampler(params);
+  check_sampling(params);
   return params;
 }
 

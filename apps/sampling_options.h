@@ -10,12 +10,12 @@ namespace shadowkv::apps {
 
 struct SamplingArguments {
   SamplingParams params;
-  std::string logit_bias, stop_ids, logprobs;  // as they are written; empty: not given
+  std::string logit_bias, stop_ids, logprobs, json_schema;  // as they are written; empty: not given
 };
 
 // --temperature, --top-k, --top-p, --min-p, --seed, the penalties, --logit-bias, --logprobs, --stop,
 // --stop-ids,
-// --min-tokens.
+// --min-tokens, --regex, --json-schema, --json-object.
 void add_sampling_options(CLI::App& app, SamplingArguments& arguments);
 
 // Throws InvalidInput for what is out of range, and with both values for what has no effect beside another.

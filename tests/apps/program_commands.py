@@ -90,6 +90,21 @@ class Generate(ProgramTest):
         config = self.write("c.toml", f'stop = ["no, such", {json.dumps(stop)}]')
         self.assertEqual(json.loads(self.succeed(*base, "--config", config).text)["text"], report["text"])
 
+    def test_an_answer_is_what_its_schema_says(self):
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "n": {"type": "integer", "maximum": 99}},
+                  "required": ["ok", "n"], "additionalProperties": False}
+        base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "200", "--json", "--temperature", "1.5"]
+        for given in (json.dumps(schema), self.write("schema.json", json.dumps(schema))):
+            report = json.loads(self.succeed(*base, "--json-schema", given).text)
+            self.assertEqual(report["finish"], "stop")
+            answer = json.loads(report["text"])
+            self.assertEqual(list(answer), ["ok", "n"])
+            self.assertIsInstance(answer["ok"], bool)
+            self.assertLessEqual(answer["n"], 99)
+        self.assertRegex(json.loads(self.succeed(*base, "--regex", "(yes|no), [a-f]{3}").text)["text"], "^(yes|no), [a-f]{3}$")
+        report = json.loads(self.succeed(*base, "-n", "4000", "--json-object", "--seed", "3").text)
+        self.assertTrue(report["finish"] == "length" or isinstance(json.loads(report["text"]), dict))
+
     def test_a_bias_forces_a_token_and_a_stop_id_ends_with_it(self):
         base = ["generate", *MODEL, "x", "-n", "5", "--print-ids", "--logit-bias", "17=100,18=-2.5"]
         self.assertEqual(self.succeed(*base).text.splitlines()[0], "17 17 17 17 17")

@@ -87,6 +87,12 @@ class BadCommandLine(ProgramTest):
             (["--min-tokens", "9", "-n", "8"], ["min-tokens = 9", "max-new-tokens = 8"]),
             (["--logit-bias", "5=1,5=2"], ["token 5 twice"]), (["--logprobs", "2"], ["--logprobs", "--json"]),
             (["--stop-ids", "288"], ["288"]), (["--logit-bias", "999=1"], ["999", "288"]), (["--stop="], ["--stop"]),
+            (["--regex", "a", "--json-object"], ['regex = "a"', "json-object"]),
+            (["--regex", "a", "--json-schema", "{}"], ['regex = "a"', 'json-schema = "{}"']),
+            (["--regex", "a(?=b)"], ["byte 3"]), (["--json-schema", '{"not": {}}'], ['"not"']),
+            (["--json-schema", "no-such-file"], ["no-such-file", "--json-schema"]),
+            (["--json-object", "--ignore-eos"], ["ignore-eos", "constraint"]),
+            (["--json-object", "--min-tokens", "3"], ["min-tokens = 3", "json-object"]),
         ]:
             with self.subTest(options=options):
                 self.refuse("generate", *MODEL, "--prompt-ids", "1", *options, says=says)
