@@ -64,6 +64,32 @@ std::vector<int32_t> stop_ids_of(const JsonFields& fields) {
   return ids->get<std::vector<int32_t>>();
 }
 
+// What the answer must be: "text", "json_object", or "json_schema" with one.
+void read_response_format(const JsonFields& fields, SamplingParams& sampling) {
+  const Json* format = fields.find("response_format");
+  if (format == nullptr) return;
+  const JsonFields inner(*format, "response_format.");
+  const std::string type = inner.text("type").value_or("");
+  if (type == "json_object") {
+    sampling.json_object = true;
+  } else if (type == "json_schema") {
+    const Json* named = inner.find("json_schema");
+    const Json* schema = named == nullptr || !named->is_object() || !named->contains("schema")
+                             ? nullptr
+                             : &named->at("schema");
+    if (schema == nullptr) {
+      throw bad_request("response_format.json_schema.schema is missing", "response_format",
+                        "missing_required_parameter");
+    }
+    sampling.json_schema = schema->dump();
+  } else if (type != "text") {
+    throw bad_request(fmt::format("response_format.type = \"{}\" is unknown; known are text, json_object and "
+                                  "json_schema",
+                                  type),
+                      "response_format", "invalid_value");
+  }
+}
+
 }  // namespace
 
 SamplingParams sampling_of(const JsonFields& fields) {
@@ -79,6 +105,7 @@ SamplingParams sampling_of(const JsonFields& fields) {
   sampling.logit_bias = logit_bias_of(fields);
   sampling.stop = stops_of(fields);
   sampling.stop_ids = stop_ids_of(fields);
+  read_response_format(fields, sampling);
   const auto seed = fields.whole("seed", {});
   sampling.seed = seed ? static_cast<uint64_t>(*seed) : random_seed();
   return sampling;

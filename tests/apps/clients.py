@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from typing import Literal
 
 import openai
+import pydantic
 from langchain_openai import ChatOpenAI
 
 from program import MODEL
@@ -57,6 +59,14 @@ class OpenAi(Clients):
             usage = part.usage or usage
         self.assertEqual(text, self.expected)
         self.assertEqual(usage.total_tokens, answer.usage.total_tokens)
+
+    def test_structured_output(self):
+        class Verdict(pydantic.BaseModel):
+            guilty: bool
+            judges: Literal[1, 2, 3]
+
+        answer = self.client.chat.completions.parse(model="tiny", messages=HI, response_format=Verdict, max_tokens=300)
+        self.assertIn(answer.choices[0].message.parsed.judges, (1, 2, 3))
 
     def test_a_completion(self):
         answer = self.client.completions.create(model="tiny", prompt="Call me", n=2, seed=3, temperature=1, max_tokens=5)

@@ -151,6 +151,23 @@ class Serve(ProgramTest):
         stream = events(self.complete(max_tokens=40, stop=[stop], stream=True))
         self.assertEqual("".join(e["choices"][0]["text"] for e in stream), cut["text"])
 
+    def test_an_answer_takes_the_form_that_it_must(self):
+        schema = {"type": "object", "properties": {"yes": {"type": "boolean"}, "n": {"enum": [1, 2, 3]}},
+                  "required": ["yes", "n"], "additionalProperties": False}
+        wanted = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+                  "ignore_eos": False, "max_tokens": 200, "temperature": 1}
+        for seed in range(5):
+            answer = self.chat(seed=seed, **wanted)["choices"][0]
+            value = json.loads(answer["message"]["content"])
+            self.assertEqual((set(value), value["n"] in (1, 2, 3), type(value["yes"])), ({"yes", "n"}, True, bool))
+            self.assertEqual(answer["finish_reason"], "stop")
+        text = self.chat(response_format={"type": "json_object"}, ignore_eos=False)["choices"][0]["message"]["content"]
+        self.assertEqual(text.lstrip()[0], "{")
+        for form, part in [({"type": "xml"}, "json_object"), ({"type": "json_schema"}, "schema is missing"),
+                           ({"type": "json_schema", "json_schema": {"schema": {"type": "thing"}}}, "thing")]:
+            self.refused("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
+                                                  "response_format": form}, part)
+
     def test_log_probabilities_come_with_each_token(self):
         scored = self.chat(logprobs=True, top_logprobs=2, max_tokens=4)["choices"][0]["logprobs"]["content"]
         self.assertEqual(len(scored), 4)
