@@ -56,7 +56,17 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   return shards;
 }
 
+std::set<std::string> names_in(const std::map<std::string, std::string>& shards) {
+  std::set<std::string> names;
+  for (const auto& [tensor, shard] : shards) names.insert(shard);
+  return names;
+}
+
 }  // namespace
+
+std::set<std::string> shard_names(const fs::path& index) {
+  return names_in(read_index(index));
+}
 
 ShardedSafetensors::ShardedSafetensors(const fs::path& folder) {
   if (fs::exists(folder / kIndexName)) {
@@ -71,9 +81,7 @@ ShardedSafetensors::ShardedSafetensors(const fs::path& folder) {
 void ShardedSafetensors::open_shards(const fs::path& folder) {
   path_ = folder / kIndexName;
   const std::map<std::string, std::string> shards = read_index(path_);
-  std::set<std::string> names;
-  for (const auto& [tensor, shard] : shards) names.insert(shard);
-  for (const std::string& name : names) {
+  for (const std::string& name : names_in(shards)) {
     const SafetensorsFile& file = files_.emplace_back(folder / name);
     for (const SafetensorsTensor& tensor : file.tensors()) {
       const auto placed = shards.find(tensor.name);

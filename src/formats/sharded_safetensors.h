@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,5 +31,8 @@ class ShardedSafetensors {
   std::vector<SafetensorsFile> files_;
   std::map<std::string, std::size_t, std::less<>> places_;  // of each tensor's file
 };
+
+// The files that an index names, each beside it. Throws InvalidInput for what is no index.
+[[nodiscard]] std::set<std::string> shard_names(const std::filesystem::path& index);
 
 }  // namespace shadowkv
