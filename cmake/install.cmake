@@ -10,7 +10,7 @@ set_target_properties(shadowkv_library PROPERTIES OUTPUT_NAME shadowkv EXPORT_NA
 target_compile_features(shadowkv_library INTERFACE cxx_std_20)
 target_include_directories(shadowkv_library INTERFACE
   $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-target_link_libraries(shadowkv_library PRIVATE Threads::Threads PCRE2::8BIT utf8proc::utf8proc)
+target_link_libraries(shadowkv_library PRIVATE Threads::Threads PCRE2::8BIT utf8proc::utf8proc OpenSSL::Crypto ${CMAKE_DL_LIBS})
 if(SHADOWKV_CUDA)
   target_link_libraries(shadowkv_library PRIVATE CUDA::cudart_static CUDA::cublasLt)
   set_target_properties(shadowkv PROPERTIES

@@ -18,6 +18,7 @@ BENEATH = {
     "attention": {"base", "kernels", "cache"},
     "model": {"base", "formats", "kernels", "cache", "attention"},
     "eval": {"base", "formats"},
+    "hub": {"base", "formats"},
     "engine": {"base", "formats", "kernels", "cache", "attention", "model", "template", "tokenizer",
                "constraint"},
 }

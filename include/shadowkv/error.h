@@ -33,7 +33,7 @@ class Busy : public Error {
   using Error::Error;
 };
 
-// A device (GPU, driver, file system) failed underneath a valid request.
+// A device (GPU, driver, file system, network) failed underneath a valid request.
 class DeviceFailure : public Error {
  public:
   using Error::Error;
