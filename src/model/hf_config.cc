@@ -178,13 +178,25 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   return config;
 }
 
+// The folder's own name; in a cache of a hub ("models--org--name/snapshots/COMMIT") that of the repository.
+std::string name_of_folder(const std::filesystem::path& folder) {
+  std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  constexpr std::string_view kPrefix = "models--";
+  const std::string repository = path.parent_path().parent_path().filename().string();
+  const std::size_t dashes = repository.find("--", kPrefix.size());
+  const bool cached = path.parent_path().filename() == "snapshots" && repository.starts_with(kPrefix);
+  if (!cached || dashes == std::string::npos) return path.filename().string();
+  return fmt::format("{}/{}", repository.substr(kPrefix.size(), dashes - kPrefix.size()),
+                     repository.substr(dashes + 2));
+}
+
 }  // namespace
 
 ModelConfig config_from_hf_folder(const std::filesystem::path& folder) {
   const std::string where = (folder / "config.json").string();
   ModelConfig config = read_config(*read_json_file(folder / "config.json"), where);
-  const std::filesystem::path absolute = std::filesystem::absolute(folder).lexically_normal();
-  config.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+  config.name = name_of_folder(folder);
   const std::filesystem::path generation = folder / "generation_config.json";
   if (std::filesystem::exists(generation)) {
     const JsonDocument json = read_json_file(generation);
