@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/suggest.h"
+#include "named_model.h"
 #include "shadowkv/devices.h"
 
 namespace shadowkv::apps {
@@ -223,7 +224,10 @@ std::vector<int64_t> parse_wholes(std::string_view text, std::string_view option
 void add_model_options(CLI::App& app, EngineOptions& options) {
   const std::string group = "Model";
   add_path(app,
-           {"-m,--model", "PATH", "GGUF file, or Hugging Face folder with safetensors files [default: none]",
+           {"-m,--model", "PATH",
+            "GGUF file, Hugging Face folder with safetensors files, or a model's name, "
+            "org/name[@revision][:file], "
+            "which is fetched once (see download --help) [default: none]",
             group},
            options.model);
   add_text(app,
@@ -264,20 +268,19 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
   add_seed(app, {"--weights-seed", "NUMBER", "Seed of the random weights of --shape", group}, options.seed);
 }
 
-void check_model_options(const EngineOptions& options) {
+void check_model_options(EngineOptions& options) {
   require(options.model.empty() || options.shape.empty(),
           "both --model {} and --shape {} are given; choose one", options.model.string(), options.shape);
   require(!options.model.empty() || !options.shape.empty(),
-          "no model is given; add --model FILE.gguf, or --shape NAME for random weights");
+          "no model is given; add --model FILE.gguf or --model org/name, or --shape NAME for random weights");
   const std::pair<const char*, const std::filesystem::path*> named[] = {
-      {"--model", &options.model},
-      {"--tokenizer", &options.tokenizer},
-      {"--chat-template", &options.chat_template}};
+      {"--tokenizer", &options.tokenizer}, {"--chat-template", &options.chat_template}};
   for (const auto& [option, path] : named) {
     std::error_code ignored;
     require(path->empty() || std::filesystem::exists(*path, ignored),
             "there is no file or folder {}; check {}", path->string(), option);
   }
+  if (!options.model.empty()) options.model = local_model(options.model);
 }
 
 CLI::App& add_command_group(CLI::App& parent, const std::string& name, const std::string& help) {

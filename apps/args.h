@@ -54,8 +54,9 @@ void for_each_part(std::string_view text, const std::function<void(std::string_v
 
 // --model, --shape, --tokenizer, --dtype, --threads, --device-memory, --host-memory, --weights-seed.
 void add_model_options(CLI::App& app, EngineOptions& options);
-// Throws InvalidInput unless exactly one of model and shape is given and the files exist.
-void check_model_options(const EngineOptions& options);
+// Throws InvalidInput unless exactly one of model and shape is given and the files exist. A model's name
+// gives way to the path of its files, which are fetched where they are not there (named_model.h).
+void check_model_options(EngineOptions& options);
 
 // A subcommand: its options and what runs once all of them are read, or the commands that it groups.
 struct Command {

@@ -250,7 +250,7 @@ Json report(const Run& run, std::span<const NamedMethod> methods, const std::vec
   return json;
 }
 
-void run_bench(const BenchArguments& a) {
+void run_bench(BenchArguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = bench_methods(a);
   const std::vector<Cell> cells = cells_of(a, true);

@@ -153,7 +153,7 @@ void print(const Run& run, std::span<const NamedMethod> methods, const std::vect
   output.print(json, text);
 }
 
-void run_bench(const Arguments& a) {
+void run_bench(Arguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = bench_methods(a);
   const std::vector<Cell> cells = cells_of(a, true);

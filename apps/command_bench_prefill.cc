@@ -147,7 +147,7 @@ Json row_json(const Row& row) {
   return json;
 }
 
-void run_bench(const BenchArguments& a) {
+void run_bench(BenchArguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = bench_methods(a);
   const std::vector<Cell> cells = cells_of(a, false);

@@ -218,7 +218,7 @@ void check_arguments(const ServeArguments& a, const ModelInfo& model) {
           prompt, answer, model.context);
 }
 
-void run_serve(const ServeArguments& a) {
+void run_serve(ServeArguments& a) {
   check_model_options(a.bench.engine);
   std::vector<NamedMethod> methods = bench_methods(a.bench);
   require(methods.size() == 1, "{} methods were named; serve-load takes one", methods.size());

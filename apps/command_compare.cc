@@ -207,7 +207,7 @@ Prompt prompt_of(const Arguments& a) {
   return prompt;
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = methods_of(a.methods);
   const Prompt prompt = prompt_of(a);

@@ -68,7 +68,7 @@ eval::SampleSource kept(eval::SampleSource source, const std::shared_ptr<OutputF
   return source;
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.shared.engine);
   EvalRun eval_run{"RULER", eval::parse_scoring(a.metric), {}};
   const std::vector<std::string> tasks = tasks_of(a.tasks);

@@ -143,7 +143,7 @@ Json report(const Engine& engine, const std::vector<TextIds>& texts, std::span<c
           {"methods", list}};
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = methods_of(a.methods);
   require(!a.texts.empty(), "no text is given; add --text FILE");

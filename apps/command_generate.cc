@@ -147,7 +147,7 @@ void save_logits(OutputFile& file, const GenerateResult& result) {
   file.commit();
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.engine);
   const AttentionConfig attention = attention_of(a.attention);
   const Question question = read_question(a);

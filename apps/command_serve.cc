@@ -16,6 +16,7 @@
 #include "engine_loading.h"
 #include "interrupt.h"
 #include "methods.h"
+#include "named_model.h"
 #include "server/api.h"
 #include "server/http_server.h"
 
@@ -126,12 +127,14 @@ void log_line(const RequestLine& line) {
 
 std::string name_of_model(const EngineOptions& options) {
   if (options.model.empty()) return options.shape;
+  if (const std::optional<HubModel> named = name_in(options.model)) return named->repository;
   std::filesystem::path path = options.model;
   if (!path.has_filename()) path = path.parent_path();
   return std::filesystem::is_directory(path) ? path.filename().string() : path.stem().string();
 }
 
 void finish(Arguments& a) {
+  if (a.api.model.empty()) a.api.model = name_of_model(a.engine);  // while it is as it was given
   check_model_options(a.engine);
   a.api.keys = read_keys(a.key_file);
   require(a.open || !a.api.keys.empty() || is_loopback(a.http.host),
@@ -143,7 +146,6 @@ void finish(Arguments& a) {
   a.http.request_timeout_ms = 1000 * a.request_s;
   a.http.write_timeout_ms = 1000 * a.write_s;
   a.http.comment_every_ms = 1000 * a.comment_s;
-  if (a.api.model.empty()) a.api.model = name_of_model(a.engine);
   if (!a.quiet) a.api.log = log_line;
 }
 

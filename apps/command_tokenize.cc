@@ -20,7 +20,7 @@ struct Arguments {
   bool json = false;
 };
 
-void run_tokenize(const Arguments& a) {
+void run_tokenize(Arguments& a) {
   check_model_options(a.engine);
   const Prompt prompt = read_prompt(a.prompt);
   const std::vector<int32_t> ids = load_engine(a.engine)->tokenize(prompt.text);
@@ -28,7 +28,7 @@ void run_tokenize(const Arguments& a) {
   std::cout << fmt::format("{}\n", fmt::join(ids, " "));
 }
 
-void run_detokenize(const Arguments& a) {
+void run_detokenize(Arguments& a) {
   check_model_options(a.engine);
   const std::vector<int32_t> ids = parse_ids(read_prompt(a.prompt).text, "the list of ids");
   require(!ids.empty(), "the list of ids is empty; give at least one, such as 1,2,3");

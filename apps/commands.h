@@ -13,6 +13,7 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_tokenize(CLI::App& root);
 [[nodiscard]] Command add_detokenize(CLI::App& root);
 [[nodiscard]] Command add_info(CLI::App& root);
+[[nodiscard]] Command add_download(CLI::App& root);
 [[nodiscard]] Command add_serve(CLI::App& root);
 [[nodiscard]] Command add_bench(CLI::App& root);
 [[nodiscard]] Command add_eval(CLI::App& root);

@@ -1,13 +1,11 @@
 #include "engine_loading.h"
 
-#include "args.h"
 #include "interrupt.h"
 #include "progress.h"
 
 namespace shadowkv::apps {
 
 std::unique_ptr<Engine> load_engine(const EngineOptions& options) {
-  check_model_options(options);
   ProgressBar bar("loading");
   std::unique_ptr<Engine> engine = Engine::load(options, bar.callback());
   check_interrupted();

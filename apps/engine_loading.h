@@ -7,7 +7,7 @@
 
 namespace shadowkv::apps {
 
-// Checks the options (args.h) and loads; Ctrl-C stops it.
+// Loads by options that were checked (check_model_options in args.h); Ctrl-C stops it.
 [[nodiscard]] std::unique_ptr<Engine> load_engine(const EngineOptions& options);
 
 // Reads a prompt into a new sequence of the session with a bar; returns its first logits and the seconds

@@ -222,7 +222,7 @@ std::vector<int64_t> lengths_of(const EvalArguments& a) {
   return parse_wholes(a.lengths, "--lengths", {64, kMostTokens});
 }
 
-void run_eval(const EvalArguments& a, const EvalRun& run, const MakeSource& make_source) {
+void run_eval(EvalArguments& a, const EvalRun& run, const MakeSource& make_source) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = methods_of(a.methods);
   eval::ResultFile file = a.out.empty() ? eval::ResultFile() : eval::ResultFile(a.out);

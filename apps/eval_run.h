@@ -41,6 +41,6 @@ struct EvalRun {
   std::function<std::vector<std::string>(const eval::RunOutcome& outcome)> figures;
 };
 // Loads the model, runs, prints the tables or the JSON, writes the report.
-void run_eval(const EvalArguments& arguments, const EvalRun& run, const MakeSource& make_source);
+void run_eval(EvalArguments& arguments, const EvalRun& run, const MakeSource& make_source);
 
 }  // namespace shadowkv::apps

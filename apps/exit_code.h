@@ -1,6 +1,6 @@
 // The one place where failures become exit codes: 2 bad input, more than the memory budgets hold included,
-// 3 the machine's own memory ran out, 4 device failure (a GPU that is lost for good, a disk that is full),
-// 130 interrupted, 1 anything else.
+// 3 the machine's own memory ran out, 4 device failure (a GPU that is lost for good, a disk that is full, a
+// network that fails), 130 interrupted, 1 anything else.
 #pragma once
 
 #include <functional>

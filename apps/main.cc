@@ -18,12 +18,13 @@ namespace {
 constexpr const char* kExitCodes =
     "Exit codes: 0 done; 2 bad input, or more than the memory budgets hold; 3 the machine's memory ran out; "
     "4 a "
-    "GPU, driver or disk failed; 130 interrupted; 1 anything else. What went wrong is one line on stderr.";
+    "GPU, driver, disk or network failed; 130 interrupted; 1 anything else. What went wrong is one line on "
+    "stderr.";
 
 std::vector<Command> declare_commands(CLI::App& root) {
-  std::vector<Command> commands = {add_generate(root), add_compare(root),  add_fidelity(root),
-                                   add_eval(root),     add_tokenize(root), add_detokenize(root),
-                                   add_info(root),     add_serve(root),    add_bench(root)};
+  std::vector<Command> commands = {
+      add_generate(root),   add_compare(root), add_fidelity(root), add_eval(root),  add_tokenize(root),
+      add_detokenize(root), add_info(root),    add_download(root), add_serve(root), add_bench(root)};
   return commands;
 }
 
