@@ -48,7 +48,7 @@ eval::SampleSource source_of(const Arguments& a, const std::shared_ptr<eval::Cor
   return source;
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.shared.engine);
   (void)lengths_of(a.shared);
   require(!a.shared.data.empty(), "no data is given; add --data DIR with the folder babi in it");

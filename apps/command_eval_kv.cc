@@ -42,7 +42,7 @@ eval::SampleSource source_of(const Arguments& a, const std::shared_ptr<eval::Cor
   return source;
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.shared.engine);
   (void)pairs_of(a);
   (void)lengths_of(a.shared);

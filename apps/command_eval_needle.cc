@@ -114,7 +114,7 @@ eval::SampleSource source_of(const Arguments& a, eval::NeedlePrompt prompt,
   return source;
 }
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
   check_model_options(a.shared.engine);
   const eval::NeedlePrompt prompt = eval::parse_needle_prompt(a.prompt);
   (void)lengths_of(a.shared);

@@ -119,6 +119,14 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
   write(seeds / "safetensors" / "index",
         R"({"metadata": {"total_size": 16}, "weight_map": {"x": "a.safetensors", "y": "b.safetensors",
             "z": "b.safetensors"}})");
+  write(
+      seeds / "hub_listing" / "folder",
+      R"({"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "config.json", "size": 2,
+            "blobId": "ce013625030ba8dba906f756967f9e9ca394464a"}, {"rfilename": "model.safetensors", "lfs": {"sha256":
+            "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", "size": 6}}]})");
+  write(seeds / "hub_listing" / "gguf",
+        R"({"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "a/m-Q4_K_M.gguf"},
+            {"rfilename": "m-Q8_0.gguf"}, {"rfilename": "mmproj.gguf"}, {"rfilename": "m-00001-of-00002.gguf"}]})");
   for (const char* name : {"added", "behaviors", "gpt2_prefix_space", "llama3", "qwen2", "removed"}) {
     const fs::path golden = testdata / "tokenizer" / (std::string(name) + ".json");
     write(seeds / "tokenizer_json" / name, small_tokenizer(golden));
