@@ -18,7 +18,7 @@ struct Task {
   const char* instruction;
   const char* examples;
   const char* format;  // of the answer
-  std::vector<std::string> labels;
+  std::span<const char* const> labels;
 };
 
 const char* const kCarrying =
@@ -28,98 +28,95 @@ const char* const kCarrying =
     "item "
     "remains in the first location.";
 
-const std::vector<Task>& tasks() {
-  static const std::vector<std::string> rooms{"bathroom", "bedroom", "garden",
-                                              "hallway",  "kitchen", "office"};
-  static const std::vector<std::string> gifts{"Bill", "Fred", "Jeff", "Mary", "apple", "football", "milk"};
-  static const std::vector<Task> all{
-      {"qa1", "qa1_single-supporting-fact_test.txt",
-       "I will give you context with the facts about positions of different persons hidden in some random "
-       "text and a "
-       "question. You need to answer the question based only on the information from the facts. If a person "
-       "was in "
-       "different locations, use the latest location to answer the question.",
-       "<example>\nCharlie went to the hallway. Judith come back to the kitchen. Charlie travelled to "
-       "balcony. Where "
-       "is Charlie?\nAnswer: The most recent location of Charlie is balcony.\n</example>\n\n<example>\nAlan "
-       "moved to "
-       "the garage. Charlie went to the beach. Alan went to the shop. Rouse travelled to balcony. Where is "
-       "Alan?\n"
-       "Answer: The most recent location of Alan is shop.\n</example>",
-       "Always return your answer in the following format: The most recent location of \u2019person\u2019 is "
-       "\u2019location\u2019. Do not write anything else after that.",
-       rooms},
-      {"qa2", "qa2_two-supporting-facts_test.txt",
-       "I give you context with the facts about locations and actions of different persons hidden in some "
-       "random text "
-       "and a question.You need to answer the question based only on the information from the "
-       "facts.\n{carrying}",
-       "<example>\nCharlie went to the kitchen. Charlie got a bottle. Charlie moved to the balcony. Where is "
-       "the "
-       "bottle?\nAnswer: The bottle is in the balcony.\n</example>\n<example>\nAlan moved to the garage. "
-       "Alan got a "
-       "screw driver. Alan moved to the kitchen. Where is the screw driver?\nAnswer: The screw driver is in "
-       "the "
-       "kitchen.\n</example>",
-       "Always return your answer in the following format: The \u2019item\u2019 is in \u2019location\u2019. "
-       "Do not "
-       "write anything else after that.",
-       rooms},
-      {"qa3", "qa3_three-supporting-facts_test.txt",
-       "I give you context with the facts about locations and actions of different persons hidden in some "
-       "random text "
-       "and a question. You need to answer the question based only on the information from the "
-       "facts.\n{carrying}",
-       "<example>\nJohn journeyed to the bedroom. Mary grabbed the apple. Mary went back to the bathroom. "
-       "Daniel "
-       "journeyed to the bedroom. Daniel moved to the garden. Mary travelled to the kitchen. Where was the "
-       "apple "
-       "before the kitchen?\nAnswer: Before the kitchen the apple was in the "
-       "bathroom.\n</example>\n<example>\nJohn "
-       "went back to the bedroom. John went back to the garden. John went back to the kitchen. Sandra took "
-       "the "
-       "football. Sandra travelled to the garden. Sandra journeyed to the bedroom. Where was the football "
-       "before the "
-       "bedroom?\nAnswer: Before the bedroom the football was in the garden.\n</example>",
-       "Always return your answer in the following format: Before the $location_1$ the $item$ was in the "
-       "$location_2$. Do not write anything else after that.",
-       rooms},
-      {"qa4", "qa4_two-arg-relations_test.txt",
-       "I will give you context with the facts about different people, their location and actions, hidden in "
-       "some "
-       "random text and a question. You need to answer the question based only on the information from the "
-       "facts.",
-       "<example>\nThe hallway is south of the kitchen. The bedroom is north of the kitchen. What is the "
-       "kitchen south "
-       "of?\nAnswer: bedroom\n</example>\n<example>\nThe garden is west of the bedroom. The bedroom is west "
-       "of the "
-       "kitchen. What is west of the bedroom?\nAnswer: garden\n</example>",
-       "Your answer should contain only one word - location. Do not write anything else after that.", rooms},
-      {"qa5", "qa5_three-arg-relations_test.txt",
-       "I will give you context with the facts about locations and their relations hidden in some random "
-       "text and a "
-       "question. You need to answer the question based only on the information from the facts.",
-       "<example>\nMary picked up the apple there. Mary gave the apple to Fred. Mary moved to the bedroom. "
-       "Bill took "
-       "the milk there. Who did Mary give the apple to?\nAnswer: Fred\n</example>\n<example>\nJeff took the "
-       "football "
-       "there. Jeff passed the football to Fred. Jeff got the milk there. Bill travelled to the bedroom. Who "
-       "gave the "
-       "football?\nAnswer: Jeff\n</example>\n<example>\nFred picked up the apple there. Fred handed the "
-       "apple to Bill. "
-       "Bill journeyed to the bedroom. Jeff went back to the garden. What did Fred give to Bill?\nAnswer: "
-       "apple\n"
-       "</example>",
-       "Your answer should contain only one word. Do not write anything else after that. Do not explain your "
-       "answer.",
-       gifts}};
-  return all;
-}
+constexpr const char* kRooms[] = {"bathroom", "bedroom", "garden", "hallway", "kitchen", "office"};
+constexpr const char* kGifts[] = {"Bill", "Fred", "Jeff", "Mary", "apple", "football", "milk"};
+
+constexpr Task kTasks[] = {
+    {"qa1", "qa1_single-supporting-fact_test.txt",
+     "I will give you context with the facts about positions of different persons hidden in some random "
+     "text and a "
+     "question. You need to answer the question based only on the information from the facts. If a person "
+     "was in "
+     "different locations, use the latest location to answer the question.",
+     "<example>\nCharlie went to the hallway. Judith come back to the kitchen. Charlie travelled to "
+     "balcony. Where "
+     "is Charlie?\nAnswer: The most recent location of Charlie is balcony.\n</example>\n\n<example>\nAlan "
+     "moved to "
+     "the garage. Charlie went to the beach. Alan went to the shop. Rouse travelled to balcony. Where is "
+     "Alan?\n"
+     "Answer: The most recent location of Alan is shop.\n</example>",
+     "Always return your answer in the following format: The most recent location of \u2019person\u2019 is "
+     "\u2019location\u2019. Do not write anything else after that.",
+     kRooms},
+    {"qa2", "qa2_two-supporting-facts_test.txt",
+     "I give you context with the facts about locations and actions of different persons hidden in some "
+     "random text "
+     "and a question.You need to answer the question based only on the information from the "
+     "facts.\n{carrying}",
+     "<example>\nCharlie went to the kitchen. Charlie got a bottle. Charlie moved to the balcony. Where is "
+     "the "
+     "bottle?\nAnswer: The bottle is in the balcony.\n</example>\n<example>\nAlan moved to the garage. "
+     "Alan got a "
+     "screw driver. Alan moved to the kitchen. Where is the screw driver?\nAnswer: The screw driver is in "
+     "the "
+     "kitchen.\n</example>",
+     "Always return your answer in the following format: The \u2019item\u2019 is in \u2019location\u2019. "
+     "Do not "
+     "write anything else after that.",
+     kRooms},
+    {"qa3", "qa3_three-supporting-facts_test.txt",
+     "I give you context with the facts about locations and actions of different persons hidden in some "
+     "random text "
+     "and a question. You need to answer the question based only on the information from the "
+     "facts.\n{carrying}",
+     "<example>\nJohn journeyed to the bedroom. Mary grabbed the apple. Mary went back to the bathroom. "
+     "Daniel "
+     "journeyed to the bedroom. Daniel moved to the garden. Mary travelled to the kitchen. Where was the "
+     "apple "
+     "before the kitchen?\nAnswer: Before the kitchen the apple was in the "
+     "bathroom.\n</example>\n<example>\nJohn "
+     "went back to the bedroom. John went back to the garden. John went back to the kitchen. Sandra took "
+     "the "
+     "football. Sandra travelled to the garden. Sandra journeyed to the bedroom. Where was the football "
+     "before the "
+     "bedroom?\nAnswer: Before the bedroom the football was in the garden.\n</example>",
+     "Always return your answer in the following format: Before the $location_1$ the $item$ was in the "
+     "$location_2$. Do not write anything else after that.",
+     kRooms},
+    {"qa4", "qa4_two-arg-relations_test.txt",
+     "I will give you context with the facts about different people, their location and actions, hidden in "
+     "some "
+     "random text and a question. You need to answer the question based only on the information from the "
+     "facts.",
+     "<example>\nThe hallway is south of the kitchen. The bedroom is north of the kitchen. What is the "
+     "kitchen south "
+     "of?\nAnswer: bedroom\n</example>\n<example>\nThe garden is west of the bedroom. The bedroom is west "
+     "of the "
+     "kitchen. What is west of the bedroom?\nAnswer: garden\n</example>",
+     "Your answer should contain only one word - location. Do not write anything else after that.", kRooms},
+    {"qa5", "qa5_three-arg-relations_test.txt",
+     "I will give you context with the facts about locations and their relations hidden in some random "
+     "text and a "
+     "question. You need to answer the question based only on the information from the facts.",
+     "<example>\nMary picked up the apple there. Mary gave the apple to Fred. Mary moved to the bedroom. "
+     "Bill took "
+     "the milk there. Who did Mary give the apple to?\nAnswer: Fred\n</example>\n<example>\nJeff took the "
+     "football "
+     "there. Jeff passed the football to Fred. Jeff got the milk there. Bill travelled to the bedroom. Who "
+     "gave the "
+     "football?\nAnswer: Jeff\n</example>\n<example>\nFred picked up the apple there. Fred handed the "
+     "apple to Bill. "
+     "Bill journeyed to the bedroom. Jeff went back to the garden. What did Fred give to Bill?\nAnswer: "
+     "apple\n"
+     "</example>",
+     "Your answer should contain only one word. Do not write anything else after that. Do not explain your "
+     "answer.",
+     kGifts}};
 
 const Task& task_of(std::string_view name) {
-  const auto found =
-      std::find_if(tasks().begin(), tasks().end(), [&](const Task& task) { return name == task.name; });
-  if (found == tasks().end()) throw InvalidInput(unknown_name("BABILong task", name, babilong_tasks()));
+  const auto* found =
+      std::find_if(std::begin(kTasks), std::end(kTasks), [&](const Task& t) { return name == t.name; });
+  if (found == std::end(kTasks)) throw InvalidInput(unknown_name("BABILong task", name, babilong_tasks()));
   return *found;
 }
 
@@ -146,7 +143,8 @@ std::vector<int64_t> draw_places(int64_t count, int64_t sentences, Random random
 // Labels that make an answer wrong: all of the task that neither the question names nor are the reference.
 std::vector<std::string> wrong_labels(const Task& task, const BabiStory& story) {
   std::vector<std::string> wrong;
-  for (const std::string& label : task.labels) {
+  for (const char* name : task.labels) {
+    const std::string label = name;
     const bool asked = lower_case(story.question).find(lower_case(label)) != std::string::npos;
     if (!asked && lower_case(label) != lower_case(story.answer)) wrong.push_back(label);
   }
