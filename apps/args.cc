@@ -143,6 +143,7 @@ CLI::Option* add_texts(CLI::App& app, const OptionText& text, std::vector<std::s
       text.flags, [&target](const std::vector<std::string>& values) { target = values; }, text.help);
   option->type_name(text.unit)->option_text(text.unit);
   option->type_size(1)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  option->allow_extra_args(false);  // what follows one value is no other
   if (!text.group.empty()) option->group(text.group);
   return option;
 }

@@ -87,6 +87,8 @@ class Generate(ProgramTest):
         report = json.loads(self.succeed(*base, "--stop", "no, such", "--stop", stop).text)
         self.assertEqual(report["text"], whole[: whole.index(stop)])
         self.assertEqual(report["finish"], "stop")
+        two = ["generate", *MODEL, "-n", "1", "--ignore-eos", "--print-ids"]
+        self.assertEqual(self.succeed(*two, "--stop", "no, such", "a prompt").text, self.succeed(*two, "a prompt").text)
         config = self.write("c.toml", f'stop = ["no, such", {json.dumps(stop)}]')
         self.assertEqual(json.loads(self.succeed(*base, "--config", config).text)["text"], report["text"])
 
