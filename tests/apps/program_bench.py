@@ -8,12 +8,11 @@ import unittest
 from program import GOLDEN, MODEL, SHAPE, ProgramTest, run
 
 
-# Which of these tests a build is quick enough for: all, few or none.
+# Which of these tests a build is quick enough for: all or few.
 WHICH = os.environ.get("SHADOWKV_TEST_BENCH", "all")
 takes_long = unittest.skipIf(WHICH == "few", "this build is too slow for it")
 
 
-@unittest.skipIf(WHICH == "none", "this build is too slow to time anything")
 class Bench(ProgramTest):
     def test_decode_says_what_a_step_moves_and_how_far_that_is_from_the_ceilings(self):
         path = self.folder / "bench.json"
