@@ -46,9 +46,9 @@ fs::path home_folder() {
   return folder / "huggingface";
 }
 
-std::string trimmed(std::string text) {
+std::string trimmed(const std::string& text) {
   const std::size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == text.npos) return {};
+  if (first == std::string::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 

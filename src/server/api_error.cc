@@ -26,13 +26,12 @@ std::string_view type_of(int status) {
 
 }  // namespace
 
-ApiError::ApiError(int status_, std::string type_, std::string message_, std::string param_,
-                   std::string code_)
-    : status(status_),
-      type(std::move(type_)),
-      message(std::move(message_)),
-      param(std::move(param_)),
-      code(std::move(code_)) {}
+ApiError::ApiError(int http_status, std::string kind, std::string text, std::string field, std::string name)
+    : status(http_status),
+      type(std::move(kind)),
+      message(std::move(text)),
+      param(std::move(field)),
+      code(std::move(name)) {}
 
 ApiError bad_request(std::string message, std::string param, std::string code) {
   return {400, kInvalid, std::move(message), std::move(param), std::move(code)};

@@ -19,8 +19,8 @@ struct ApiError : std::exception {
   std::string code = {};
   std::vector<HttpHeader> headers = {};
 
-  ApiError(int status_, std::string type_, std::string message_, std::string param_ = {},
-           std::string code_ = {});
+  ApiError(int http_status, std::string kind, std::string text, std::string field = {},
+           std::string name = {});
   [[nodiscard]] const char* what() const noexcept override { return message.c_str(); }
 };
 

@@ -105,6 +105,7 @@ void write_memory(Text& text, const EngineMemory& memory) {
                    {{"device", memory.budget[0]}, {"host", memory.budget[1]}});
   for (const int tier : {0, 1}) {
     std::vector<std::pair<std::string, int64_t>> held;
+    held.reserve(memory.by_purpose.size());
     for (const auto& [purpose, bytes] : memory.by_purpose)
       held.emplace_back(purpose, bytes.at(static_cast<std::size_t>(tier)));
     text.by<int64_t>(tier == 0 ? "shadowkv_device_memory_bytes" : "shadowkv_host_memory_bytes", "gauge",
