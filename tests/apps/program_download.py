@@ -93,7 +93,7 @@ class DownloadTest(ProgramTest):
 
     def fails(self, *says, code=2, name=NAME):
         """The download fails in one line, and leaves no model. Its progress may stand before that line."""
-        done = subprocess.run([PROGRAM, "download", name], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([PROGRAM, "download", name], capture_output=True, text=True, timeout=300, check=False)
         self.assertEqual(done.returncode, code, done.stderr)
         self.assertEqual(done.stdout, "")
         *progress, line = done.stderr.splitlines()
@@ -406,7 +406,7 @@ class SeveralProcesses(DownloadTest):
         process = self.start("maker/one-GGUF")
         self.wait_for_bytes(process, 20000)
         process.send_signal(signal.SIGINT)
-        text, errors = process.communicate(timeout=30)
+        text, errors = process.communicate(timeout=300)
         self.assertEqual((process.returncode, text), (130, ""), errors)
         self.assertEqual(errors.splitlines()[-1], "shadowkv: interrupted")
         self.no_model("maker/one-GGUF")
@@ -414,7 +414,7 @@ class SeveralProcesses(DownloadTest):
     def test_two_at_once_fetch_once(self):
         self.fault("/cdn/", change(bytes_per_s=200000))
         processes = [self.start("maker/one-GGUF") for _ in range(2)]
-        results = [process.communicate(timeout=60) for process in processes]
+        results = [process.communicate(timeout=300) for process in processes]
         self.assertEqual([process.returncode for process in processes], [0, 0], results)
         self.assertEqual(results[0][0], results[1][0])
         self.assertEqual(pathlib.Path(results[0][0].strip()).read_bytes(), GGUF)
@@ -426,7 +426,7 @@ class SeveralProcesses(DownloadTest):
 class SharedWithHuggingfaceHub(DownloadTest):
     def python(self, script):
         done = subprocess.run([sys.executable, "-c", "import huggingface_hub as h\n" + script], capture_output=True,
-                              text=True, timeout=60, check=False, env={**os.environ, "HF_HUB_DISABLE_XET": "1"})
+                              text=True, timeout=300, check=False, env={**os.environ, "HF_HUB_DISABLE_XET": "1"})
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout.strip()
 
