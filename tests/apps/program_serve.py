@@ -219,9 +219,16 @@ class Serve(ProgramTest):
             rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
             return {name.replace('model_name="tiny"', ""): float(value) for name, value in rows}
 
-        before = counts()
+        def settled():  # an answer is there before its last token is counted
+            now, last = counts(), None
+            while now != last:
+                time.sleep(0.2)
+                now, last = counts(), now
+            return now
+
+        before = settled()
         self.complete()
-        after = counts()
+        after = settled()
         self.assertEqual(after["vllm:generation_tokens_total{}"] - before["vllm:generation_tokens_total{}"], 12)
         self.assertEqual(after["shadowkv_time_to_first_token_seconds_count{}"]
                          - before["shadowkv_time_to_first_token_seconds_count{}"], 1)
