@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
-#include <regex>
 #include <thread>
 
 #include "engine/engines.h"
@@ -196,10 +195,11 @@ EngineOptions options_of_context(const std::filesystem::path& folder, int64_t co
   const std::filesystem::path from = std::string(SHADOWKV_TEST_DATA) + "/golden/llama_gqa/hf";
   std::filesystem::copy(from, folder);
   std::ifstream in(from / "config.json");
-  const std::string config{std::istreambuf_iterator<char>(in), {}};
-  std::ofstream(folder / "config.json")
-      << std::regex_replace(config, std::regex(R"("max_position_embeddings": \d+)"),
-                            fmt::format("\"max_position_embeddings\": {}", context));
+  std::string config{std::istreambuf_iterator<char>(in), {}};
+  const std::string known = "\"max_position_embeddings\": 4096";
+  config.replace(config.find(known), known.size(), fmt::format("\"max_position_embeddings\": {}", context));
+  in.close();
+  std::ofstream(folder / "config.json") << config;
   EngineOptions options = small_engine_options();
   options.model = folder;
   return options;
