@@ -2,6 +2,7 @@
 
 #include "args.h"
 #include "base/check.h"
+#include "server/call_arguments.h"
 
 namespace shadowkv::apps {
 namespace {
@@ -42,20 +43,6 @@ void check_message(const Json& message, const std::string& name) {
   require(content->is_string() || content->is_array(),
           "the \"content\" of {} is of the type {}; it must be a text or a list of parts", name,
           kind_of(*content));
-}
-
-void read_arguments(Json& message) {
-  const auto calls = message.find("tool_calls");
-  if (calls == message.end() || !calls->is_array()) return;
-  for (Json& call : *calls) {
-    if (!call.is_object()) continue;
-    const auto function = call.find("function");
-    Json& called = function != call.end() && function->is_object() ? *function : call;
-    const auto arguments = called.find("arguments");
-    if (arguments == called.end() || !arguments->is_string()) continue;
-    Json spelled = Json::parse(arguments->get_ref<const std::string&>(), nullptr, false);
-    if (spelled.is_object()) *arguments = std::move(spelled);
-  }
 }
 
 void add_system(Json& messages, const ConversationArguments& arguments) {
@@ -108,7 +95,7 @@ Json read_messages(const std::filesystem::path& path, std::string_view option) {
   require(!messages.empty(), "{} holds no messages; check {}", path.string(), option);
   for (std::size_t i = 0; i < messages.size(); ++i) {
     check_message(messages[i], fmt::format("{}: message {}", path.string(), i + 1));
-    read_arguments(messages[i]);
+    open_call_arguments(messages[i]);
   }
   return messages;
 }

@@ -75,6 +75,7 @@ class ModelService final : public Service {
   // ---- callers' threads
   [[nodiscard]] Job make_job(ServiceRequest request) const;
   [[nodiscard]] std::vector<int32_t> prompt_of(ServiceRequest& request) const;
+  [[nodiscard]] Footprint need_alone(int64_t prompt_tokens, int64_t max_tokens) const;
   void check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const;
 
   // ---- the service's thread

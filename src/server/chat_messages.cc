@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/api_error.h"
+#include "server/call_arguments.h"
 #include "server/json_fields.h"
 
 namespace shadowkv {
@@ -31,19 +32,6 @@ std::string text_of_parts(const Json& parts, const std::string& place) {
   return text;
 }
 
-// Clients send arguments as a text of JSON; templates lay out objects.
-void open_arguments(Json& message) {
-  const auto calls = message.find("tool_calls");
-  if (calls == message.end() || !calls->is_array()) return;
-  for (Json& call : *calls) {
-    if (!call.is_object() || !call.contains("function") || !call["function"].is_object()) continue;
-    Json& function = call["function"];
-    if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
-    Json arguments = Json::parse(function["arguments"].get_ref<const std::string&>(), nullptr, false);
-    if (arguments.is_object()) function["arguments"] = std::move(arguments);
-  }
-}
-
 Json message_of(const Json& given, const std::string& place) {
   const JsonFields fields(given, place + ".");
   const auto role = fields.text("role");
@@ -59,7 +47,7 @@ Json message_of(const Json& given, const std::string& place) {
     throw bad_request(place + ".content must be a string or a list of text parts", place + ".content",
                       "invalid_type");
   }
-  open_arguments(message);
+  open_call_arguments(message);
   return message;
 }
 

@@ -242,7 +242,7 @@ class RunningStreams {
 
 // Whoever else uses the machine lengthens some gaps: one quiet moment of a few is enough.
 TEST(ServiceGaps, StayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
-  if (kIsSanitized) GTEST_SKIP() << "this build's times are not the program's";
+  if (kIsSanitized) GTEST_SKIP() << "a gap is a law of times, and a sanitizer's times are not the program's";
   constexpr uint32_t kStreams = 8;  // so that a step is work: the model is tiny
   constexpr int kMoments = 10;
   const TemporaryFolder folder;

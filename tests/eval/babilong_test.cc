@@ -101,7 +101,8 @@ TEST_F(BabiLong, WhatIsNotThereIsRefused) {
 
 TEST(BabiLongData, TheRealStoriesAnswerWithLabels) {
   const char* folder = std::getenv("SHADOWKV_EVAL_DATA");
-  if (folder == nullptr) GTEST_SKIP() << "SHADOWKV_EVAL_DATA names no folder";
+  if (folder == nullptr)
+    GTEST_SKIP() << "the data may not be shipped, and SHADOWKV_EVAL_DATA names no folder that has it";
   for (const std::string& task : babilong_tasks()) {
     const std::vector<BabiStory> stories = read_babi(std::string(folder) + "/babi", task);
     EXPECT_EQ(stories.size(), 1000u) << task;

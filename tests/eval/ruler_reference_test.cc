@@ -29,7 +29,8 @@ class RulerReference : public testing::Test {
  protected:
   void SetUp() override {
     const char* folder = std::getenv("SHADOWKV_EVAL_DATA");
-    if (folder == nullptr) GTEST_SKIP() << "SHADOWKV_EVAL_DATA names no folder";
+    if (folder == nullptr)
+      GTEST_SKIP() << "the data may not be shipped, and SHADOWKV_EVAL_DATA names no folder that has it";
     folder_ = folder;
   }
   [[nodiscard]] std::vector<Finished> read(const char* name) const {

@@ -1,0 +1,122 @@
+// What runs on callers' threads: a request is checked whole before the service's thread hears of it.
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "engine/model_service.h"
+#include "engine/sampler.h"
+
+namespace shadowkv {
+
+std::vector<int32_t> ModelService::prompt_of(ServiceRequest& request) const {
+  require(request.prompt.empty() || request.prompt_ids.empty(),
+          "a prompt was given as text and as {} ids; give one of them", request.prompt_ids.size());
+  std::vector<int32_t> ids = std::move(request.prompt_ids);
+  if (!request.prompt.empty()) {
+    require(parts_.tokenizer != nullptr,
+            "a prompt was given as text, but the model came without a tokenizer");
+    ids = parts_.tokenizer->encode(request.prompt);
+  }
+  parts_.model.check_prompt(std::ssize(ids));
+  for (const int32_t id : ids) {
+    require(id >= 0 && id < parts_.model.vocab_size, "token id {} is outside the vocabulary of {}", id,
+            parts_.model.vocab_size);
+  }
+  return ids;
+}
+
+ModelService::Job ModelService::make_job(ServiceRequest request) const {
+  require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
+          request.max_new_tokens);
+  std::vector<int32_t> prompt = prompt_of(request);
+  check_sampling(request.sampling, {.vocab = parts_.model.vocab_size,
+                                    .max_new_tokens = request.max_new_tokens,
+                                    .has_tokenizer = parts_.tokenizer != nullptr,
+                                    .ignore_eos = request.ignore_eos});
+  const AnswerEnds ends = answer_ends(request.sampling, parts_.model.eos_tokens, request.ignore_eos);
+  Job job{.prompt = {},
+          .client = {},
+          .on_news = {},
+          .answer = {},
+          .sampler = Sampler(request.sampling, {.prompt = prompt,
+                                                .end_tokens = ends.ids,
+                                                .constraint = parts_.constraints->find(request.sampling)}),
+          .ends = ends,
+          .text = {},
+          .submitted = Clock::now(),
+          .last_token = {}};
+  job.prompt = std::move(prompt);
+  if (!job.ends.texts.empty()) job.text.emplace(parts_.tokenizer, job.ends);
+  const int64_t prompt_tokens = std::ssize(job.prompt);
+  const int64_t wanted = std::min(request.max_new_tokens, parts_.model.context - prompt_tokens);
+  job.max_tokens = prompt_tokens + wanted;
+  job.priority = request.priority;
+  job.client = std::move(request.client);
+  job.on_news = std::move(request.on_news);
+  check_fits_alone(prompt_tokens, job.max_tokens);
+  const std::optional<int64_t> logprobs = request.sampling.logprobs;
+  job.answer = std::make_shared<Answer>(prompt_tokens, wanted, logprobs ? *logprobs + 1 : 0, bell_);
+  return job;
+}
+
+OutOfMemory ModelService::too_large(int64_t max_tokens, const Footprint& need, const Room& room) const {
+  const int64_t host =
+      need.pinned_host + std::max<int64_t>(0, need.either - std::max<int64_t>(0, room.device - need.device));
+  return OutOfMemory(
+      fmt::format("a request of {} tokens needs {} of device and {} of host memory, {} and {} are all that "
+                  "requests can have; shorten it or raise --device-memory or --host-memory",
+                  max_tokens, format_bytes(need.device), format_bytes(host), format_bytes(room.device),
+                  format_bytes(room.host)));
+}
+
+// All that a request takes at its largest, its prompt's working memory included.
+Footprint ModelService::need_alone(int64_t prompt_tokens, int64_t max_tokens) const {
+  Footprint need =
+      session_.peak_until({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens}, max_tokens);
+  need.device += session_.working_bytes(prompt_tokens);
+  return need;
+}
+
+void ModelService::check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const {
+  const Footprint need = need_alone(prompt_tokens, max_tokens);
+  const Room all = room();
+  if (!fits(need, all)) throw too_large(max_tokens, need, all);
+}
+
+std::unique_ptr<Stream> ModelService::submit(ServiceRequest request) {
+  Jobs one;
+  one.emplace(0, make_job(std::move(request)));
+  const Job& job = one.begin()->second;
+  auto stream = make_stream(job.answer, AnswerText(parts_.tokenizer, job.ends));
+  auto node = one.extract(one.begin());
+  {
+    const std::lock_guard lock(mutex_);
+    if (broken_) std::rethrow_exception(broken_);
+    if (waiting_ >= options_.max_waiting) {
+      throw Busy(fmt::format("{} requests wait already; try again later", options_.max_waiting));
+    }
+    node.key() = next_id_++;
+    inbox_.insert(std::move(node));
+    ++live_;
+    ++waiting_;
+    ++published_.submitted;
+  }
+  bell_->ring();
+  return stream;
+}
+
+ServiceStatistics ModelService::statistics() const {
+  EngineMemory memory = parts_.memory();
+  const std::lock_guard lock(mutex_);
+  ServiceStatistics statistics = published_;
+  statistics.memory = std::move(memory);
+  return statistics;
+}
+
+void ModelService::wait_idle() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return live_ == 0; });
+}
+
+}  // namespace shadowkv
