@@ -129,8 +129,9 @@ struct ColumnMeanParams {
 void column_mean(Queue& queue, const ColumnMeanParams& params);
 
 // basis: R orthonormal rows for the leading right singular vectors of x - mean, through the Gram matrix: on
-// the CPU these, largest first; on a GPU rows that span nearly their space (cuda/fit_basis.cc). With fewer
-// than R tokens the rest completes the orthonormal set. Rows are rounded to basis's type.
+// the CPU these, largest first; on a GPU rows that span nearly their space, with R = W unit vectors
+// (cuda/fit_basis.cc). With fewer than R tokens the rest completes the orthonormal set. Rows are rounded to
+// basis's type.
 struct FitBasisParams {
   TensorView x;      // [T, W] pre-rotary keys
   TensorView mean;   // [W] float32

@@ -71,13 +71,8 @@ void multiply(Queue& queue, const Workspace& space, int64_t rank, int64_t width,
   }
 }
 
-}  // namespace
-
-void fit_basis(Queue& queue, const FitBasisParams& p) {
-  const int64_t width = p.x.shape[1], rank = p.basis.shape[0];
-  Workspace space(device_of(queue), width, rank);
-  fill_gram(queue, p, space.gram);
-  launch_prepare_gram(queue, space.gram, width, space.finite);
+// Leaves the leading subspace of the Gram matrix in space.rows.
+void take_power_steps(Queue& queue, Workspace& space, int64_t rank, int64_t width) {
   launch_random_signs(queue, space.rows, rank * width);
   for (const int products : kSteps) {
     for (int i = 0; i < products; ++i) {
@@ -85,6 +80,20 @@ void fit_basis(Queue& queue, const FitBasisParams& p) {
       std::swap(space.rows, space.multiplied);
     }
     launch_orthonormalise(queue, {space.rows, rank, width, space.orthonormal}, "fit_basis");
+  }
+}
+
+}  // namespace
+
+void fit_basis(Queue& queue, const FitBasisParams& p) {
+  const int64_t width = p.x.shape[1], rank = p.basis.shape[0];
+  Workspace space(device_of(queue), width, rank);
+  fill_gram(queue, p, space.gram);
+  launch_prepare_gram(queue, space.gram, width, space.finite);
+  if (rank == width) {
+    launch_unit_rows(queue, space.rows, width);  // span everything, whatever type they are rounded to
+  } else {
+    take_power_steps(queue, space, rank, width);
   }
   launch_store_basis(queue, space.rows, p.basis);
   int32_t finite = 0;

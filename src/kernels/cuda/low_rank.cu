@@ -64,6 +64,11 @@ __global__ void random_signs_kernel(float* to, int64_t count) {
   to[i] = bits >> 63 != 0 ? 1.0f : -1.0f;
 }
 
+__global__ void unit_rows_kernel(float* to, int64_t width) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i < width * width) to[i] = i % (width + 1) == 0 ? 1.0f : 0.0f;
+}
+
 struct Largest {
   float magnitude;
   int column;
@@ -138,6 +143,12 @@ void launch_prepare_gram(Queue& queue, float* gram, int64_t width, int32_t* fini
 void launch_random_signs(Queue& queue, float* to, int64_t count) {
   const unsigned blocks = grid_x(ceil_div<int64_t>(count, kThreads), "fit_basis");
   random_signs_kernel<<<blocks, kThreads, 0, stream_of(queue)>>>(to, count);
+  check_launch("fit_basis");
+}
+
+void launch_unit_rows(Queue& queue, float* to, int64_t width) {
+  const unsigned blocks = grid_x(ceil_div<int64_t>(width * width, kThreads), "fit_basis");
+  unit_rows_kernel<<<blocks, kThreads, 0, stream_of(queue)>>>(to, width);
   check_launch("fit_basis");
 }
 

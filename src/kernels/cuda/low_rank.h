@@ -13,6 +13,8 @@ void launch_centre(Queue& queue, const std::byte* x, DType dtype, int64_t tokens
 void launch_prepare_gram(Queue& queue, float* gram, int64_t width, int32_t* finite);
 // Numbers 1 and -1, each by its place alone.
 void launch_random_signs(Queue& queue, float* to, int64_t count);
+// Row i is 1 at its place i and 0 elsewhere.
+void launch_unit_rows(Queue& queue, float* to, int64_t width);
 // basis [rank, width] of either type = rows, each with the sign that makes its number of largest magnitude
 // (of equals the first) positive.
 void launch_store_basis(Queue& queue, const float* rows, const TensorView& basis);
