@@ -300,12 +300,31 @@ struct GenerateResult {
   std::vector<int32_t> ids;                    // of the answer, what ended it included
   std::string text;                            // what is shown of it; empty without a tokenizer
   FinishReason finish = FinishReason::length;  // why it ended
-  int64_t prompt_tokens = 0;                   // tokens read
+  int64_t prompt_tokens = 0;                   // tokens of the prompt
+  int64_t held_tokens = 0;                     // of them held already, by a Conversation
   double ttft_s = 0;                           // seconds from the call to the first token
   double decode_s = 0;                         // seconds of all tokens after the first
   SessionStatistics statistics;                // of the answer's steps
   std::vector<float> logits;                   // [ids.size(), vocab]: row i is what ids[i] was picked from
   std::vector<std::vector<TokenLogprob>> logprobs;  // [ids.size()] as in TokenEvent, where asked for
+};
+
+// Answers to prompts each of which mostly goes on where the last answer ended, as the turns of a chat do.
+// What the last prompt and answer left in memory is not read again: where the next prompt begins with all of
+// it and goes on by no more than 64 tokens, or an eighth of what is held, these are taken in by decode steps
+// of the method, as an answer's own tokens are. Any other prompt is read as a whole, as by
+// Engine::generate(). Must be gone before its engine.
+class Conversation {
+ public:
+  virtual ~Conversation() = default;
+
+  // As Engine::generate(), but for the request's attention, which is passed over. What a progress or callback
+  // throws leaves what has been taken in until then.
+  virtual GenerateResult answer(const GenerateRequest& request, const TokenCallback& on_token) = 0;
+  // Tokens in memory.
+  [[nodiscard]] virtual int64_t held_tokens() const = 0;
+  // Gives all of them back.
+  virtual void forget() = 0;
 };
 
 // Memory held by the whole engine, in bytes by tier (device, host).
@@ -354,6 +373,8 @@ class Engine {
   // prompt, ids outside of the vocabulary, a prompt beyond the context, sampling and attention out of range;
   // OutOfMemory (with both numbers) when it cannot fit; what `on_token` and the progress throw.
   virtual GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) = 0;
+  // The same for prompts that go on from each other. Throws InvalidInput as resolve() does.
+  [[nodiscard]] virtual std::unique_ptr<Conversation> converse(const AttentionConfig& attention) = 0;
   // A sampler for an answer to that prompt; ignore_eos as in GenerateRequest. Throws InvalidInput for
   // parameters out of range or at odds with each other or the model, naming both.
   [[nodiscard]] virtual Sampler make_sampler(const SamplingParams& params, std::span<const int32_t> prompt,

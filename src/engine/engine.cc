@@ -1,10 +1,10 @@
 // The public Engine: a model, its tokenizer and a device, and generation on top of a session.
 #include <algorithm>
-#include <chrono>
 
 #include "base/check.h"
 #include "engine/answer_text.h"
 #include "engine/constraint_cache.h"
+#include "engine/conversation.h"
 #include "engine/device_choice.h"
 #include "engine/model_service.h"
 #include "engine/sampler.h"
@@ -17,12 +17,6 @@
 
 namespace shadowkv {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void check_source(const EngineOptions& options) {
   require(options.model.empty() != options.shape.empty(),
@@ -124,7 +118,12 @@ class LoadedEngine final : public Engine {
     };
   }
 
-  GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override;
+  GenerateResult generate(const GenerateRequest& request, const TokenCallback& on_token) override {
+    return ModelConversation(conversation_parts(), request.attention, false).answer(request, on_token);
+  }
+  [[nodiscard]] std::unique_ptr<Conversation> converse(const AttentionConfig& attention) override {
+    return std::make_unique<ModelConversation>(conversation_parts(), attention, true);
+  }
   [[nodiscard]] Sampler make_sampler(const SamplingParams& params, std::span<const int32_t> prompt,
                                      bool ignore_eos) const override {
     check_sampling(params, {.vocab = info_.vocab_size,
@@ -168,6 +167,12 @@ class LoadedEngine final : public Engine {
             tokenizer_ ? tokenizer_->vocab_size() : 0, loaded_.config.vocab_size);
   }
   void load_tokenizer(const EngineOptions& options);
+  [[nodiscard]] ConversationParts conversation_parts() {
+    return {.engine = *this,
+            .model = loaded_.config,
+            .tokenizer = tokenizer_,
+            .prompt_ids = [this](const GenerateRequest& request) { return prompt_ids(request); }};
+  }
   [[nodiscard]] std::vector<int32_t> prompt_ids(const GenerateRequest& request) const;
   [[nodiscard]] AnswerEnds ends_of(const SamplingParams& params, bool ignore_eos) const {
     return answer_ends(params, loaded_.config.eos_tokens, ignore_eos);
@@ -202,73 +207,6 @@ std::vector<int32_t> LoadedEngine::prompt_ids(const GenerateRequest& request) co
   if (ids.empty() && !request.prompt.empty()) ids = tokenize(request.prompt);
   loaded_.config.check_prompt(std::ssize(ids));
   return ids;
-}
-
-// An answer as it grows: what it has come to, and whether it goes on.
-class GrowingAnswer {
- public:
-  GrowingAnswer(AnswerText text, int64_t wanted, GenerateResult& result)
-      : text_(std::move(text)), wanted_(wanted), result_(result) {}
-
-  // Takes the next token; false when it is the last.
-  bool add(int32_t id, const Sampler& sampler, const TokenCallback& on_token) {
-    const std::span<const TokenLogprob> logprobs = sampler.logprobs();
-    result_.ids.push_back(id);
-    const bool is_end = text_.ends().at(id) || sampler.is_finished();
-    const bool is_full = std::ssize(result_.ids) == wanted_;
-    const TokenEvent event{
-        .id = id, .text = text_.add(id, is_end || is_full), .logprobs = {logprobs.begin(), logprobs.end()}};
-    result_.text += event.text;
-    if (!logprobs.empty()) result_.logprobs.push_back(event.logprobs);
-    const bool goes_on = !on_token || on_token(event);
-    const bool stops = is_end || text_.is_stopped();
-    result_.finish = stops ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
-    return goes_on && !stops && !is_full;
-  }
-
- private:
-  AnswerText text_;
-  int64_t wanted_;
-  GenerateResult& result_;
-};
-
-GenerateResult LoadedEngine::generate(const GenerateRequest& request, const TokenCallback& on_token) {
-  require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
-          request.max_new_tokens);
-  check_sampling(request.sampling, {.vocab = info_.vocab_size,
-                                    .max_new_tokens = request.max_new_tokens,
-                                    .has_tokenizer = tokenizer_ != nullptr,
-                                    .ignore_eos = request.ignore_eos});
-  const std::vector<int32_t> ids = prompt_ids(request);
-  Sampler sampler = make_sampler(request.sampling, ids, request.ignore_eos);
-  GenerateResult result;
-  result.prompt_tokens = static_cast<int64_t>(ids.size());
-  const int64_t room = info_.context - result.prompt_tokens;
-  const int64_t wanted = std::min(request.max_new_tokens, room);
-  const std::unique_ptr<Session> session = open({&request.attention, 1});
-  const SequenceId sequence = session->add(result.prompt_tokens + wanted);
-  GrowingAnswer answer(AnswerText(tokenizer_, ends_of(request.sampling, request.ignore_eos)), wanted, result);
-
-  const Clock::time_point start = Clock::now();
-  std::vector<float> logits = session->prefill(sequence, ids, request.prefill_progress);
-  int32_t id = sampler.pick(logits);
-  result.ttft_s = seconds_since(start);
-  const Clock::time_point first = Clock::now();
-  while (true) {
-    if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
-    if (!answer.add(id, sampler, on_token)) break;
-    const SequenceToken next{.sequence = sequence, .token = id};
-    if (request.keep_logits) {
-      logits = session->decode(0, {&next, 1});
-      id = sampler.pick(logits);
-    } else {
-      Sampler* const one = &sampler;
-      id = session->decode_sampled(0, {&next, 1}, {&one, 1})[0];
-    }
-  }
-  result.decode_s = seconds_since(first);
-  result.statistics = session->statistics(0);
-  return result;
 }
 
 EngineMemory LoadedEngine::memory() const {

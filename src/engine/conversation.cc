@@ -1,0 +1,172 @@
+#include "engine/conversation.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "engine/answer_text.h"
+#include "engine/sampler.h"
+
+namespace shadowkv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A decode step costs a GPU as much as reading dozens of tokens, a CPU as much as several, and reading the
+// whole grows with its length. The bound goes by lengths alone: answers must not depend on how fast a machine
+// is.
+constexpr int64_t kFewTokens = 64;
+constexpr int64_t kFewShare = 8;
+// Of the turns to come.
+constexpr int64_t kLeastSpareTokens = 4096;
+
+SessionStatistics difference(SessionStatistics now, const SessionStatistics& before) {
+  now.decode_steps -= before.decode_steps;
+  now.context_tokens -= before.context_tokens;
+  now.attended_tokens -= before.attended_tokens;
+  now.chosen_chunks -= before.chosen_chunks;
+  now.slot_hits -= before.slot_hits;
+  return now;
+}
+
+// An answer as it grows: what it has come to, and whether it goes on.
+class GrowingAnswer {
+ public:
+  GrowingAnswer(AnswerText text, int64_t wanted, GenerateResult& result)
+      : text_(std::move(text)), wanted_(wanted), result_(result) {}
+
+  // Takes the next token; false when it is the last.
+  bool add(int32_t id, const Sampler& sampler, const TokenCallback& on_token) {
+    const std::span<const TokenLogprob> logprobs = sampler.logprobs();
+    result_.ids.push_back(id);
+    const bool is_end = text_.ends().at(id) || sampler.is_finished();
+    const bool is_full = std::ssize(result_.ids) == wanted_;
+    const TokenEvent event{
+        .id = id, .text = text_.add(id, is_end || is_full), .logprobs = {logprobs.begin(), logprobs.end()}};
+    result_.text += event.text;
+    if (!logprobs.empty()) result_.logprobs.push_back(event.logprobs);
+    const bool goes_on = !on_token || on_token(event);
+    const bool stops = is_end || text_.is_stopped();
+    result_.finish = stops ? FinishReason::stop : goes_on ? FinishReason::length : FinishReason::cancelled;
+    return goes_on && !stops && !is_full;
+  }
+
+ private:
+  AnswerText text_;
+  int64_t wanted_;
+  GenerateResult& result_;
+};
+
+}  // namespace
+
+ModelConversation::ModelConversation(ConversationParts parts, const AttentionConfig& attention, bool goes_on)
+    : parts_(std::move(parts)), goes_on_(goes_on), session_(parts_.engine.open({&attention, 1})) {}
+
+void ModelConversation::forget() {
+  if (sequence_) session_->remove(*sequence_);
+  sequence_.reset();
+  held_.clear();
+}
+
+// Whether the sequence can become `ids` by few steps and then has room for `tokens` in all.
+bool ModelConversation::follows(std::span<const int32_t> ids, int64_t tokens) const {
+  const int64_t more = std::ssize(ids) - held_tokens();
+  return sequence_ && !held_.empty() && more > 0 && tokens <= room_ &&
+         more <= std::max(kFewTokens, held_tokens() / kFewShare) &&
+         std::equal(held_.begin(), held_.end(), ids.begin());
+}
+
+// `step` takes the token into the sequence.
+template <typename Step>
+void ModelConversation::append(int32_t id, const Step& step) {
+  step({.sequence = *sequence_, .token = id});
+  held_.push_back(id);
+}
+
+// Logits after the last of the tokens that are new.
+std::vector<float> ModelConversation::take_in(std::span<const int32_t> ids, const Progress& progress) {
+  const int64_t before = held_tokens(), more = std::ssize(ids) - before;
+  while (held_tokens() + 1 < std::ssize(ids)) {
+    append(ids[held_.size()], [&](const SequenceToken& next) {
+      (void)session_->decode_greedy(0, {&next, 1});
+    });
+    if (progress) progress(static_cast<double>(held_tokens() - before) / static_cast<double>(more));
+  }
+  std::vector<float> logits;
+  append(ids.back(), [&](const SequenceToken& next) { logits = session_->decode(0, {&next, 1}); });
+  return logits;
+}
+
+// Into a new sequence, with room for turns to come where there is memory for it.
+std::vector<float> ModelConversation::read(std::span<const int32_t> ids, int64_t tokens,
+                                           const Progress& progress) {
+  const int64_t spare = goes_on_ ? std::max(tokens, kLeastSpareTokens) : 0;
+  for (const int64_t room : {std::min(tokens + spare, parts_.model.context), tokens}) {
+    forget();
+    sequence_ = session_->add(room);
+    room_ = room;
+    try {
+      std::vector<int32_t> held;
+      held.reserve(static_cast<std::size_t>(room));  // no later token asks for memory
+      held.assign(ids.begin(), ids.end());
+      std::vector<float> logits = session_->prefill(*sequence_, ids, progress);
+      held_ = std::move(held);
+      return logits;
+    } catch (const OutOfMemory&) {
+      if (room == tokens) throw;
+    }
+  }
+  return {};  // not reached: the second room returns or throws
+}
+
+GenerateResult ModelConversation::answer(const GenerateRequest& request, const TokenCallback& on_token) {
+  require(request.max_new_tokens >= 1, "max-new-tokens = {} is out of range; it must be at least 1",
+          request.max_new_tokens);
+  check_sampling(request.sampling, {.vocab = parts_.model.vocab_size,
+                                    .max_new_tokens = request.max_new_tokens,
+                                    .has_tokenizer = parts_.tokenizer != nullptr,
+                                    .ignore_eos = request.ignore_eos});
+  const std::vector<int32_t> ids = parts_.prompt_ids(request);
+  Sampler sampler = parts_.engine.make_sampler(request.sampling, ids, request.ignore_eos);
+  GenerateResult result;
+  result.prompt_tokens = std::ssize(ids);
+  const int64_t wanted = std::min(request.max_new_tokens, parts_.model.context - result.prompt_tokens);
+  GrowingAnswer answer(AnswerText(parts_.tokenizer,
+                                  answer_ends(request.sampling, parts_.model.eos_tokens, request.ignore_eos)),
+                       wanted, result);
+  const SessionStatistics before = session_->statistics(0);
+
+  const Clock::time_point start = Clock::now();
+  std::vector<float> logits;
+  if (follows(ids, result.prompt_tokens + wanted)) {
+    result.held_tokens = held_tokens();
+    logits = take_in(ids, request.prefill_progress);
+  } else {
+    logits = read(ids, result.prompt_tokens + wanted, request.prefill_progress);
+  }
+  int32_t id = sampler.pick(logits);
+  result.ttft_s = seconds_since(start);
+  const Clock::time_point first = Clock::now();
+  while (true) {
+    if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+    if (!answer.add(id, sampler, on_token)) break;
+    append(id, [&](const SequenceToken& next) {
+      Sampler* const one = &sampler;
+      if (request.keep_logits) {
+        logits = session_->decode(0, {&next, 1});
+        id = sampler.pick(logits);
+      } else {
+        id = session_->decode_sampled(0, {&next, 1}, {&one, 1})[0];
+      }
+    });
+  }
+  result.decode_s = seconds_since(first);
+  result.statistics = difference(session_->statistics(0), before);
+  return result;
+}
+
+}  // namespace shadowkv

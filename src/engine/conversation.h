@@ -1,0 +1,48 @@
+// The loop that makes answers, and what it keeps between two of them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "model/config.h"
+#include "shadowkv/shadowkv.h"
+#include "tokenizer/tokenizer.h"
+
+namespace shadowkv {
+
+// What the loop asks of its engine.
+struct ConversationParts {
+  Engine& engine;
+  const ModelConfig& model;
+  std::shared_ptr<const Tokenizer> tokenizer;                              // null: answers have no text
+  std::function<std::vector<int32_t>(const GenerateRequest&)> prompt_ids;  // checked against the context
+};
+
+class ModelConversation final : public Conversation {
+ public:
+  // `goes_on`: further prompts will follow, for which a sequence is given room.
+  ModelConversation(ConversationParts parts, const AttentionConfig& attention, bool goes_on);
+
+  GenerateResult answer(const GenerateRequest& request, const TokenCallback& on_token) override;
+  [[nodiscard]] int64_t held_tokens() const override { return std::ssize(held_); }
+  void forget() override;
+
+ private:
+  [[nodiscard]] bool follows(std::span<const int32_t> ids, int64_t tokens) const;
+  std::vector<float> take_in(std::span<const int32_t> ids, const Progress& progress);
+  std::vector<float> read(std::span<const int32_t> ids, int64_t tokens, const Progress& progress);
+  template <typename Step>
+  void append(int32_t id, const Step& step);
+
+  ConversationParts parts_;
+  bool goes_on_;
+  std::unique_ptr<Session> session_;
+  std::optional<SequenceId> sequence_;
+  int64_t room_ = 0;           // tokens that it may grow to
+  std::vector<int32_t> held_;  // its tokens
+};
+
+}  // namespace shadowkv

@@ -1,0 +1,131 @@
+// Turns that go on from each other.
+#include <gtest/gtest.h>
+
+#include "engine/engines.h"
+#include "shadowkv/error.h"
+
+namespace shadowkv::testing {
+namespace {
+
+class Conversations : public ::testing::Test {
+ protected:
+  // The prompt of a turn: what has been said, what the answer to it was, and more.
+  static std::vector<int32_t> after(std::vector<int32_t> ids, const GenerateResult& answer, int64_t more) {
+    ids.insert(ids.end(), answer.ids.begin(), answer.ids.end());
+    const std::vector<int32_t> said = random_ids(more, static_cast<uint32_t>(ids.size()));
+    ids.insert(ids.end(), said.begin(), said.end());
+    return ids;
+  }
+  static GenerateRequest request(const std::vector<int32_t>& ids, int64_t tokens) {
+    GenerateRequest request;
+    request.prompt_ids = ids;
+    request.max_new_tokens = tokens;
+    request.ignore_eos = true;
+    return request;
+  }
+
+  std::unique_ptr<Engine> engine_ = small_engine();
+};
+
+TEST_F(Conversations, TurnsAnswerAsThoughEachWereReadWhole) {
+  const auto conversation = engine_->converse(full_attention());
+  std::vector<int32_t> ids = random_ids(100);
+  for (int turn = 0; turn < 4; ++turn) {
+    GenerateRequest asked = request(ids, 12);
+    const GenerateResult found = conversation->answer(asked, {});
+    asked.attention = full_attention();
+    EXPECT_EQ(found.ids, engine_->generate(asked, {}).ids) << "turn " << turn;
+    EXPECT_EQ(found.prompt_tokens, std::ssize(ids));
+    EXPECT_EQ(found.held_tokens, turn == 0 ? 0 : std::ssize(ids) - 31)
+        << "all but one of the answer and 30 more";
+    EXPECT_EQ(conversation->held_tokens(), std::ssize(ids) + 11);
+    EXPECT_EQ(found.statistics.decode_steps, 11 + (turn == 0 ? 0 : 31));
+    ids = after(ids, found, 30);
+  }
+}
+
+TEST_F(Conversations, TheFirstTurnOfASparseMethodIsThatOfGenerate) {
+  const auto conversation = engine_->converse(small_shadow());
+  GenerateRequest asked = request(random_ids(150), 12);
+  const GenerateResult found = conversation->answer(asked, {});
+  asked.attention = small_shadow();
+  EXPECT_EQ(found.ids, engine_->generate(asked, {}).ids);
+  const GenerateResult second = conversation->answer(request(after(asked.prompt_ids, found, 20), 12), {});
+  EXPECT_EQ(second.held_tokens, 161);
+}
+
+TEST_F(Conversations, WhatDoesNotGoOnIsReadWhole) {
+  const auto conversation = engine_->converse(full_attention());
+  const std::vector<int32_t> ids = random_ids(100);
+  const GenerateResult first = conversation->answer(request(ids, 4), {});
+  EXPECT_EQ(conversation->answer(request(random_ids(100, 7), 4), {}).held_tokens, 0) << "another text";
+  EXPECT_EQ(conversation->answer(request(ids, 4), {}).ids, first.ids);
+  EXPECT_EQ(conversation->answer(request(ids, 4), {}).held_tokens, 0)
+      << "the same: nothing is left to be taken in";
+  EXPECT_EQ(conversation->answer(request(after(ids, first, 64), 4), {}).held_tokens, 0) << "65 tokens";
+  conversation->forget();
+  EXPECT_EQ(conversation->held_tokens(), 0);
+  EXPECT_EQ(conversation->answer(request(ids, 4), {}).ids, first.ids);
+  EXPECT_EQ(conversation->answer(request(after(ids, first, 63), 4), {}).held_tokens, 103) << "64 tokens";
+}
+
+TEST_F(Conversations, AnAnswerThatWasStoppedIsGoneOnFrom) {
+  const auto conversation = engine_->converse(full_attention());
+  std::vector<int32_t> ids = random_ids(100);
+  const GenerateResult stopped =
+      conversation->answer(request(ids, 50), [count = 0](const TokenEvent&) mutable { return ++count < 5; });
+  EXPECT_EQ(stopped.finish, FinishReason::cancelled);
+  ids = after(ids, stopped, 10);
+  GenerateRequest asked = request(ids, 6);
+  const GenerateResult found = conversation->answer(asked, {});
+  EXPECT_EQ(found.held_tokens, 104);
+  asked.attention = full_attention();
+  EXPECT_EQ(found.ids, engine_->generate(asked, {}).ids);
+}
+
+TEST_F(Conversations, WhatIsThrownLeavesWhatWasTakenIn) {
+  const auto conversation = engine_->converse(full_attention());
+  const std::vector<int32_t> ids = random_ids(100);
+  GenerateRequest asked = request(ids, 5);
+  asked.prefill_progress = [](double) { throw Interrupted("stop"); };
+  EXPECT_THROW((void)conversation->answer(asked, {}), Interrupted);
+  EXPECT_EQ(conversation->held_tokens(), 0);
+  const GenerateResult first = conversation->answer(request(ids, 5), {});
+  asked = request(after(ids, first, 20), 5);
+  asked.prefill_progress = [](double share) {
+    if (share > 0.5) throw Interrupted("stop");
+  };
+  EXPECT_THROW((void)conversation->answer(asked, {}), Interrupted);
+  const int64_t held = conversation->held_tokens();
+  EXPECT_GT(held, 104);
+  asked.prefill_progress = {};
+  const GenerateResult found = conversation->answer(asked, {});
+  EXPECT_EQ(found.held_tokens, held);
+  asked.attention = full_attention();
+  EXPECT_EQ(found.ids, engine_->generate(asked, {}).ids);
+}
+
+TEST_F(Conversations, TheContextEndsThem) {
+  const auto conversation = engine_->converse(full_attention());
+  const GenerateResult last = conversation->answer(request(random_ids(4090), 50), {});
+  EXPECT_EQ(last.ids.size(), 6u);
+  EXPECT_THROW((void)conversation->answer(request(random_ids(4096), 50), {}), InvalidInput);
+}
+
+TEST(ConversationMemory, RoomForFurtherTurnsIsGivenUpWhereItDoesNotFit) {
+  EngineOptions options = small_engine_options();
+  options.device_bytes = int64_t{2} << 20;
+  options.host_bytes = int64_t{64} << 10;
+  const auto engine = Engine::load(options);
+  const auto conversation = engine->converse(full_attention());
+  GenerateRequest asked;
+  asked.prompt_ids = random_ids(400);
+  asked.max_new_tokens = 4;
+  asked.ignore_eos = true;
+  EXPECT_EQ(conversation->answer(asked, {}).ids.size(), 4u);
+  asked.prompt_ids = random_ids(4000);
+  EXPECT_THROW((void)conversation->answer(asked, {}), OutOfMemory);
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
