@@ -45,47 +45,52 @@ void check_message(const Json& message, const std::string& name) {
           kind_of(*content));
 }
 
-void add_system(Json& messages, const ConversationArguments& arguments) {
-  if (arguments.system.empty()) return;
-  require(!has_system(messages), "both --system and a system message in {} are given; choose one",
-          arguments.messages.string());
-  messages.insert(messages.begin(), message("system", arguments.system));
-}
-
 }  // namespace
 
 bool ConversationArguments::given() const {
   return chat || !system.empty() || !messages.empty() || !tools.empty();
 }
 
+void add_opening_options(CLI::App& app, ConversationArguments& arguments) {
+  const std::string group = "Text";
+  add_text(app,
+           {"--system", "TEXT", "System message that the conversation begins with [default: none]", group},
+           arguments.system);
+  add_path(
+      app,
+      {"--messages", "FILE",
+       "JSON array of messages {\"role\", \"content\"} that the conversation begins with [default: none]",
+       group},
+      arguments.messages);
+}
+
 void add_conversation_options(CLI::App& app, ConversationArguments& arguments) {
   const std::string group = "Text";
   add_flag(app, {"--chat", "", "Put the text into the model's chat format as a user's message", group},
            arguments.chat);
-  add_text(app,
-           {"--system", "TEXT",
-            "System message in front of the text, which becomes a user's message [default: none]", group},
-           arguments.system);
-  add_path(app,
-           {"--messages", "FILE",
-            "JSON array of messages {\"role\", \"content\"} to answer; a text becomes one more of the user's "
-            "[default: none]",
-            group},
-           arguments.messages);
+  add_opening_options(app, arguments);
   add_path(
       app,
       {"--tools", "FILE", "JSON array of functions that the model may call in a chat [default: none]", group},
       arguments.tools);
 }
 
+Json opening_of(const ConversationArguments& arguments) {
+  Json messages =
+      arguments.messages.empty() ? Json::array() : read_messages(arguments.messages, "--messages");
+  if (arguments.system.empty()) return messages;
+  require_utf8(arguments.system, "--system");
+  require(!has_system(messages), "both --system and a system message in {} are given; choose one",
+          arguments.messages.string());
+  messages.insert(messages.begin(), message("system", arguments.system));
+  return messages;
+}
+
 ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt) {
   require(prompt.ids.empty(),
           "--chat, --system, --messages and --tools frame text, but --prompt-ids gives ids; "
           "drop one of them");
-  Json messages =
-      arguments.messages.empty() ? Json::array() : read_messages(arguments.messages, "--messages");
-  require_utf8(arguments.system, "--system");
-  add_system(messages, arguments);
+  Json messages = opening_of(arguments);
   if (!prompt.text.empty()) messages.push_back(message("user", prompt.text));
   return {.messages = messages.dump(), .tools = arguments.tools.empty() ? "" : read_tools(arguments.tools)};
 }

@@ -22,11 +22,16 @@ struct ConversationArguments {
   [[nodiscard]] bool given() const;
 };
 
-// --chat, --system, --messages, --tools.
+// --system and --messages; and these with --chat and --tools.
+void add_opening_options(CLI::App& app, ConversationArguments& arguments);
 void add_conversation_options(CLI::App& app, ConversationArguments& arguments);
 
-// The messages: those of the file, the system message, then the text, if there is any, as the user's. Throws
-// InvalidInput for options that contradict each other or the prompt, and as the next two do.
+// The messages of the file after the system message. Throws InvalidInput where both give one, and as
+// read_messages() does.
+[[nodiscard]] Json opening_of(const ConversationArguments& arguments);
+
+// The opening, then the text, if there is any, as the user's. Throws InvalidInput for options that contradict
+// the prompt, and as opening_of() and read_tools() do.
 [[nodiscard]] ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt);
 
 // A JSON array of messages. Throws InvalidInput naming the file, and the message, for what is none. Arguments

@@ -9,30 +9,42 @@ namespace shadowkv::apps {
 namespace {
 
 // A signal handler can reach nothing but a global.
-std::atomic<bool> asked_to_stop = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
+std::atomic<int> signal_seen = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
-extern "C" void on_interrupt(int) {
-  asked_to_stop.store(true);
+extern "C" void on_interrupt(int signal) {
+  signal_seen.store(signal);
 }
 
 }  // namespace
 
-void install_interrupt_handler() {
+void install_interrupt_handler(AfterInterrupt after) {
   struct sigaction action = {};
   action.sa_handler = on_interrupt;
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second signal meets the default action
+  // Without it a write fails where a signal comes while a terminal is slow, and a stream that failed once
+  // writes nothing more.
+  if (after == AfterInterrupt::goes_on) action.sa_flags |= SA_RESTART;
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }
 
 bool interrupted() {
-  return asked_to_stop.load();
+  return signal_seen.load() != 0;
+}
+
+bool told_to_end() {
+  return signal_seen.load() == SIGTERM;
 }
 
 void check_interrupted() {
-  if (asked_to_stop.load()) throw Interrupted("interrupted");
+  if (interrupted()) throw Interrupted("interrupted");
+}
+
+void forget_interrupt() {
+  signal_seen.store(0);
+  install_interrupt_handler(AfterInterrupt::goes_on);
 }
 
 }  // namespace shadowkv::apps

@@ -22,9 +22,10 @@ constexpr const char* kExitCodes =
     "stderr.";
 
 std::vector<Command> declare_commands(CLI::App& root) {
-  std::vector<Command> commands = {
-      add_generate(root),   add_compare(root), add_fidelity(root), add_eval(root),  add_tokenize(root),
-      add_detokenize(root), add_info(root),    add_download(root), add_serve(root), add_bench(root)};
+  std::vector<Command> commands = {add_generate(root),   add_chat(root), add_compare(root),
+                                   add_fidelity(root),   add_eval(root), add_tokenize(root),
+                                   add_detokenize(root), add_info(root), add_download(root),
+                                   add_serve(root),      add_bench(root)};
   return commands;
 }
 

@@ -58,6 +58,13 @@ AttentionConfig attention_of(const AttentionArguments& arguments) {
   return config;
 }
 
+std::string description_of(const AttentionArguments& arguments) {
+  std::string text = arguments.preset;
+  for (const auto& [name, value] : arguments.changes)
+    text += fmt::format("{}{}={}", text.find(':') == std::string::npos ? ":" : ",", name, value);
+  return text;
+}
+
 void add_methods_option(CLI::App& app, MethodsArguments& arguments) {
   app.add_option_function<std::vector<std::string>>(
          "--methods,--method",

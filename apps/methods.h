@@ -19,6 +19,8 @@ struct AttentionArguments {
 };
 void add_attention_options(CLI::App& app, AttentionArguments& arguments);
 [[nodiscard]] AttentionConfig attention_of(const AttentionArguments& arguments);
+// As --methods would name it: "default:rank=160".
+[[nodiscard]] std::string description_of(const AttentionArguments& arguments);
 
 // Several methods to put side by side.
 struct NamedMethod {

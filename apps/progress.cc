@@ -9,6 +9,11 @@
 #include "interrupt.h"
 
 namespace shadowkv::apps {
+namespace {
+
+constexpr std::size_t kWidth = 30;  // of the bar; around it stand the label and "[] 100 %"
+
+}  // namespace
 
 bool stderr_is_terminal() {
   return isatty(STDERR_FILENO) == 1;
@@ -31,9 +36,8 @@ void ProgressBar::update(double share) {
   if (!terminal_) return;
   const auto now = std::chrono::steady_clock::now();
   if (drawn_ && now - last_draw_ < std::chrono::milliseconds(100)) return;
-  constexpr int kWidth = 30;
   const double clamped = std::clamp(share, 0.0, 1.0);
-  const auto filled = static_cast<std::size_t>(clamped * kWidth);
+  const auto filled = static_cast<std::size_t>(clamped * static_cast<double>(kWidth));
   std::cerr << fmt::format("\r{} [{:<{}}] {:3.0f} %", label_, std::string(filled, '#'), kWidth, clamped * 100)
             << std::flush;
   drawn_ = true;
@@ -41,7 +45,7 @@ void ProgressBar::update(double share) {
 }
 
 void ProgressBar::clear() {
-  if (drawn_) std::cerr << "\r\x1b[K" << std::flush;
+  if (drawn_) std::cerr << fmt::format("\r{:{}}\r", "", label_.size() + kWidth + 9) << std::flush;
   drawn_ = false;
 }
 

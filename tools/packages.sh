@@ -1,8 +1,8 @@
 # Which Debian 12 packages the project needs, and installing those that are missing. Sourced by ./run.
 
 BUILD_PACKAGES=(
-  ca-certificates ccache cmake g++ git libboost1.81-dev libcli11-dev libcurl4-openssl-dev libeigen3-dev libfmt-dev
-  libgmock-dev libgtest-dev libpcre2-dev libssl-dev libutf8proc-dev ninja-build nlohmann-json3-dev python3
+  ca-certificates ccache cmake g++ git libboost1.81-dev libcli11-dev libcurl4-openssl-dev libedit-dev libeigen3-dev
+  libfmt-dev libgmock-dev libgtest-dev libpcre2-dev libssl-dev libutf8proc-dev ninja-build nlohmann-json3-dev python3
 )
 CHECK_PACKAGES=(clang-format-16 clang-tidy-16 doxygen)
 FUZZ_PACKAGES=(clang-16 libclang-rt-16-dev)

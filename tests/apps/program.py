@@ -17,7 +17,8 @@ GOLDEN = ROOT / "tests/testdata/golden/llama_gqa"
 MODEL = ["--model", str(GOLDEN / "f32.gguf")]
 SHAPE = ["--shape", "tiny"]
 PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"))
-COMMANDS = ["generate", "compare", "fidelity", "eval", "tokenize", "detokenize", "info", "download", "serve", "bench"]
+COMMANDS = ["generate", "chat", "compare", "fidelity", "eval", "tokenize", "detokenize", "info", "download", "serve",
+            "bench"]
 EVALS = ["ruler", "needle", "kv", "babilong"]
 BENCHES = ["decode", "prefill", "kernels", "serve-load"]
 

@@ -1,10 +1,19 @@
 #!/usr/bin/env python3
 """Conversations: messages from files, and the chat."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
+import select
+import subprocess
+import termios
+import time
 import unittest
 
-from program import GOLDEN, MODEL, ProgramTest
+from program import GOLDEN, MODEL, PROGRAM, ProgramTest
 
 FRAME = "<|im_start|>{}\n{}<|im_end|>\n"
 OPENING = "<|im_start|>assistant\n"
@@ -98,6 +107,230 @@ class Messages(ProgramTest):
         self.refuse("generate", *MODEL, "--messages", messages, "--system", "T", says=["--system", "messages.json"])
         self.refuse("generate", *MODEL, "--messages", messages, "--raw", says=["--raw", "--messages"])
         self.refuse("generate", *MODEL, "--messages", messages, "--prompt-ids", "1", says=["--messages", "--prompt-ids"])
+
+
+class Piped(ProgramTest):
+    """The chat through a pipe."""
+
+    CHAT = ["chat", *MODEL, "--dtype", "float32", "--method", "full", "-n", "8"]
+
+    def chat(self, *lines, options=(), **expected):
+        text = "".join(f"{line}\n" for line in lines).encode()
+        return self.succeed(*self.CHAT, *options, stdin=text, **expected)
+
+    def saved(self, *lines, options=()):
+        """The conversation that the lines make."""
+        path = self.folder / "saved.json"
+        self.chat(*lines, f"/save {path}", options=options)
+        return json.loads(path.read_text())
+
+    def said(self, *lines, options=()):
+        """What the user's messages are in the end."""
+        return [m["content"] for m in self.saved(*lines, options=options) if m["role"] == "user"]
+
+    def test_each_turn_answers_as_generate_does_over_all_that_was_said(self):
+        messages = self.saved("Hi", "What?", "Once upon a time", options=["--system", "Be brief."])
+        self.assertEqual([m["role"] for m in messages], ["system"] + ["user", "assistant"] * 3)
+        for turn in (2, 4, 6):
+            path = self.write("m.json", json.dumps(messages[:turn]))
+            wanted = self.succeed("generate", *MODEL, "--dtype", "float32", "--method", "full", "-n", "8", "--json",
+                                  "--messages", path).text
+            self.assertEqual(messages[turn]["content"], json.loads(wanted)["text"], turn)
+
+    def test_stdout_holds_the_answers_alone_and_no_escape_codes(self):
+        done = self.chat("Hi", "What?")
+        answers = [m["content"] for m in self.saved("Hi", "What?") if m["role"] == "assistant"]
+        self.assertEqual(done.text, "".join(a if a.endswith("\n") else a + "\n" for a in answers if a))
+        self.assertEqual(done.errors, "")
+        self.assertNotIn(b"\x1b", done.stdout)
+
+    def test_what_a_turn_cost_is_said_where_it_is_asked_for(self):
+        # Answers of one token, which no prompt that goes on from them can spell in another way.
+        done = self.succeed(*self.CHAT[:-2], "-n", "1", "--stats", stdin=b"Hi\nWhat?\n")
+        lines = done.errors.splitlines()
+        self.assertEqual(len(lines), 2)
+        for part in ("tokens/s", "device", "host"):
+            self.assertIn(part, lines[0])
+        read, prompt = self.counts(lines[0])
+        self.assertEqual(read, prompt)
+        read, prompt = self.counts(lines[1])
+        self.assertLess(read, prompt, "the second turn reads what is new alone")
+
+    @staticmethod
+    def counts(line):
+        words = line.split()
+        return int(words[1]), int(words[3])
+
+    def test_messages_of_several_lines(self):
+        self.assertEqual(self.said("a\\", "b"), ["a\nb"])
+        self.assertEqual(self.said('"""', "/help", "", 'b"""', "c"), ["/help\n\nb", "c"])
+        self.assertEqual(self.said("//help", "", "   "), ["/help"])
+        self.assertEqual(self.said("  h\u00e9 "), ["  h\u00e9 "])
+
+    def test_a_saved_conversation_is_loaded_and_gone_on_from(self):
+        whole = self.saved("Hi", "What?")
+        first = self.folder / "first.json"
+        self.chat("Hi", f"/save {first}")
+        self.assertEqual(self.saved(f"/load {first}", "What?"), whole)
+        self.assertEqual(self.saved("What?", options=["--messages", first]), whole)
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["first.json", "saved.json"])
+
+    def test_branches_go_their_own_ways(self):
+        done = self.chat("Hi", "/fork other", "What?", "/fork", "/fork main", "Why?", f"/save {self.folder / 'main.json'}",
+                         "/fork other", f"/save {self.folder / 'other.json'}")
+        self.assertIn("  main (2 messages)\n* other (4 messages)\n", done.text)
+        main, other = (json.loads((self.folder / f"{name}.json").read_text()) for name in ("main", "other"))
+        self.assertEqual(main[:2], other[:2])
+        self.assertEqual((main[2]["content"], other[2]["content"]), ("Why?", "What?"))
+        self.assertEqual(main, self.saved("Hi", "Why?"))
+
+    def test_commands_change_what_they_say(self):
+        self.assertEqual(self.saved("/system A", "Hi", "/system B")[0], {"role": "system", "content": "B"})
+        self.assertEqual(self.said("/system A", "Hi", "/reset", "What?"), ["What?"])
+        self.assertIn('"A"', self.chat("/system A", "/system").text)
+        self.assertEqual(self.chat("/quit", "Hi").text, "")
+        stats = self.chat("Hi", "/stats", "/method default:rank=8", "/method").text
+        for part in ("method   default:method=full", "2 messages", "answers  1", "device", "\ndefault:rank=8\n"):
+            self.assertIn(part, stats)
+        for name in ("save", "load", "fork", "stats", "method", "reset", "quit", "system", "help"):
+            self.assertIn(f"/{name}", self.chat("/help").text)
+
+    def test_a_change_of_method_keeps_the_conversation(self):
+        other = self.saved("Hi", "/method default:exact-below=0", "What?")
+        self.assertEqual(other[:2], self.saved("Hi"))
+        self.assertEqual(len(other), 4)
+
+    def test_what_is_wrong_ends_a_pipe_with_its_line(self):
+        for line, says in (("/sve x", ["/sve"[1:], "save"]), ("/save", ["/save needs a FILE"]), ("/quit now", ["/quit"]),
+                           ("/load none.json", ["none.json"]), ("/method nothing", ["nothing"]),
+                           ("/save /nowhere/x.json", ["nothing has been said"]), ("/method default:rank=x", ["rank"])):
+            self.refuse(*self.CHAT, stdin=f"{line}\nHi\n".encode(), says=says)
+        self.refuse(*self.CHAT, stdin=b"\xff\n", says=["UTF-8"])
+        self.refuse("chat", *MODEL, "--chat-template", self.write("t.jinja", "{% if %}"), says=["t.jinja", "line 1"])
+        self.refuse("chat", "--shape", "tiny", says=["tokenizer"])
+        self.refuse("chat", *MODEL, "--messages", self.write("m.json", "{}"), says=["m.json"])
+
+    def test_a_message_that_the_context_cannot_hold_is_refused(self):
+        self.refuse(*self.CHAT, stdin=b"x" * 5000 + b"\n", says=["context"])
+
+    def test_special_tokens_in_what_is_typed_stay_text(self):
+        template = self.write("t.jinja", "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+        done = self.chat("<|im_end|>", options=["--chat-template", template, "--stats"])
+        self.assertGreater(self.counts(done.errors.splitlines()[0])[1], 3)
+
+
+class Terminal(ProgramTest):
+    """The chat at a terminal."""
+
+    def start(self, *options, terminal="dumb", tokens="8"):
+        side, program_side = pty.openpty()
+        self.addCleanup(os.close, side)
+        self.process = subprocess.Popen(
+            [PROGRAM, "chat", *MODEL, "--dtype", "float32", "--method", "full", "-n", tokens, *options],
+            stdin=program_side, stdout=program_side, stderr=program_side, start_new_session=True,
+            env={**os.environ, "TERM": terminal}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        self.addCleanup(self.end)
+        os.close(program_side)
+        self.side, self.seen = side, b""
+        self.wait_for("> ")
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=60)
+
+    def wait_for(self, text, seconds=60):
+        """Reads until the text has come; what came before it is forgotten."""
+        deadline = time.monotonic() + seconds
+        while text.encode() not in self.seen:
+            self.assertLess(time.monotonic(), deadline, f"no {text!r} in {self.seen!r}")
+            if select.select([self.side], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    self.seen += os.read(self.side, 65536)
+        before, self.seen = self.seen.split(text.encode(), 1)
+        return before
+
+    def wait_for_answer(self):
+        """Until something has come besides the progress of reading the prompt."""
+        while not re.sub(rb"reading \[[# ]*\] +\d+ %|\s", b"", self.seen):
+            self.seen += os.read(self.side, 65536)
+
+    def type(self, text):
+        os.write(self.side, text.encode())
+
+    def test_it_answers_says_what_that_cost_and_asks_again(self):
+        self.start()
+        self.type("Hi\n")
+        self.wait_for("tokens/s")
+        self.wait_for("> ")
+        self.type("/nonsense\n")
+        self.wait_for("unknown command")
+        self.wait_for("> ")
+        self.type("a\\\n")
+        self.wait_for("| ")
+        self.type("b\n")
+        self.wait_for("tokens/s")
+        self.wait_for("> ")
+        self.type("\x04")
+        self.assertEqual(self.process.wait(timeout=60), 0)
+
+    def test_a_dumb_terminal_is_sent_no_escape_codes(self):
+        self.start("--stats")
+        self.type("Hi\n")
+        seen = self.wait_for("tokens/s")
+        self.type("/quit\n")
+        self.assertNotIn(b"\x1b", seen)
+        self.assertEqual(self.process.wait(timeout=60), 0)
+
+    def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(self):
+        saved = self.folder / "saved.json"
+        template = self.write("t.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}")
+        self.start("--chat-template", template, "--min-tokens", "3000", tokens="3000")
+        for text in ("Once upon a time", "And then?"):
+            self.type(f"{text}\n")
+            self.wait_for(f"{text}\r\n")
+            self.wait_for_answer()
+            self.type("\x03")
+            self.wait_for("s; ")
+            self.assertLess(int(self.wait_for(" tokens, ")), 3000)
+            self.wait_for("> ")
+        self.type(f"/save {saved}\n")
+        self.wait_for("saved 4 messages")
+        messages = json.loads(saved.read_text())
+        self.assertEqual([m["content"] for m in messages[::2]], ["Once upon a time", "And then?"])
+        self.assertTrue(messages[1]["content"])
+
+    def test_ctrl_c_twice_at_the_prompt_ends_it(self):
+        for terminal in ("dumb", "xterm"):
+            self.start(terminal=terminal)
+            self.type("half a li")
+            self.wait_for("half a li")
+            self.type("\x03")
+            self.wait_for("Ctrl-C again")
+            self.wait_for("> ")
+            self.type("/stats\n")
+            self.wait_for("answers  0")
+            self.wait_for("> ")
+            self.type("\x03")
+            self.wait_for("Ctrl-C again")
+            self.wait_for("> ")
+            self.type("\x03")
+            self.assertEqual(self.process.wait(timeout=60), 130)
+
+    def test_sigterm_ends_it_at_once(self):
+        for terminal in ("dumb", "xterm"):
+            self.start(terminal=terminal)
+            self.process.terminate()
+            self.assertEqual(self.process.wait(timeout=60), 130)
+
+    def test_an_editing_terminal_takes_lines_and_characters_whole(self):
+        self.start(terminal="xterm")
+        self.type("/system h\u00e9llo \U0001f600\n")
+        self.wait_for("> ")
+        self.type("/system\n")
+        self.wait_for('"h\u00e9llo \U0001f600"')
+        self.type("/quit\n")
+        self.assertEqual(self.process.wait(timeout=60), 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+#include "chat_branches.h"
+
+#include <algorithm>
+
+#include "conversation.h"
+
+namespace shadowkv::apps {
+
+bool ChatBranches::go_to(std::string_view name) {
+  const auto found =
+      std::ranges::find_if(branches_, [&](const ChatBranch& branch) { return branch.name == name; });
+  const bool is_new = found == branches_.end();
+  const auto index = static_cast<std::size_t>(found - branches_.begin());
+  if (is_new) branches_.push_back({.name = std::string(name), .messages = current().messages});
+  current_ = index;
+  return is_new;
+}
+
+void ChatBranches::forget_all() {
+  for (ChatBranch& branch : branches_) branch.held.reset();
+}
+
+void ChatBranches::forget_others() {
+  for (ChatBranch& branch : branches_) {
+    if (!is_current(branch)) branch.held.reset();
+  }
+}
+
+void set_system(Json& messages, std::string_view text) {
+  if (has_system(messages)) messages.erase(0);
+  messages.insert(messages.begin(), message("system", text));
+}
+
+void clear_messages(Json& messages) {
+  messages = has_system(messages) ? Json::array({messages[0]}) : Json::array();
+}
+
+int64_t count_said(const Json& messages) {
+  return static_cast<int64_t>(messages.size()) - (has_system(messages) ? 1 : 0);
+}
+
+}  // namespace shadowkv::apps
