@@ -1,13 +1,15 @@
-"""The commands of README.md do what it says: every line of its ```sh blocks runs, and runs cleanly.
+"""The commands of README.md and docs/USING.md do what these say: every line of their ```sh blocks runs, and runs cleanly.
 
 Lines that fetch, build or test the project itself are checked against `./run help` instead of being run. The others
-run one after another from the repository's root and need build/release/shadowkv and the model of SHADOWKV_TEST_MODEL.
+run one after another from the repository's root, or a folder like it, and need build/release/shadowkv and the model of SHADOWKV_TEST_MODEL.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -29,36 +31,56 @@ def commands(text: str) -> list:
     return found
 
 
-class Readme(unittest.TestCase):
+class Documents(unittest.TestCase):
+    """README.md and docs/USING.md."""
+
     @classmethod
     def setUpClass(cls):
-        cls.text = (ROOT / "README.md").read_text(encoding="utf-8")
-        cls.commands = commands(cls.text)
+        cls.texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/USING.md")}
+        cls.commands = {name: commands(text) for name, text in cls.texts.items()}
 
-    def test_it_shows_commands(self):
-        self.assertTrue([c for c in self.commands if c.startswith("build/release/shadowkv")])
+    def test_they_show_commands(self):
+        for name, found in self.commands.items():
+            self.assertTrue([c for c in found if "build/release/shadowkv" in c], name)
 
-    def test_its_run_commands_are_known(self):
+    def test_their_run_commands_are_known(self):
         known = subprocess.run(["./run", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for command in self.commands:
+        for command in sum(self.commands.values(), []):
             if command.startswith("./run"):
                 self.assertIn(" ".join(command.split()[:2]), known)
 
     @unittest.skipUnless(os.environ.get("SHADOWKV_TEST_MODEL"), "SHADOWKV_TEST_MODEL names no model")
-    def test_its_other_commands_run_cleanly(self):
+    def test_their_other_commands_run_cleanly(self):
         environment = {**os.environ, "MODEL": os.environ["SHADOWKV_TEST_MODEL"]}
-        for command in self.commands:
-            if NOT_RUN.match(command):
-                continue
-            with self.subTest(command):
-                done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=environment,
-                                      stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
-                                      check=False)
-                self.assertEqual(done.returncode, 0, done.stderr)
+        for name, found in self.commands.items():
+            with self.folder_for(name) as folder:
+                for command in found:
+                    if not NOT_RUN.match(command):
+                        self.run_cleanly(command, folder, environment)
 
-    def test_its_links_lead_somewhere(self):
-        for link in LINK.findall(CODE.sub("", self.text)):
-            self.assertTrue((ROOT / link).exists(), link)
+    def run_cleanly(self, command, folder, environment):
+        with self.subTest(command):
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=environment,
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
+                                  check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def folder_for(name):
+        """The repository's root, or a folder like it where a document's commands leave files."""
+        if name == "README.md":
+            yield ROOT
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for part in ("build", "data", "examples"):
+                (pathlib.Path(folder) / part).symlink_to(ROOT / part)
+            yield folder
+
+    def test_their_links_lead_somewhere(self):
+        for name, text in self.texts.items():
+            for link in LINK.findall(CODE.sub("", text)):
+                self.assertTrue(((ROOT / name).parent / link).exists(), link)
 
     def test_commands_are_read_as_a_shell_would(self):
         text = "```sh\n# a remark\n./run demo   # the job\nprogram --a \\\n  --b '#1'\n```\n```\nnot one\n```\n"
