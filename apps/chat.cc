@@ -15,13 +15,6 @@
 #include "prompt.h"
 
 namespace shadowkv::apps {
-namespace {
-
-ChatRequest request_of(const Json& messages) {
-  return {.messages = messages.dump()};
-}
-
-}  // namespace
 
 Chat::Chat(Engine& engine, ChatSettings settings, Json messages)
     : engine_(engine), settings_(std::move(settings)), is_terminal_(stdin_is_terminal()) {
@@ -84,6 +77,10 @@ void Chat::take(const std::string& text, bool is_quoted) {
   if (command) return execute(command->name, command->argument);
   const std::string_view message = is_quoted ? text : message_of(text);
   if (message.find_first_not_of(" \t\n") != std::string_view::npos) say(std::string(message));
+}
+
+ChatRequest Chat::request_of(const Json& messages) const {
+  return {.messages = messages.dump(), .variables = settings_.variables};
 }
 
 // Without an answer the message is none of the conversation's.

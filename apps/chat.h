@@ -15,7 +15,8 @@ struct ChatSettings {
   std::string method;  // as the user named it
   SamplingParams sampling;
   int64_t max_new_tokens = 0;
-  bool stats = false;  // say after each answer what it cost
+  std::string variables;  // of the chat template, a JSON object; empty: none
+  bool stats = false;     // say after each answer what it cost
 };
 
 // At a terminal what goes wrong with a message or command is said, and the chat goes on; through a pipe it
@@ -54,6 +55,7 @@ class Chat {
   void reset(const std::string& argument);
   void quit(const std::string& argument);
 
+  [[nodiscard]] ChatRequest request_of(const Json& messages) const;
   void say(const std::string& text);
   GenerateResult answer();
   GenerateResult answer_within_memory(const GenerateRequest& request, const TokenCallback& on_token);

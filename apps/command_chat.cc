@@ -46,6 +46,7 @@ void run(Arguments& a) {
                               .method = description_of(a.attention),
                               .sampling = sampling_of(a.sampling),
                               .max_new_tokens = a.max_new_tokens,
+                              .variables = variables_of(a.conversation),
                               .stats = a.stats};
   require(!settings.sampling.logprobs, "--logprobs is given, which a chat does not show; leave it out");
   Json opening = opening_of(a.conversation);

@@ -67,7 +67,8 @@ struct Question {
 
 Question read_question(const Arguments& a) {
   require(!(a.conversation.given() && a.raw),
-          "--raw and one of --chat, --system, --messages and --tools are given; choose one");
+          "--raw and one of --chat, --system, --messages, --tools and --chat-template-kwargs are given; "
+          "choose one");
   Question question;
   if (a.conversation.messages.empty() || a.prompt.given()) question.prompt = read_prompt(a.prompt);
   if (a.conversation.given()) question.conversation = conversation_of(a.conversation, question.prompt);

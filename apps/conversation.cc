@@ -9,21 +9,25 @@ namespace {
 
 constexpr int kMaxDepth = 64;  // objects and arrays within each other, which are written by recursion
 
-Json read_array(const std::filesystem::path& path, std::string_view option) {
-  const std::string text = read_text_file(path, option);
+// `name` says where the text stands.
+Json parse_json(std::string_view text, std::string_view name) {
   const auto check_depth = [&](int depth, Json::parse_event_t /*event*/, const Json& /*value*/) {
-    require(depth <= kMaxDepth, "{}: values are nested more than {} deep", path.string(), kMaxDepth);
+    require(depth <= kMaxDepth, "{}: values are nested more than {} deep", name, kMaxDepth);
     return true;
   };
   try {
-    Json array = Json::parse(text, check_depth);
-    require(array.is_array(), "{} is not a JSON array; check {}", path.string(), option);
-    return array;
+    return Json::parse(text, check_depth);
   } catch (const Json::parse_error& error) {
     const std::string_view what =
         error.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
-    throw InvalidInput(fmt::format("{} is not JSON: {}", path.string(), what.substr(what.find(' ') + 1)));
+    throw InvalidInput(fmt::format("{} is not JSON: {}", name, what.substr(what.find(' ') + 1)));
   }
+}
+
+Json read_array(const std::filesystem::path& path, std::string_view option) {
+  Json array = parse_json(read_text_file(path, option), path.string());
+  require(array.is_array(), "{} is not a JSON array; check {}", path.string(), option);
+  return array;
 }
 
 std::string_view kind_of(const Json& value) {
@@ -48,7 +52,7 @@ void check_message(const Json& message, const std::string& name) {
 }  // namespace
 
 bool ConversationArguments::given() const {
-  return chat || !system.empty() || !messages.empty() || !tools.empty();
+  return chat || !system.empty() || !messages.empty() || !tools.empty() || !variables.empty();
 }
 
 void add_opening_options(CLI::App& app, ConversationArguments& arguments) {
@@ -62,6 +66,12 @@ void add_opening_options(CLI::App& app, ConversationArguments& arguments) {
        "JSON array of messages {\"role\", \"content\"} that the conversation begins with [default: none]",
        group},
       arguments.messages);
+  add_text(app,
+           {"--chat-template-kwargs", "JSON",
+            "Object of further variables that the chat template reads, such as {\"enable_thinking\": false} "
+            "[default: none]",
+            group},
+           arguments.variables);
 }
 
 void add_conversation_options(CLI::App& app, ConversationArguments& arguments) {
@@ -88,11 +98,22 @@ Json opening_of(const ConversationArguments& arguments) {
 
 ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt) {
   require(prompt.ids.empty(),
-          "--chat, --system, --messages and --tools frame text, but --prompt-ids gives ids; "
-          "drop one of them");
+          "--chat, --system, --messages, --tools and --chat-template-kwargs frame text, but --prompt-ids "
+          "gives ids; drop one of them");
   Json messages = opening_of(arguments);
   if (!prompt.text.empty()) messages.push_back(message("user", prompt.text));
-  return {.messages = messages.dump(), .tools = arguments.tools.empty() ? "" : read_tools(arguments.tools)};
+  return {.messages = messages.dump(),
+          .tools = arguments.tools.empty() ? "" : read_tools(arguments.tools),
+          .variables = variables_of(arguments)};
+}
+
+std::string variables_of(const ConversationArguments& arguments) {
+  if (arguments.variables.empty()) return {};
+  constexpr std::string_view kOption = "--chat-template-kwargs";
+  require_utf8(arguments.variables, kOption);
+  const Json variables = parse_json(arguments.variables, kOption);
+  require(variables.is_object(), "{} is not a JSON object such as {{\"enable_thinking\": false}}", kOption);
+  return variables.dump();
 }
 
 Json read_messages(const std::filesystem::path& path, std::string_view option) {

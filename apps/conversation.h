@@ -17,12 +17,13 @@ struct ConversationArguments {
   bool chat = false;  // the text is a user's message
   std::string system = {};
   std::filesystem::path messages = {}, tools = {};
+  std::string variables = {};  // of the template, as JSON
 
   // Whether any option asks for the model's chat format.
   [[nodiscard]] bool given() const;
 };
 
-// --system and --messages; and these with --chat and --tools.
+// --system, --messages and --chat-template-kwargs; and these with --chat and --tools.
 void add_opening_options(CLI::App& app, ConversationArguments& arguments);
 void add_conversation_options(CLI::App& app, ConversationArguments& arguments);
 
@@ -31,8 +32,12 @@ void add_conversation_options(CLI::App& app, ConversationArguments& arguments);
 [[nodiscard]] Json opening_of(const ConversationArguments& arguments);
 
 // The opening, then the text, if there is any, as the user's. Throws InvalidInput for options that contradict
-// the prompt, and as opening_of() and read_tools() do.
+// the prompt, and as opening_of(), read_tools() and variables_of() do.
 [[nodiscard]] ChatRequest conversation_of(const ConversationArguments& arguments, const Prompt& prompt);
+
+// The text of a JSON object of what the template reads besides; empty: nothing. Throws InvalidInput for what
+// is none.
+[[nodiscard]] std::string variables_of(const ConversationArguments& arguments);
 
 // A JSON array of messages. Throws InvalidInput naming the file, and the message, for what is none. Arguments
 // of tool calls that are texts of JSON become what they spell, as templates expect them.
