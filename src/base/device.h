@@ -24,8 +24,18 @@ inline constexpr int kTiers = 2;
 [[nodiscard]] std::string_view name_of(Tier tier);
 
 // What a byte is for; statistics and footprints speak in these.
-enum class Purpose : uint8_t { weights, keys_values, index, factors, values, slots, tables, activations };
-inline constexpr int kPurposes = 8;
+enum class Purpose : uint8_t {
+  weights,
+  keys_values,
+  index,
+  factors,
+  values,
+  slots,
+  sampling,  // what requests change in their logits
+  tables,
+  activations
+};
+inline constexpr int kPurposes = 9;
 [[nodiscard]] std::string_view name_of(Purpose purpose);
 
 struct MemoryUse {
