@@ -13,6 +13,7 @@
 
 #include "base/device.h"
 #include "base/tensor.h"
+#include "kernels/logit_math.h"
 #include "kernels/sampling_math.h"
 #include "kernels/views.h"
 
@@ -443,6 +444,17 @@ void slot_attention(Queue& queue, const SlotAttentionParams& params);
 
 // ---- sampling ---------------------------------------------------------------------------------------------
 
+// Changes logits in place as rows[b] says (logit_math.h): biases, then penalties, then -infinity for tokens
+// that may not be drawn. What is fresh is put in its place in the row's memory. Rows that say nothing are not
+// touched. The same on every device, to the bit. Bound: bytes: 12 and 8 a marked token; a bit and, where it
+// is forbidden, 4 bytes a token; 8 a token for rows that keep what was.
+struct ChangeLogitsParams {
+  TensorView logits;       // [B, vocab] float32
+  const LogitRow* rows;    // [B] device
+  bool keeps_raw = false;  // whether any row does
+};
+void change_logits(Queue& queue, const ChangeLogitsParams& params);
+
 // ids[b] = a token of row b, drawn as rows[b] says (sampling_math.h): the likeliest, the lowest of equals, or
 // one of all or the best by their softmax share. The same on every device, to the bit.
 struct SampleTokensParams {
@@ -451,6 +463,17 @@ struct SampleTokensParams {
   TensorView ids;           // [B] int32
 };
 void sample_tokens(Queue& queue, const SampleTokensParams& params);
+
+// ranks[b] = what the log-probabilities of ids[b] and of the likeliest tokens are made of, where rows[b] asks
+// for it: of the logits as they were. The same on every device, to the bit. Bound: bytes: two reads of a
+// row's logits, the second from the L2 cache.
+struct RankTokensParams {
+  TensorView logits;     // [B, vocab] float32
+  const LogitRow* rows;  // [B] device
+  TensorView ids;        // [B] int32
+  TokenRanks* ranks;     // [B] device
+};
+void rank_tokens(Queue& queue, const RankTokensParams& params);
 
 // ---- made-up state for benchmarks -------------------------------------------------------------------------
 

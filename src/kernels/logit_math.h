@@ -1,9 +1,11 @@
-// How logits change before sampling_math.h draws from them: what the host does now, and a device's op would.
-// Every number is rounded to float at every step, so that all devices agree to the bit.
+// How a row of logits changes before sampling_math.h draws from it, and what of it as it was makes up
+// log-probabilities. Every number is rounded to float at every step and sums are of integers, so that all
+// devices agree to the bit.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/sampling_math.h"
 #include "kernels/views.h"
 
 namespace shadowkv {
@@ -37,5 +39,54 @@ SHADOWKV_HD inline float penalized_logit(float logit, const LogitPenalties& pena
 SHADOWKV_HD inline bool within_gap(float logit, float largest, float gap) {
   return largest - logit <= gap;
 }
+
+// A token whose logit changes.
+struct MarkedToken {
+  int32_t id = 0;
+  int32_t seen = 0;  // 0: penalties pass it over; else 1 + times in the answer
+  float bias = 0.0f;
+};
+
+SHADOWKV_HD inline float changed_logit(float logit, const MarkedToken& token,
+                                       const LogitPenalties& penalties) {
+  const float biased = logit + token.bias;
+  return token.seen == 0 ? biased : penalized_logit(biased, penalties, token.seen - 1);
+}
+
+// Bit id % 64 of word id / 64 says whether a token may be drawn.
+SHADOWKV_HD constexpr int64_t mask_words(int64_t vocab) {
+  return (vocab + 63) / 64;
+}
+SHADOWKV_HD inline bool is_allowed(const uint64_t* mask, int64_t id) {
+  return (mask[id / 64] >> (id % 64) & 1) != 0;
+}
+
+// What is done with the logits of one sequence. Its memory lasts from step to step; what is fresh takes its
+// place in there.
+struct LogitRow {
+  MarkedToken* marked = nullptr;  // [marked_count], each token once
+  int32_t marked_count = 0;
+  int32_t fresh_place = -1;  // of the marked token that `fresh` replaces; -1: all stand
+  MarkedToken fresh = {};
+  LogitPenalties penalties = {};
+  uint64_t* mask = nullptr;              // [mask_words(vocab)]; null: all tokens are allowed
+  const uint64_t* fresh_mask = nullptr;  // likewise, replaces `mask`; null: that stands
+  float* raw = nullptr;                  // [vocab] keeps the logits as they were; null: nobody asks for them
+  int32_t likeliest = -1;                // how many of the likeliest are found, to kMostRanked; -1: no ranks
+
+  [[nodiscard]] SHADOWKV_HD bool changes() const { return marked_count > 0 || mask != nullptr; }
+};
+
+inline constexpr int kMostRanked = 20;
+inline constexpr float kNaturalSteepness = 1.44269504f;  // log2(e): distances of the softmax itself
+
+// What log-probabilities are made of: a token's is ln(2^40 / weight) + logit - largest.
+struct TokenRanks {
+  uint64_t weight = 0;   // of all tokens, as sampling_math.h has it, by kNaturalSteepness
+  float largest = 0.0f;  // logit
+  float own = 0.0f;      // logit of the token that was drawn
+  int32_t ids[kMostRanked] = {};
+  float logits[kMostRanked] = {};  // of the likeliest, best first, of equals the lower id
+};
 
 }  // namespace shadowkv

@@ -3,12 +3,14 @@
 //
 // A token's distance is how far its logit lies below the row's largest, in halvings of its probability, as a
 // fixed-point number; its weight is 2^-distance, 2^40 for the largest. Tokens of kFarthest halvings or more
-// have no weight and are never drawn. Of the others, in order of distance and then of id, top_k keeps the
-// first ones and then top_p the fewest whose weights reach its share of what is left. A random number below
-// the sum of the weights that are kept says which token it is: they follow one another in order of ids.
+// have no weight and are never drawn, nor are those whose logit lies further below the largest than the row's
+// gap. Of the others, in order of distance and then of id, top_k keeps the first ones and then top_p the
+// fewest whose weights reach its share of what is left. A random number below the sum of the weights that are
+// kept says which token it is: they follow one another in order of ids.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/views.h"
 
@@ -21,7 +23,9 @@ struct SamplingRow {
   uint64_t share = kWholeShare;
   int32_t top_k = 0;       // 0: no limit
   float steepness = 0.0f;  // halvings of a token's probability by one below the largest logit; 0: greedy
+  float gap = kNoGap;      // of min_p: -ln(min_p) * temperature
 
+  static constexpr float kNoGap = std::numeric_limits<float>::infinity();
   static constexpr uint64_t kWholeShare = ~uint64_t{0};  // of top_p, in 2^-64; of less than 1 otherwise
 };
 
@@ -35,6 +39,10 @@ SHADOWKV_HD inline uint32_t sampling_distance(float logit, float largest, float 
   const float halvings = (largest - logit) * steepness;
   return halvings < kFarthest ? static_cast<uint32_t>(halvings * static_cast<float>(1 << kDistanceBits))
                               : kNoDistance;
+}
+// The same of a token that a row may pass over.
+SHADOWKV_HD inline uint32_t sampling_distance(float logit, float largest, const SamplingRow& row) {
+  return largest - logit <= row.gap ? sampling_distance(logit, largest, row.steepness) : kNoDistance;
 }
 
 // Tokens in order: of equal distance the lower id first.

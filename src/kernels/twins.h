@@ -40,7 +40,9 @@
   X(store_outliers, StoreOutliersParams)         \
   X(resident_attention, ResidentAttentionParams) \
   X(slot_attention, SlotAttentionParams)         \
+  X(change_logits, ChangeLogitsParams)           \
   X(sample_tokens, SampleTokensParams)           \
+  X(rank_tokens, RankTokensParams)               \
   X(randomize_rows, RandomizeRowsParams)         \
   X(read_memory, ReadMemoryParams)               \
   X(gather_pieces, GatherPiecesParams)

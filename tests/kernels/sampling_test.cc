@@ -45,7 +45,7 @@ int32_t expected_token(const std::vector<float>& logits, const SamplingRow& how)
   };
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const uint32_t distance = sampling_distance(logits[i], *largest, how.steepness);
+    const uint32_t distance = sampling_distance(logits[i], *largest, how);
     if (distance != kNoDistance)
       tokens.push_back({distance, static_cast<int32_t>(i), sampling_weight(distance)});
   }
@@ -87,6 +87,8 @@ std::vector<SamplingRow> many_ways() {
         const auto n = static_cast<uint64_t>(ways.size());
         ways.push_back(
             {.seed = 77 * n, .drawn = n % 7, .share = share(top_p), .top_k = top_k, .steepness = steepness});
+        ways.push_back(ways.back());
+        ways.back().gap = 0.3f * static_cast<float>(n % 20);
       }
     }
   }
@@ -105,6 +107,13 @@ TEST(SamplingMath, AWeightIsTheTokensShareOfTheLikeliest) {
     ASSERT_NEAR(found, expected, 1e-8 * expected + 1) << distance;
     ASSERT_GE(found, 1.0);
   }
+}
+
+TEST(SamplingMath, AGapPassesOverWhatLiesFurtherBelowTheLargest) {
+  const SamplingRow row{.steepness = 0.5f, .gap = 2.0f};
+  EXPECT_EQ(sampling_distance(-1.0f, 1.0f, row), 1u << kDistanceBits);
+  EXPECT_EQ(sampling_distance(-1.001f, 1.0f, row), kNoDistance);
+  EXPECT_EQ(sampling_distance(kNever, kNever, SamplingRow{.steepness = 0.5f}), kNoDistance);
 }
 
 TEST(SamplingMath, ProductsAndSharesAreExact) {

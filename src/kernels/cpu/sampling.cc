@@ -14,9 +14,7 @@ struct Row {
   float largest;
   SamplingRow how;
 
-  [[nodiscard]] uint32_t distance(int64_t id) const {
-    return sampling_distance(logits[id], largest, how.steepness);
-  }
+  [[nodiscard]] uint32_t distance(int64_t id) const { return sampling_distance(logits[id], largest, how); }
   // Weight of a token that is kept, its key at most `last`.
   [[nodiscard]] uint64_t weight(int64_t id, uint64_t last) const {
     const uint32_t distance = this->distance(id);

@@ -3,36 +3,14 @@
 // of the tokens' keys, by histograms. Bound: a read of the logits, from memory the first time, then from the
 // L2 cache: 2 for a greedy row's pick or none, about 4 for a draw from all, up to 6 more for each of top_k
 // and top_p.
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/logit_row.cuh"
 
 namespace shadowkv::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kFours = 4;          // loads of four logits that a lane has under way
-constexpr int kPiece = 4 * kWarp;  // tokens that a warp takes together
+constexpr int kThreads = kRowThreads, kWarps = kRowWarps;
 constexpr int kDigitBits = 11;
 constexpr int kBins = 1 << kDigitBits;
-
-struct Best {
-  float logit;
-  int index;
-};
-
-__device__ Best better(Best a, Best b) {
-  const bool take_b = b.logit > a.logit || (b.logit == a.logit && b.index < a.index);
-  return take_b ? b : a;
-}
-
-__device__ Best warp_best(Best best) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    const Best other{__shfl_xor_sync(kAllLanes, best.logit, offset),
-                     __shfl_xor_sync(kAllLanes, best.index, offset)};
-    best = better(best, other);
-  }
-  return best;
-}
 
 // A block's shared memory.
 struct Shared {
@@ -43,62 +21,12 @@ struct Shared {
   int bin;          // or -1
 };
 
-// A stretch of a row's tokens.
-struct Stretch {
-  int first, end;  // first a multiple of kPiece
-
-  // That of warp `warp` of all that share it.
-  __device__ Stretch part(int warp) const {
-    const int each = part_tokens(), start = min(end, first + warp * each);
-    return {start, min(end, start + each)};
-  }
-  __device__ int part_tokens() const { return round_up(ceil_div(end - first, kWarps), kPiece); }
-};
-
-// One sequence's logits.
-class Row {
- public:
-  __device__ Row(const float* logits, int vocab)
-      : logits_(logits), vocab_(vocab), aligned_(reinterpret_cast<uintptr_t>(logits) % 16 == 0) {}
-
-  [[nodiscard]] __device__ Stretch all() const { return {0, vocab_}; }
-
-  // Calls body(id, logit) for the tokens of a warp's stretch and, with -infinity, some behind its end.
-  template <typename Body>
-  __device__ void walk(Stretch stretch, const Body& body) const {
-    const int own = static_cast<int>(threadIdx.x) % kWarp * 4;
-    for (int base = stretch.first; base < stretch.end; base += kFours * kPiece) {
-      float4 fours[kFours];
-#pragma unroll
-      for (int i = 0; i < kFours; ++i) fours[i] = four_at(base + i * kPiece + own, stretch.end);
-#pragma unroll
-      for (int i = 0; i < kFours; ++i) {
-        const int id = base + i * kPiece + own;
-        body(id, fours[i].x), body(id + 1, fours[i].y), body(id + 2, fours[i].z), body(id + 3, fours[i].w);
-      }
-    }
-  }
-  // Logits id .. id + 3, -infinity from `end` on.
-  [[nodiscard]] __device__ float4 four_at(int id, int end) const {
-    if (aligned_ && id + 4 <= end) return __ldg(reinterpret_cast<const float4*>(logits_ + id));
-    const auto one = [&](int i) { return i < end ? __ldg(logits_ + i) : -INFINITY; };
-    return make_float4(one(id), one(id + 1), one(id + 2), one(id + 3));
-  }
-
- private:
-  const float* logits_;
-  int vocab_;
-  bool aligned_;
-};
-
-__device__ Best block_best(const Row& row, Shared& shared) {
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+__device__ Best best_of(const Row& row, Shared& shared) {
   Best best{-INFINITY, 0x7fffffff};
-  row.walk(row.all().part(warp), [&](int id, float logit) { best = better(best, {logit, id}); });
-  best = warp_best(best);
-  if (threadIdx.x % kWarp == 0) shared.best[warp] = best;
-  __syncthreads();
-  return warp_best(shared.best[threadIdx.x % kWarp]);
+  row.walk(row.all().part(static_cast<int>(threadIdx.x) / kWarp), [&](int id, float logit) {
+    best = better(best, {logit, id});
+  });
+  return block_best(best, shared.best);
 }
 
 __device__ uint64_t warp_sum(uint64_t x) {
@@ -135,7 +63,7 @@ class Draw {
 
  private:
   [[nodiscard]] __device__ uint32_t distance_of(float logit) const {
-    return sampling_distance(logit, best_.logit, how_.steepness);
+    return sampling_distance(logit, best_.logit, how_);
   }
   // Weight of a token, 0 where it is not kept.
   [[nodiscard]] __device__ uint64_t weight_of(int id, float logit) const {
@@ -253,7 +181,7 @@ __global__ void __launch_bounds__(kThreads)
     sample_kernel(const float* logits, int vocab, const SamplingRow* rows, int32_t* ids) {
   __shared__ Shared shared;
   const Row row(logits + static_cast<int64_t>(blockIdx.x) * vocab, vocab);
-  const Best best = block_best(row, shared);
+  const Best best = best_of(row, shared);
   const SamplingRow how = rows[blockIdx.x];
   const int id = how.steepness == 0.0f ? best.index : Draw(row, how, best, shared).token();
   if (threadIdx.x == 0) ids[blockIdx.x] = id;
