@@ -235,10 +235,10 @@ class Session {
   // OutOfMemory when a tier is full. No sequence has then moved.
   virtual std::vector<float> decode(int64_t method, std::span<const SequenceToken> batch) = 0;
   // The same, but only the next token of each comes back, [batch.size()]: the one that samplers[i]->pick()
-  // would pick from row i, or the likeliest where that is null. Picked on the device where the logits are
-  // drawn from as they are; the others' logits come to the host. Samplers go on only where it succeeds;
-  // throws InvalidInput for more or fewer of them than sequences, too. One sampler may stand for one sequence
-  // only.
+  // would pick from row i, or the likeliest where that is null. All of it happens where the logits lie; what
+  // a sampler changes or ranks there takes memory until the sequence is removed. Samplers go on only where it
+  // succeeds; throws InvalidInput for more or fewer of them than sequences, too. One sampler may stand for
+  // one sequence only.
   virtual std::vector<int32_t> decode_sampled(int64_t method, std::span<const SequenceToken> batch,
                                               std::span<Sampler* const> samplers) = 0;
   // The same with the likeliest token of each.

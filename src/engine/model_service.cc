@@ -160,13 +160,14 @@ void ModelService::take_in() {
   }
 }
 
-// What all requests together may take: the budgets without weights, tables and scratch. A prompt's working
-// memory is in the scheduler's ledger.
+// What all requests together may take: the budgets without weights, what samplers keep, tables and scratch. A
+// prompt's working memory is in the scheduler's ledger.
 Room ModelService::room() const {
   const MemoryUse use = parts_.device.memory();
   const auto left = [&](Tier tier) {
     return use.budget[static_cast<std::size_t>(tier)] - use.of(tier, Purpose::weights) -
-           use.of(tier, Purpose::tables) - use.of(tier, Purpose::activations);
+           use.of(tier, Purpose::sampling) - use.of(tier, Purpose::tables) -
+           use.of(tier, Purpose::activations);
   };
   return {.device = left(Tier::device) + working_bytes_, .host = left(Tier::pinned_host)};
 }

@@ -1,6 +1,6 @@
-// Picking a token from logits, on the host or, by a device's op, wherever they lie: kernels/logit_math.h and
-// kernels/sampling_math.h have how. The random numbers are a function of the seed and of how many tokens were
-// picked, nothing else, so a request's tokens do not depend on what runs beside it.
+// Picking a token from logits, on the host or, by the device's ops, wherever they lie: kernels/logit_math.h
+// and kernels/sampling_math.h have how. The random numbers are a function of the seed and of how many tokens
+// were picked, nothing else, so a request's tokens do not depend on what runs beside it.
 #include "engine/sampler.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 #include "constraint/constraint.h"
 #include "formats/quote.h"
 #include "kernels/draw_token.h"
-#include "kernels/logit_math.h"
+#include "kernels/logit_rows.h"
 
 namespace shadowkv {
 
@@ -25,7 +25,6 @@ namespace {
 constexpr int64_t kMostLogprobs = 20;
 constexpr int64_t kMostStops = 64;
 constexpr int64_t kLongestStop = 1024;  // bytes
-constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 // Range checks of numbers, NaN refused.
 void check_between(std::string_view name, double value, double least, double most) {
@@ -100,61 +99,34 @@ bool has_penalties(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0;
 }
 
-// Of a row of raw logits: the token's own, then the likeliest.
-void write_logprobs(const std::vector<float>& logits, int32_t id, int64_t count,
-                    std::vector<TokenLogprob>& out) {
-  const auto better = [&](int32_t a, int32_t b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  };
-  out.assign(1, {.id = id, .logprob = 0});
-  const auto vocab = static_cast<int32_t>(logits.size());
-  for (int32_t i = 0; i < vocab && count > 0; ++i) {
-    const bool is_full = std::ssize(out) == 1 + count;
-    if (is_full && !better(i, out.back().id)) continue;
-    if (is_full) out.pop_back();
-    const auto place =
-        std::find_if(out.begin() + 1, out.end(), [&](const auto& other) { return better(i, other.id); });
-    out.insert(place, {.id = i, .logprob = 0});
-  }
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  const double whole = largest + std::log(sum);
-  for (TokenLogprob& one : out) one.logprob = static_cast<float>(std::min(0.0, logits[one.id] - whole));
+float logprob_of(float logit, const TokenRanks& ranks) {
+  constexpr double kLn2 = 0.69314718055994530942;
+  const double whole = std::log(static_cast<double>(ranks.weight)) - 40 * kLn2;
+  return static_cast<float>(std::min(0.0, double{logit} - ranks.largest - whole));
 }
 
 }  // namespace
 
-// What changes the logits before a token is drawn.
+// What changes the logits before a token is drawn, and what is told of them.
 struct Sampler::State {
-  // A token that stands in the prompt or, so many times, in the answer.
-  struct Seen {
-    int32_t id;
-    int32_t in_answer;
-  };
-  std::vector<Seen> seen;  // in order of ids
-  LogitPenalties penalties;
-  bool counts = false;                 // whether `seen` is kept
+  LogitChanges changes;
   std::vector<int32_t> ends;           // impossible before min_tokens, and while a constraint is not complete
   std::vector<TokenLogprob> logprobs;  // of the latest pick; room for all
   std::optional<ConstraintPosition> position;
-  std::span<const uint64_t> mask;  // of the next token, by prepare(); the position keeps it
+  int64_t checked_vocab = 0;  // that all ids were found in
 
   State(const SamplingParams& params, const SamplingContext& context);
   void reserve_logprobs(const SamplingParams& params) {
     if (params.logprobs) logprobs.reserve(static_cast<std::size_t>(*params.logprobs + 1));
   }
-  void prepare(int64_t vocab);
+  void check(const SamplingParams& params, int64_t vocab);
+  void prepare(bool may_end, int64_t vocab);
   void take(int32_t token);
-  void change(const SamplingParams& params, uint64_t picked, std::span<float> logits) const;
-  void constrain(std::span<float> logits) const;
+  void tell(int32_t id, const TokenRanks& ranks);
 };
 
 Sampler::State::State(const SamplingParams& params, const SamplingContext& context)
-    : penalties{.repetition = static_cast<float>(params.repetition_penalty),
-                .presence = static_cast<float>(params.presence_penalty),
-                .frequency = static_cast<float>(params.frequency_penalty)},
-      counts(has_penalties(params)) {
+    : changes(params, context.prompt) {
   reserve_logprobs(params);
   if (is_constrained(params)) {
     require(context.constraint != nullptr,
@@ -165,65 +137,42 @@ Sampler::State::State(const SamplingParams& params, const SamplingContext& conte
     ends.assign(context.end_tokens.begin(), context.end_tokens.end());
     ends.insert(ends.end(), params.stop_ids.begin(), params.stop_ids.end());
   }
-  if (!counts || params.repetition_penalty == 1) return;
-  std::vector<int32_t> ids(context.prompt.begin(), context.prompt.end());
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  seen.reserve(ids.size());
-  for (const int32_t id : ids) seen.push_back({.id = id, .in_answer = 0});
 }
 
-void Sampler::State::prepare(int64_t vocab) {
+// Of the ids that the parameters name, once for each vocabulary.
+void Sampler::State::check(const SamplingParams& params, int64_t vocab) {
+  if (checked_vocab == vocab) return;
+  check_ids(params, vocab);
   for (const int32_t id : ends) {
     require(id >= 0 && id < vocab, "token {} was to end an answer; the vocabulary has {}", id, vocab);
   }
-  require(seen.empty() || (seen.front().id >= 0 && seen.back().id < vocab),
-          "the prompt has tokens from {} to {}; the vocabulary has {}", seen.empty() ? 0 : seen.front().id,
-          seen.empty() ? 0 : seen.back().id, vocab);
-  if (counts) seen.reserve(seen.size() + 1);
-  if (!position) return;
-  mask = position->mask();
-  require(std::ssize(mask) * 64 >= vocab, "a constraint over {} tokens was given {} logits",
-          std::ssize(mask) * 64, vocab);
+  changes.allow_all();
+  checked_vocab = vocab;
+}
+
+// may_end: whether min_tokens allows it.
+void Sampler::State::prepare(bool may_end, int64_t vocab) {
+  changes.prepare(vocab);
+  if (position) {
+    const std::span<const uint64_t> mask = position->mask();
+    changes.allow(mask, position->is_complete() ? ends : std::span<const int32_t>(), vocab);
+  } else if (may_end || ends.empty()) {
+    changes.allow_all();
+  } else if (changes.mask().empty()) {
+    changes.forbid(ends, vocab);
+  }
 }
 
 void Sampler::State::take(int32_t token) {
   logprobs.clear();
   if (position) position->take(token);
-  if (!counts) return;
-  const auto place = std::lower_bound(seen.begin(), seen.end(), token,
-                                      [](const Seen& one, int32_t id) { return one.id < id; });
-  if (place != seen.end() && place->id == token) {
-    ++place->in_answer;
-  } else {
-    seen.insert(place, {.id = token, .in_answer = 1});
-  }
+  changes.count(token);
 }
 
-void Sampler::State::change(const SamplingParams& params, uint64_t picked, std::span<float> logits) const {
-  for (const auto& [id, bias] : params.logit_bias) logits[id] += static_cast<float>(bias);
-  for (const Seen& one : seen) logits[one.id] = penalized_logit(logits[one.id], penalties, one.in_answer);
-  if (picked < static_cast<uint64_t>(params.min_tokens)) {
-    for (const int32_t id : ends) logits[id] = kNever;
-  }
-  if (position) constrain(logits);
-  if (params.min_p == 0 || params.temperature == 0) return;
-  const auto gap = static_cast<float>(-std::log(params.min_p) * params.temperature);
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  for (float& logit : logits) logit = within_gap(logit, largest, gap) ? logit : kNever;
-}
-
-void Sampler::State::constrain(std::span<float> logits) const {
-  const bool may_end = position->is_complete();
-  const auto vocab = static_cast<int64_t>(logits.size());
-  for (int64_t first = 0; first < vocab; first += 64) {
-    const uint64_t word = mask[static_cast<std::size_t>(first / 64)];
-    if (word == ~uint64_t{0}) continue;
-    for (int64_t id = first; id < std::min(first + 64, vocab); ++id) {
-      const bool is_allowed = (word >> (id - first) & 1) != 0 ||
-                              (may_end && std::find(ends.begin(), ends.end(), id) != ends.end());
-      if (!is_allowed) logits[static_cast<std::size_t>(id)] = kNever;
-    }
+void Sampler::State::tell(int32_t id, const TokenRanks& ranks) {
+  logprobs.assign(1, {.id = id, .logprob = logprob_of(ranks.own, ranks)});
+  for (int32_t i = 0; i < changes.settings().likeliest; ++i) {
+    logprobs.push_back({.id = ranks.ids[i], .logprob = logprob_of(ranks.logits[i], ranks)});
   }
 }
 
@@ -232,8 +181,7 @@ void Sampler::State::constrain(std::span<float> logits) const {
 Sampler::Sampler(const SamplingParams& params, const SamplingContext& context) : params_(params) {
   check_sampling(params_);
   const bool changes = has_penalties(params) || !params.logit_bias.empty() || params.min_tokens > 0 ||
-                       (params.min_p > 0 && params.temperature > 0) || params.logprobs ||
-                       is_constrained(params);
+                       params.logprobs || is_constrained(params);
   if (changes) state_ = std::make_unique<State>(params_, context);
 }
 
@@ -255,15 +203,20 @@ int32_t Sampler::pick(std::span<const float> logits) {
   const auto vocab = std::ssize(logits);
   require(vocab >= 1 && vocab <= kMostSampled, "{} logits were given to pick from, expected 1 to {}", vocab,
           kMostSampled);
-  PickRoom room;
+  std::vector<uint64_t> keys;
   if (!state_) {
-    const int32_t id = draw_token(logits.data(), vocab, sampling_row(*this), room.keys);
+    const int32_t id = draw_token(logits.data(), vocab, sampling_row(*this), keys);
     ++picked_;
     return id;
   }
   std::vector<float> changed(logits.begin(), logits.end());
   StepSampling::prepare(*this, vocab);
-  return StepSampling::pick(*this, changed, room);
+  const LogitRow row = state_->changes.row();
+  if (row.changes()) change_row(changed.data(), vocab, row);
+  const int32_t id = draw_token(changed.data(), vocab, sampling_row(*this), keys);
+  take(id);
+  if (params_.logprobs) state_->tell(id, rank_row(logits.data(), vocab, id, row.likeliest));
+  return id;
 }
 
 bool Sampler::is_finished() const {
@@ -304,57 +257,50 @@ SamplingRow sampling_row(const Sampler& sampler) {
   SamplingRow row{.seed = params.seed, .drawn = sampler.picked()};
   if (params.temperature == 0) return row;
   row.steepness = static_cast<float>(std::clamp(kLog2e / params.temperature, kFlattest, kSteepest));
+  if (params.min_p > 0) row.gap = static_cast<float>(-std::log(params.min_p) * params.temperature);
   row.top_k = params.top_k <= kMostSampled ? static_cast<int32_t>(params.top_k) : 0;
   if (params.top_p < 1) row.share = static_cast<uint64_t>(std::ldexp(params.top_p, 64));
   return row;
 }
 
 void StepSampling::prepare(Sampler& sampler, int64_t vocab) {
-  if (!sampler.state_) return;
-  check_ids(sampler.params_, vocab);
-  sampler.state_->prepare(vocab);
+  if (is_plain(&sampler)) return;
+  const SamplingParams& params = sampler.params_;
+  sampler.state_->check(params, vocab);
+  sampler.state_->prepare(sampler.picked_ >= static_cast<uint64_t>(params.min_tokens), vocab);
 }
 
-void StepSampling::prepare(std::span<Sampler* const> samplers, int64_t vocab) {
+void StepSampling::prepare(int64_t method, std::span<const SequenceToken> batch,
+                           std::span<Sampler* const> samplers, int64_t vocab) {
   samplers_.assign(samplers.begin(), samplers.end());
   rows_.assign(samplers.size(), {});
-  logit_rows_.clear();
+  changes_.clear();
+  int64_t masks = 0, changed = 0;
   for (std::size_t i = 0; i < samplers.size(); ++i) {
-    if (samplers[i] == nullptr) continue;
-    if (needs_logits(*samplers[i])) {
-      prepare(*samplers[i], vocab);
-      logit_rows_.push_back(static_cast<int64_t>(i));
-    } else {
-      rows_[i] = sampling_row(*samplers[i]);
-    }
+    if (samplers[i] != nullptr) rows_[i] = sampling_row(*samplers[i]);
+    if (is_plain(samplers[i])) continue;
+    prepare(*samplers[i], vocab);
+    ++changed;
+    masks += samplers[i]->state_->changes.mask().empty() ? 0 : 1;
   }
-  if (logit_rows_.empty()) return;
-  room_.keys.reserve(static_cast<std::size_t>(vocab));
-  room_.raw.reserve(static_cast<std::size_t>(vocab));
+  if (changed == 0) return;
+  changes_.resize(samplers.size());
+  tables_.begin(masks, vocab);
+  for (std::size_t i = 0; i < samplers.size(); ++i) {
+    if (is_plain(samplers[i])) continue;
+    changes_[i] = tables_.row({method, batch[i].sequence}, samplers[i]->state_->changes);
+  }
+  tables_.send();
 }
 
-void StepSampling::finish(std::span<int32_t> ids, std::span<float> logits) {
-  std::size_t next = 0;
-  const std::size_t vocab = logit_rows_.empty() ? 0 : logits.size() / logit_rows_.size();
+void StepSampling::finish(std::span<const int32_t> ids, std::span<const TokenRanks> ranks) {
+  tables_.finish();
   for (std::size_t i = 0; i < samplers_.size(); ++i) {
-    if (samplers_[i] == nullptr) continue;
-    if (needs_logits(*samplers_[i])) {
-      ids[i] = pick(*samplers_[i], logits.subspan(vocab * next++, vocab), room_);
-    } else {
-      samplers_[i]->take(ids[i]);
-    }
+    Sampler* sampler = samplers_[i];
+    if (sampler == nullptr) continue;
+    sampler->take(ids[i]);
+    if (sampler->params_.logprobs) sampler->state_->tell(ids[i], ranks[i]);
   }
-}
-
-// Asks for no memory once it is prepared and the room is large enough for the row.
-int32_t StepSampling::pick(Sampler& sampler, std::span<float> logits, PickRoom& room) {
-  const SamplingParams& params = sampler.params_;
-  if (params.logprobs) room.raw.assign(logits.begin(), logits.end());
-  sampler.state_->change(params, sampler.picked_, logits);
-  const int32_t id = draw_token(logits.data(), std::ssize(logits), sampling_row(sampler), room.keys);
-  sampler.take(id);
-  if (params.logprobs) write_logprobs(room.raw, id, *params.logprobs, sampler.state_->logprobs);
-  return id;
 }
 
 }  // namespace shadowkv

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/logit_tables.h"
 #include "kernels/sampling_math.h"
 #include "shadowkv/shadowkv.h"
 
@@ -24,37 +25,35 @@ void check_sampling(const SamplingParams& params, const SamplingLimits& limits);
 // How the device draws for a sampler that changes no logits.
 [[nodiscard]] SamplingRow sampling_row(const Sampler& sampler);
 
-// Room that picking a token takes.
-struct PickRoom {
-  std::vector<uint64_t> keys;
-  std::vector<float> raw;
-};
-
-// A step's samplers: the device draws for those that take the logits as they are, the others get theirs on
-// the host. A device's op that changes logits as kernels/logit_math.h says would end this difference, in
-// needs_logits() alone.
+// A step's samplers, as the device's ops take them.
 class StepSampling {
  public:
-  // Takes all memory that the picks will need. samplers: one a sequence, null: the likeliest token.
-  void prepare(std::span<Sampler* const> samplers, int64_t vocab);
-  // The same for one of them, ahead of its step.
+  explicit StepSampling(Device& device) : tables_(device) {}
+
+  // Takes all memory that the step will need, on the host and on the device, and brings there what is new.
+  // samplers: one a sequence of the batch, null: the likeliest token.
+  void prepare(int64_t method, std::span<const SequenceToken> batch, std::span<Sampler* const> samplers,
+               int64_t vocab);
+  // The host's part for one of them, ahead of its step.
   static void prepare(Sampler& sampler, int64_t vocab);
 
-  [[nodiscard]] std::span<const SamplingRow> rows() const { return rows_; }          // [samplers]
-  [[nodiscard]] std::span<const int64_t> logit_rows() const { return logit_rows_; }  // that the host needs
-  // After the step. ids: [samplers], as the device drew them, become what was picked; logits:
-  // [logit_rows().size(), vocab], which are written over.
-  void finish(std::span<int32_t> ids, std::span<float> logits);
+  [[nodiscard]] std::span<const SamplingRow> rows() const { return rows_; }     // [samplers]
+  [[nodiscard]] std::span<const LogitRow> changes() const { return changes_; }  // likewise, or none
+  // After the step, whose tokens and ranks they take: [samplers] both, no ranks where none are asked for.
+  void finish(std::span<const int32_t> ids, std::span<const TokenRanks> ranks);
+
+  // Gives back what the device holds for a sequence: its next step brings it again.
+  void forget(SequenceId sequence) noexcept { tables_.forget(sequence); }
 
  private:
-  friend class Sampler;
-  [[nodiscard]] static bool needs_logits(const Sampler& sampler) { return sampler.state_ != nullptr; }
-  static int32_t pick(Sampler& sampler, std::span<float> logits, PickRoom& room);
+  [[nodiscard]] static bool is_plain(const Sampler* sampler) {
+    return sampler == nullptr || sampler->state_ == nullptr;
+  }
 
+  LogitTables tables_;
   std::vector<Sampler*> samplers_;
   std::vector<SamplingRow> rows_;
-  std::vector<int64_t> logit_rows_;
-  PickRoom room_;
+  std::vector<LogitRow> changes_;
 };
 
 }  // namespace shadowkv

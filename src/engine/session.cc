@@ -24,7 +24,8 @@ ModelSession::ModelSession(const ModelConfig& model, DType compute, Transformer&
       transformer_(transformer),
       device_(device),
       prefill_(std::make_shared<ExactPrefill>(attention_shape(model, compute), device)),
-      methods_(static_cast<int64_t>(methods.size())) {
+      methods_(static_cast<int64_t>(methods.size())),
+      sampling_(device) {
   std::vector<std::unique_ptr<Attention>> made;
   for (const AttentionConfig& config : methods) {
     const AttentionConfig resolved = shadowkv::resolve(config, prefill_->shape(), model.context, nullptr);
@@ -79,6 +80,7 @@ int64_t ModelSession::working_bytes(int64_t prompt_tokens) const {
 void ModelSession::pause(SequenceId id) {
   require(!at(id).tokens.empty(), "sequence {} has no prompt yet; prefill it first", id);
   attention_->pause(id);
+  sampling_.forget(id);
 }
 
 void ModelSession::resume(SequenceId id) {
@@ -229,11 +231,10 @@ std::vector<float> ModelSession::decode(int64_t method, std::span<const Sequence
   return logits;
 }
 
-Transformer::Drawn ModelSession::draw(int64_t method, std::span<const SequenceToken> batch,
-                                      std::span<const SamplingRow> how, std::span<const int64_t> logit_rows) {
-  const Batch step = open_step(method, batch);
+Transformer::Drawn ModelSession::draw(int64_t method, const Batch& step,
+                                      const Transformer::Drawing& drawing) {
   Transformer::Drawn drawn =
-      run([&] { return transformer_.decode_sampled(*attention_, step.ids, step.tokens, how, logit_rows); });
+      run([&] { return transformer_.decode_sampled(*attention_, step.ids, step.tokens, drawing); });
   close_step(method, step);
   return drawn;
 }
@@ -242,14 +243,16 @@ std::vector<int32_t> ModelSession::decode_sampled(int64_t method, std::span<cons
                                                   std::span<Sampler* const> samplers) {
   require(samplers.size() == batch.size(), "{} samplers were given to {} sequences", samplers.size(),
           batch.size());
-  sampling_.prepare(samplers, model_.vocab_size);
-  Transformer::Drawn drawn = draw(method, batch, sampling_.rows(), sampling_.logit_rows());
-  sampling_.finish(drawn.ids, drawn.logits);
+  const Batch step = open_step(method, batch);
+  run([&] { sampling_.prepare(method, batch, samplers, model_.vocab_size); });
+  Transformer::Drawn drawn = draw(method, step, {.how = sampling_.rows(), .changes = sampling_.changes()});
+  sampling_.finish(drawn.ids, drawn.ranks);
   return std::move(drawn.ids);
 }
 
 std::vector<int32_t> ModelSession::decode_greedy(int64_t method, std::span<const SequenceToken> batch) {
-  return draw(method, batch, std::vector<SamplingRow>(batch.size()), {}).ids;
+  const std::vector<SamplingRow> greedy(batch.size());
+  return draw(method, open_step(method, batch), {.how = greedy}).ids;
 }
 
 void ModelSession::fill(SequenceId id, int64_t tokens, uint64_t seed) {
@@ -302,6 +305,7 @@ std::vector<OpTime> ModelSession::op_times() {
 
 void ModelSession::remove(SequenceId id) {
   abandon_prefill(id);
+  sampling_.forget(id);
   sequences_.erase(id);
 }
 

@@ -78,8 +78,7 @@ class ModelSession final : public Session {
   auto run(const Work& work);
   [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
   void close_step(int64_t method, const Batch& batch);
-  Transformer::Drawn draw(int64_t method, std::span<const SequenceToken> batch,
-                          std::span<const SamplingRow> how, std::span<const int64_t> logit_rows);
+  Transformer::Drawn draw(int64_t method, const Batch& step, const Transformer::Drawing& drawing);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);

@@ -35,11 +35,6 @@ SHADOWKV_HD inline float penalized_logit(float logit, const LogitPenalties& pena
   return repeated - often - penalties.presence;
 }
 
-// Whether min_p keeps a token: gap is -ln(min_p) * temperature.
-SHADOWKV_HD inline bool within_gap(float logit, float largest, float gap) {
-  return largest - logit <= gap;
-}
-
 // A token whose logit changes.
 struct MarkedToken {
   int32_t id = 0;

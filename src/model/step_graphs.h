@@ -13,11 +13,20 @@ namespace shadowkv {
 
 class Attention;
 
+// What a step does with its logits besides drawing tokens from them.
+struct LogitOps {
+  bool changes = false;    // change_logits
+  bool keeps_raw = false;  // of some row, likewise
+  bool ranks = false;      // rank_tokens
+  bool operator==(const LogitOps&) const = default;
+};
+
 // What decides whether a recorded step can serve again.
 struct StepShape {
   std::vector<int64_t> attention;     // Attention::step_shape()
   int64_t address_epoch = -1;         // Device::address_epoch()
   const Attention* method = nullptr;  // whose step it is
+  LogitOps logit_ops = {};            // what it holds besides drawing
   bool operator==(const StepShape&) const = default;
 };
 

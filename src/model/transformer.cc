@@ -11,10 +11,21 @@ namespace {
 
 template <typename T>
 std::vector<T> arranged(std::span<const T> from, std::span<const int64_t> places) {
-  if (places.empty()) return {from.begin(), from.end()};
+  if (places.empty() || from.empty()) return {from.begin(), from.end()};
   std::vector<T> out;
   for (const int64_t place : places) out.push_back(from[static_cast<std::size_t>(place)]);
   return out;
+}
+
+// A step's ops are those that one of its rows needs: only they are recorded.
+LogitOps ops_of(std::span<const LogitRow> rows) {
+  LogitOps ops;
+  for (const LogitRow& row : rows) {
+    ops.changes |= row.changes();
+    ops.keeps_raw |= row.raw != nullptr;
+    ops.ranks |= row.likeliest >= 0;
+  }
+  return ops;
 }
 
 }  // namespace
@@ -40,7 +51,9 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       slice_(device),
       normed_(device),
       logits_(device),
-      drawn_(device) {}
+      drawn_(device),
+      ranks_(device),
+      changes_(device) {}
 
 int64_t Transformer::slice_bytes(int64_t rows) const {
   const int64_t numbers =
@@ -129,20 +142,19 @@ TensorView Transformer::logits(const TensorView& hidden) {
 }
 
 template <typename T>
-std::vector<T> Transformer::download(const TensorView& from) {
-  std::vector<T> host(static_cast<std::size_t>(from.elements()));
-  device_.compute().copy(host.data(), from.data, from.bytes());
+std::vector<T> Transformer::download(const T* from, int64_t count) {
+  std::vector<T> host(static_cast<std::size_t>(count));
+  device_.compute().copy(host.data(), from, count * static_cast<int64_t>(sizeof(T)));
   device_.compute().synchronize();
   return host;
 }
 
-// The rows of the latest step in its caller's order.
+// The rows of the latest step, of `each` numbers, in its caller's order.
 template <typename T>
-std::vector<T> Transformer::download_step(const TensorView& from) {
-  std::vector<T> rows = download<T>(from);
+std::vector<T> Transformer::download_step(const T* from, int64_t batch, int64_t each) {
+  std::vector<T> rows = download(from, batch * each);
   if (arranged_.empty()) return rows;
   std::vector<T> out(rows.size());
-  const int64_t each = from.elements() / from.shape[0];
   for (std::size_t i = 0; i < arranged_.size(); ++i) {
     std::copy_n(rows.begin() + static_cast<int64_t>(i) * each, each, out.begin() + arranged_[i] * each);
   }
@@ -209,45 +221,33 @@ void Transformer::prefill_slice(Attention& attention, const PrefillRun& run, int
 }
 
 std::vector<float> Transformer::end_prefill(const PrefillRun& run) {
-  return download<float>(logits(run.hidden.rows(run.tokens - 1, 1)));
+  const TensorView last = logits(run.hidden.rows(run.tokens - 1, 1));
+  return download(last.as<float>(), last.elements());
 }
 
 std::vector<float> Transformer::decode(Attention& attention, std::span<const SeqId> sequences,
                                        std::span<const int32_t> ids) {
-  step(attention, sequences, ids, std::vector<SamplingRow>(ids.size()));
-  std::vector<float> rows =
-      download_step<float>(logits_.get(DType::f32, {std::ssize(ids), config_.vocab_size}));
+  const std::vector<SamplingRow> greedy(ids.size());
+  step(attention, sequences, ids, {.how = greedy});
+  const int64_t batch = std::ssize(ids), vocab = config_.vocab_size;
+  std::vector<float> rows = download_step(logits_.get(DType::f32, {batch, vocab}).as<float>(), batch, vocab);
   attention.end_step();  // once nothing can fail any more
   return rows;
 }
 
-std::vector<int32_t> Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
-                                                 std::span<const int32_t> ids,
-                                                 std::span<const SamplingRow> how) {
-  return decode_sampled(attention, sequences, ids, how, {}).ids;
-}
-
 Transformer::Drawn Transformer::decode_sampled(Attention& attention, std::span<const SeqId> sequences,
-                                               std::span<const int32_t> ids, std::span<const SamplingRow> how,
-                                               std::span<const int64_t> logit_rows) {
-  step(attention, sequences, ids, how);
-  Drawn drawn{.ids = download_step<int32_t>(drawn_.get(DType::i32, {std::ssize(ids)})),
-              .logits = download_logits(logit_rows, std::ssize(ids))};
+                                               std::span<const int32_t> ids, const Drawing& drawing) {
+  step(attention, sequences, ids, drawing);
+  const int64_t batch = std::ssize(ids);
+  Drawn drawn{.ids = download_step(drawn_.get(DType::i32, {batch}).as<int32_t>(), batch, 1), .ranks = {}};
+  if (ops_of(drawing.changes).ranks) drawn.ranks = download_step(ranks(batch), batch, 1);
   attention.end_step();
   return drawn;
 }
 
-// Some rows of the latest step's logits, named in its caller's order.
-std::vector<float> Transformer::download_logits(std::span<const int64_t> rows, int64_t batch) {
-  const TensorView from = logits_.get(DType::f32, {batch, config_.vocab_size});
-  std::vector<float> out(rows.size() * static_cast<std::size_t>(config_.vocab_size));
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto place = std::find(arranged_.begin(), arranged_.end(), rows[i]) - arranged_.begin();
-    const TensorView row = from.rows(arranged_.empty() ? rows[i] : place, 1);
-    device_.compute().copy(out.data() + static_cast<int64_t>(i) * config_.vocab_size, row.data, row.bytes());
-  }
-  if (!rows.empty()) device_.compute().synchronize();
-  return out;
+TokenRanks* Transformer::ranks(int64_t count) {
+  const TensorView bytes = ranks_.get(DType::u8, {count * static_cast<int64_t>(sizeof(TokenRanks))});
+  return reinterpret_cast<TokenRanks*>(bytes.data);
 }
 
 // To the same place in every step, so that a recorded one draws as the latest says.
@@ -257,25 +257,39 @@ const SamplingRow* Transformer::upload_sampling(std::span<const SamplingRow> how
   return reinterpret_cast<const SamplingRow*>(on_device.data);
 }
 
+// Likewise.
+const LogitRow* Transformer::upload_changes(std::span<const LogitRow> changes) {
+  if (changes.empty()) return nullptr;
+  const auto bytes = static_cast<int64_t>(changes.size_bytes());
+  std::copy(changes.begin(), changes.end(), reinterpret_cast<LogitRow*>(changes_.host(bytes)));
+  changes_.send(bytes);
+  return reinterpret_cast<const LogitRow*>(changes_.device());
+}
+
 // Runs a step up to its end, from its recording where one of its shape exists. All that a recording reads
 // lies at the same address in every step.
 void Transformer::step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
-                       std::span<const SamplingRow> how) {
-  require(sequences.size() == ids.size() && how.size() == ids.size() && !ids.empty(),
+                       const Drawing& drawing) {
+  require(sequences.size() == ids.size() && drawing.how.size() == ids.size() && !ids.empty(),
           "a decode step got {} sequences, {} tokens and {} ways to draw the next", sequences.size(),
-          ids.size(), how.size());
+          ids.size(), drawing.how.size());
+  require(drawing.changes.empty() || drawing.changes.size() == ids.size(),
+          "a decode step of {} sequences got changes of {} rows of logits", ids.size(),
+          drawing.changes.size());
   arranged_ = attention.arrange(sequences);
-  const TensorView on_device = ids_.get(DType::i32, {std::ssize(ids)});
-  upload_ids(arranged(ids, arranged_), on_device);
-  const SamplingRow* rows = upload_sampling(arranged(how, arranged_));
+  const StepTables tables{.ids = ids_.get(DType::i32, {std::ssize(ids)}),
+                          .how = upload_sampling(arranged(drawing.how, arranged_)),
+                          .changes = upload_changes(arranged(drawing.changes, arranged_)),
+                          .ops = ops_of(drawing.changes)};
+  upload_ids(arranged(ids, arranged_), tables.ids);
   attention.begin_step(arranged(sequences, arranged_));
-  const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention};
-  const auto body = [&] { run_step(attention, on_device, rows); };
+  const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention, tables.ops};
+  const auto body = [&] { run_step(attention, tables); };
   if (Graph* graph = graphs_.find(shape, [&] { return device_.compute().record(body); })) {
     graph->launch();
   } else {
     body();
-    graphs_.ran({shape.attention, device_.address_epoch(), &attention});
+    graphs_.ran({shape.attention, device_.address_epoch(), &attention, tables.ops});
   }
 }
 
@@ -294,12 +308,12 @@ void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_b
 }
 
 // All device work of a decode step: embed, layers, logits, the tokens that are drawn.
-void Transformer::run_step(Attention& attention, const TensorView& ids, const SamplingRow* rows) {
-  const int64_t count = ids.shape[0];
+void Transformer::run_step(Attention& attention, const StepTables& tables) {
+  const int64_t count = tables.ids.shape[0];
   const TensorView hidden = hidden_.get(device_.activation_dtype(), {count, config_.hidden});
   std::byte* memory = slice_.get(DType::u8, {slice_bytes(count)}).data;
   Queue& main = device_.compute();
-  embed(main, {.table = weights_.embedding, .ids = ids, .out = hidden});
+  embed(main, {.table = weights_.embedding, .ids = tables.ids, .out = hidden});
   std::vector<MicroBatch> batches = attention.micro_batches();
   if (batches.empty()) batches.push_back({0, count, &main});
   for (const MicroBatch& batch : batches) batch.queue->wait_for(main);
@@ -312,7 +326,20 @@ void Transformer::run_step(Attention& attention, const TensorView& ids, const Sa
     }
   }
   for (const MicroBatch& batch : batches) main.wait_for(*batch.queue);
-  sample_tokens(main, {.logits = logits(hidden), .rows = rows, .ids = drawn_.get(DType::i32, {count})});
+  draw(logits(hidden), tables);
+}
+
+void Transformer::draw(const TensorView& logits, const StepTables& tables) {
+  Queue& queue = device_.compute();
+  const int64_t count = logits.shape[0];
+  const TensorView ids = drawn_.get(DType::i32, {count});
+  if (tables.ops.changes) {
+    change_logits(queue, {.logits = logits, .rows = tables.changes, .keeps_raw = tables.ops.keeps_raw});
+  }
+  sample_tokens(queue, {.logits = logits, .rows = tables.how, .ids = ids});
+  if (tables.ops.ranks) {
+    rank_tokens(queue, {.logits = logits, .rows = tables.changes, .ids = ids, .ranks = ranks(count)});
+  }
 }
 
 }  // namespace shadowkv

@@ -10,6 +10,7 @@
 #include "attention/attention.h"
 #include "base/device.h"
 #include "base/scratch.h"
+#include "base/staged_upload.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/step_graphs.h"
@@ -64,17 +65,18 @@ class Transformer {
   std::vector<float> decode(Attention& attention, std::span<const SeqId> sequences,
                             std::span<const int32_t> ids);
 
-  // The same, but only a token of each comes back, drawn on the device as how[i] says.
-  std::vector<int32_t> decode_sampled(Attention& attention, std::span<const SeqId> sequences,
-                                      std::span<const int32_t> ids, std::span<const SamplingRow> how);
-
-  // The same, and the logits of some sequences besides: [logit_rows.size(), vocab].
+  // The same, but only a token of each comes back, drawn on the device as how[i] says, from logits that are
+  // changed and ranked as changes[i] says. [sequences] both, the latter empty where no sequence asks for it.
+  struct Drawing {
+    std::span<const SamplingRow> how;
+    std::span<const LogitRow> changes = {};
+  };
   struct Drawn {
     std::vector<int32_t> ids;
-    std::vector<float> logits;
+    std::vector<TokenRanks> ranks;  // [sequences], empty where no sequence asks for them
   };
   Drawn decode_sampled(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
-                       std::span<const SamplingRow> how, std::span<const int64_t> logit_rows);
+                       const Drawing& drawing);
 
   // Queries of a prefill unit, by the kind of device and what their activations take.
   [[nodiscard]] int64_t slice_tokens() const;
@@ -90,25 +92,35 @@ class Transformer {
   void attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
                        const Slice& slice);
   void finish_layer(Queue& queue, const LayerWeights& weights, const TensorView& hidden, const Slice& slice);
+  // What a step says of its sequences, on the device.
+  struct StepTables {
+    TensorView ids;           // [sequences] int32
+    const SamplingRow* how;   // [sequences]
+    const LogitRow* changes;  // [sequences]; null where none changes or ranks anything
+    LogitOps ops;
+  };
   void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
-            std::span<const SamplingRow> how);
+            const Drawing& drawing);
   [[nodiscard]] const SamplingRow* upload_sampling(std::span<const SamplingRow> how);
-  void run_step(Attention& attention, const TensorView& ids, const SamplingRow* rows);
+  [[nodiscard]] const LogitRow* upload_changes(std::span<const LogitRow> changes);
+  void run_step(Attention& attention, const StepTables& tables);
+  void draw(const TensorView& logits, const StepTables& tables);
+  [[nodiscard]] TokenRanks* ranks(int64_t count);
   void run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
                  const TensorView& hidden, const Slice& slice);
   [[nodiscard]] TensorView logits(const TensorView& hidden);
   template <typename T>
-  [[nodiscard]] std::vector<T> download(const TensorView& from);
+  [[nodiscard]] std::vector<T> download(const T* from, int64_t count);
   template <typename T>
-  [[nodiscard]] std::vector<T> download_step(const TensorView& from);
-  [[nodiscard]] std::vector<float> download_logits(std::span<const int64_t> rows, int64_t batch);
+  [[nodiscard]] std::vector<T> download_step(const T* from, int64_t batch, int64_t each);
   [[nodiscard]] int64_t slice_bytes(int64_t rows) const;
   [[nodiscard]] Slice slice_of(std::byte* memory, int64_t rows) const;
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Device& device_;
-  Scratch ids_, sampling_, hidden_, slice_, normed_, logits_, drawn_;  // of decode steps
+  Scratch ids_, sampling_, hidden_, slice_, normed_, logits_, drawn_, ranks_;  // of decode steps
+  StagedUpload changes_;                                                       // likewise
   StepGraphs graphs_;
   std::vector<int64_t> arranged_;  // places of the latest step, as Attention::arrange says
 };

@@ -65,7 +65,7 @@ TEST(GpuBatch, TokensDrawnOnTheDeviceAreThoseThatTheHostDrawsFromItsLogits) {
       if (s > 2) how.back().share = uint64_t{1} << 63;
     }
     const std::vector<float> rows = by_logits.decode(some, tokens);
-    const std::vector<int32_t> drawn = drawing.decode_sampled(some, tokens, how);
+    const std::vector<int32_t> drawn = drawing.decode_sampled(some, tokens, {.how = how}).ids;
     const int64_t vocab = a.config().vocab_size;
     for (std::size_t s = 0; s < count; ++s) {
       EXPECT_EQ(drawn[s], draw_token(rows.data() + static_cast<int64_t>(s) * vocab, vocab, how[s]))

@@ -170,12 +170,13 @@ class Methods {
     return transformer_.decode(*shared_, sequences, ids);
   }
 
-  std::vector<int32_t> decode_sampled(std::span<const SeqId> sequences, std::span<const int32_t> ids,
-                                      std::span<const SamplingRow> how) {
-    return transformer_.decode_sampled(*shared_, sequences, ids, how);
+  Transformer::Drawn decode_sampled(std::span<const SeqId> sequences, std::span<const int32_t> ids,
+                                    const Transformer::Drawing& drawing) {
+    return transformer_.decode_sampled(*shared_, sequences, ids, drawing);
   }
   std::vector<int32_t> decode_greedy(std::span<const SeqId> sequences, std::span<const int32_t> ids) {
-    return decode_sampled(sequences, ids, std::vector<SamplingRow>(ids.size()));
+    const std::vector<SamplingRow> greedy(ids.size());
+    return decode_sampled(sequences, ids, {.how = greedy}).ids;
   }
 
   // Prefill, then one row of logits a forced token.
