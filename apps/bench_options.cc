@@ -108,6 +108,15 @@ void add_hit_rate_option(CLI::App& app, BenchArguments& a) {
            a.hit_rates);
 }
 
+void add_sampling_option(CLI::App& app, BenchArguments& a) {
+  add_text(app,
+           {"--sampling", "WAY",
+            "How steps choose tokens: greedy; drawn (temperature, top-k, top-p); changed (besides: penalties "
+            "over the context, half of the vocabulary forbidden, 5 log-probabilities)",
+            ""},
+           a.sampling);
+}
+
 void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup) {
   add_whole(app, {"--steps", "STEPS", "Timed decode steps, at least 1", ""}, {1, 1'000'000}, a.steps);
   add_whole(app, {"--warmup", "STEPS", "Decode steps before those timed", ""}, {least_warmup, 1'000'000},
@@ -157,6 +166,20 @@ ForcedHits forced_hits_of(const BenchArguments& a, std::size_t methods) {
           "--hit-rate names {} rates for {} methods; give one, or one for each", forced.size(), methods);
   if (forced.size() == 1) forced.resize(methods, forced.front());
   return forced;
+}
+
+std::optional<SamplingParams> sampling_of(const BenchArguments& a, const ModelInfo& model) {
+  if (a.sampling == "greedy") return std::nullopt;
+  require(a.sampling == "drawn" || a.sampling == "changed",
+          "--sampling is \"{}\"; it must be greedy, drawn or changed", a.sampling);
+  SamplingParams params{.temperature = 0.8, .top_k = 40, .top_p = 0.95};
+  if (a.sampling == "drawn") return params;
+  params.repetition_penalty = 1.1;
+  params.frequency_penalty = 0.1;
+  params.min_tokens = model.context;  // so that what would end an answer stays forbidden
+  for (int64_t id = 0; id < model.vocab_size; id += 2) params.stop_ids.push_back(static_cast<int32_t>(id));
+  params.logprobs = std::min<int64_t>(5, model.vocab_size);
+  return params;
 }
 
 void check_cells(const ModelInfo& model, std::span<const Cell> cells, int64_t growth) {

@@ -20,6 +20,7 @@ struct BenchArguments {
   std::string contexts = "1024,4096";
   std::string batches = "1";
   std::string hit_rates = "natural";
+  std::string sampling = "greedy";
   int64_t steps = 16;
   int64_t warmup = 4;
   std::string json;
@@ -33,6 +34,7 @@ struct Cell {
 void add_methods_options(CLI::App& app, BenchArguments& a);  // --method, --preset, --storage, --place
 void add_cell_options(CLI::App& app, BenchArguments& a, bool may_choose_batch);  // --context, --batch
 void add_hit_rate_option(CLI::App& app, BenchArguments& a);
+void add_sampling_option(CLI::App& app, BenchArguments& a);
 void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup);  // --steps, --warmup
 void add_json_option(CLI::App& app, BenchArguments& a);
 
@@ -44,6 +46,9 @@ void add_json_option(CLI::App& app, BenchArguments& a);
 // Of each method; none: natural.
 using ForcedHits = std::vector<std::optional<double>>;
 [[nodiscard]] ForcedHits forced_hits_of(const BenchArguments& a, std::size_t methods);
+
+// How steps choose their tokens; none: the likeliest.
+[[nodiscard]] std::optional<SamplingParams> sampling_of(const BenchArguments& a, const ModelInfo& model);
 
 // Throws InvalidInput where a cell's sequences could not grow by `growth` tokens within the model's context,
 // or where a forced choice has too few chunks to choose from.

@@ -83,8 +83,13 @@ Json attention_json(std::span<const NamedMethod> methods) {
 }
 
 Json head_json(const Engine& engine, const BenchArguments& a) {
-  return {{"model", to_json(engine.model())},          {"device", a.engine.device}, {"dtype", a.engine.dtype},
-          {"random_weights", !a.engine.shape.empty()}, {"steps", a.steps},          {"warmup", a.warmup}};
+  return {{"model", to_json(engine.model())},
+          {"device", a.engine.device},
+          {"dtype", a.engine.dtype},
+          {"random_weights", !a.engine.shape.empty()},
+          {"steps", a.steps},
+          {"warmup", a.warmup},
+          {"sampling", a.sampling}};
 }
 
 BenchOutput::BenchOutput(const std::string& json) : only_json_(json == "-") {

@@ -106,6 +106,11 @@ MadeUpBatch::MadeUpBatch(Engine& engine, const Plan& plan)
     session_->fill(batch_.back().sequence, plan.cell.context, static_cast<uint64_t>(seed));
   }
   session_->force_hit_share(0, plan.forced_hits.value_or(-1));
+  if (!plan.sampling) return;
+  const std::vector<int32_t> prompt = tokens_.take(plan.cell.context);
+  for (int64_t i = 0; i < size; ++i) {
+    samplers_.push_back(engine.make_sampler(*plan.sampling, prompt, true));
+  }
 }
 
 void MadeUpBatch::draw_tokens() {
@@ -116,7 +121,14 @@ void MadeUpBatch::draw_tokens() {
 void MadeUpBatch::step() {
   check_interrupted();
   draw_tokens();
-  (void)session_->decode_greedy(0, batch_);
+  if (samplers_.empty()) {
+    (void)session_->decode_greedy(0, batch_);
+    return;
+  }
+  std::vector<Sampler*> samplers;
+  samplers.reserve(samplers_.size());
+  for (Sampler& sampler : samplers_) samplers.push_back(&sampler);
+  (void)session_->decode_sampled(0, batch_, samplers);
 }
 
 void MadeUpBatch::checked_step() {

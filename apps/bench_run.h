@@ -40,6 +40,7 @@ class MadeUpBatch {
     Cell cell;
     int64_t growth = 0;  // tokens that sequences may grow by
     std::optional<double> forced_hits;
+    std::optional<SamplingParams> sampling = {};  // of step(); none: the likeliest token
   };
   // Throws OutOfMemory when it does not fit. batch 0 takes the most that fit.
   MadeUpBatch(Engine& engine, const Plan& plan);
@@ -62,6 +63,7 @@ class MadeUpBatch {
 
   std::unique_ptr<Session> session_;
   std::vector<SequenceToken> batch_;
+  std::vector<Sampler> samplers_;  // of the batch, or none
   TokenSource tokens_;
 };
 

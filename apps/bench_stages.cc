@@ -45,7 +45,9 @@ constexpr Place kPlaces[] = {
     {"paged_attention", "attend"},
     {"resident_attention", "attend"},
     {"slot_attention", "attend"},
+    {"change_logits", "other"},
     {"sample_tokens", "other"},
+    {"rank_tokens", "other"},
 };
 
 constexpr std::string_view kIndexOps[] = {"column_mean", "fit_basis",      "project_keys",  "sketch_encode",

@@ -37,6 +37,7 @@ struct Run {
   const BenchArguments& a;
   Engine& engine;
   const Ceilings& ceilings;
+  const std::optional<SamplingParams>& sampling;
 };
 
 constexpr const char* kNotes =
@@ -71,9 +72,11 @@ StepShares shares_of(const Run& run, const NamedMethod& method, const Row& row) 
 }
 
 Row measure(const Run& run, const NamedMethod& method, std::optional<double> forced, const Cell& cell) {
-  MadeUpBatch batch(
-      run.engine,
-      {.config = &method.config, .cell = cell, .growth = growth_of(run.a), .forced_hits = forced});
+  MadeUpBatch batch(run.engine, {.config = &method.config,
+                                 .cell = cell,
+                                 .growth = growth_of(run.a),
+                                 .forced_hits = forced,
+                                 .sampling = run.sampling});
   Row row{.cell = {cell.context, batch.size()}, .method = method.label};
   batch.checked_step();
   for (int64_t s = 0; s < run.a.warmup; ++s) batch.step();
@@ -256,12 +259,14 @@ void run_bench(BenchArguments& a) {
   const std::vector<Cell> cells = cells_of(a, true);
   const ForcedHits forced = forced_hits_of(a, methods.size());
   for (NamedMethod& method : methods) method.config = resolve(a.engine, method.config).config;
-  check_cells(read_model_info(a.engine), cells, growth_of(a));
+  const ModelInfo model = read_model_info(a.engine);
+  check_cells(model, cells, growth_of(a));
   check_forced(methods, forced, cells);
+  const std::optional<SamplingParams> sampling = sampling_of(a, model);
   BenchOutput output(a.json);
   const Ceilings ceilings = measure_ceilings(a.engine);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const Run run{a, *engine, ceilings};
+  const Run run{a, *engine, ceilings, sampling};
   std::vector<DecodeCheck> checks;
   checks.reserve(methods.size());
   for (const NamedMethod& method : methods) checks.push_back(check_decode(*engine, method));
@@ -287,6 +292,7 @@ Command add_bench_decode(CLI::App& bench) {
   add_methods_options(app, *arguments);
   add_cell_options(app, *arguments, true);
   add_hit_rate_option(app, *arguments);
+  add_sampling_option(app, *arguments);
   add_step_options(app, *arguments, 2);
   add_json_option(app, *arguments);
   return {&app, [arguments] { run_bench(*arguments); }};

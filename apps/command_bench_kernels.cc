@@ -42,6 +42,7 @@ struct Run {
   Engine& engine;
   const Ceilings& ceilings;
   int64_t number_bytes;
+  const std::optional<SamplingParams>& sampling;
 };
 
 void sort_longest_first(std::vector<OpTime>& ops) {
@@ -71,7 +72,8 @@ Part decode_part(const Run& run, const NamedMethod& method, std::optional<double
   MadeUpBatch batch(run.engine, {.config = &method.config,
                                  .cell = cell,
                                  .growth = run.a.warmup + MadeUpBatch::kOpSteps + 1,
-                                 .forced_hits = forced});
+                                 .forced_hits = forced,
+                                 .sampling = run.sampling});
   batch.checked_step();
   for (int64_t s = 0; s < run.a.warmup; ++s) batch.step();
   Part part{.method = method.label, .cell = {cell.context, batch.size()}, .decode = true};
@@ -163,10 +165,11 @@ void run_bench(Arguments& a) {
   check_cells(model, cells, a.warmup + MadeUpBatch::kOpSteps + 1);
   if (a.prefill > 0) check_cells(model, std::vector<Cell>{{a.prefill, 1}}, 0);
   check_forced(methods, forced, cells);
+  const std::optional<SamplingParams> sampling = sampling_of(a, model);
   BenchOutput output(a.json);
   const Ceilings ceilings = measure_ceilings(a.engine);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const Run run{a, *engine, ceilings, a.engine.dtype == "float32" ? 4 : 2};
+  const Run run{a, *engine, ceilings, a.engine.dtype == "float32" ? 4 : 2, sampling};
   std::vector<Part> parts;
   for (std::size_t m = 0; m < methods.size(); ++m) {
     (void)check_decode(*engine, methods[m]);
@@ -188,6 +191,7 @@ Command add_bench_kernels(CLI::App& bench) {
   add_methods_options(app, *arguments);
   add_cell_options(app, *arguments, true);
   add_hit_rate_option(app, *arguments);
+  add_sampling_option(app, *arguments);
   add_whole(app, {"--warmup", "STEPS", "Decode steps before those timed", ""}, {2, 1'000'000},
             arguments->warmup);
   add_whole(app, {"--prefill", "TOKENS", "Length of the prompt whose ops are timed; 0: none", ""},

@@ -101,6 +101,16 @@ class Bench(ProgramTest):
             self.assertIn(part, text)
         self.assertNotIn("prompt of", text)
 
+    def test_kernels_names_the_ops_that_a_way_of_choosing_tokens_adds(self):
+        arguments = ["bench", "kernels", *SHAPE, "--context", "64", "--method", "full", "--prefill", "0"]
+        for way, added in (("greedy", set()), ("drawn", set()), ("changed", {"change_logits", "rank_tokens"})):
+            report = json.loads(self.succeed(*arguments, "--sampling", way, "--json", "-").text)
+            self.assertEqual(report["sampling"], way)
+            ops = {op["op"] for op in report["parts"][0]["ops"]}
+            self.assertEqual(ops & {"change_logits", "rank_tokens"}, added)
+            self.assertIn("sample_tokens", ops)
+        self.refuse(*arguments, "--sampling", "any", says=['--sampling is "any"', "greedy, drawn or changed"])
+
     def test_prefill_has_a_row_for_every_context_batch_and_method(self):
         path = self.folder / "bench.json"
         done = self.succeed("bench", "prefill", *MODEL, "--context", "64,96", "--batch", "1,3", "--methods", "full,shadow",
