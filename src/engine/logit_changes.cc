@@ -70,9 +70,10 @@ void LogitChanges::prepare(int64_t vocab) {
     require(first >= 0 && last < vocab, "the prompt has tokens from {} to {}; the vocabulary has {}", first,
             last, vocab);
   }
-  if (!counts_) return;
-  marked_.reserve(marked_.size() + 1);
-  by_id_.reserve(by_id_.size() + 1);
+  if (!counts_ || marked_.size() < std::min(marked_.capacity(), by_id_.capacity())) return;
+  const std::size_t room = 2 * marked_.size() + 16;  // so that few tokens copy all
+  marked_.reserve(room);
+  by_id_.reserve(room);
 }
 
 void LogitChanges::count(int32_t id) {
