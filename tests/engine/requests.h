@@ -66,7 +66,7 @@ inline SamplingParams changed_logits(uint64_t seed) {
 }
 
 // Prompts of 1 to 70 tokens; answers of 1 to 24 tokens, greedy and drawn, from logits as they are and
-// changed.
+// changed, some with log-probabilities.
 inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionConfig& method, int count) {
   std::mt19937 random(17);
   const auto between = [&](int64_t low, int64_t high) {
@@ -87,6 +87,7 @@ inline std::vector<KnownRequest> known_requests(Engine& engine, const AttentionC
       request.ignore_eos = false;
     }
     if (i % 4 == 2) request.sampling = changed_logits(static_cast<uint64_t>(i));
+    if (i % 8 == 6) request.sampling.logprobs = i % 5;
     known.push_back({request, answer_alone(engine, method, request)});
   }
   return known;
