@@ -154,29 +154,6 @@ __device__ inline void copy_async_4(void* to_shared, const void* from, bool vali
                "r"(valid ? 4 : 0)
                : "memory");
 }
-// For copies of what is read once a step: it leaves the L2 cache first, so that what is needed again stays
-// (6.46 -> 6.31 ms a step of one sequence).
-__device__ inline uint64_t leaves_first() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;\n" : "=l"(policy));
-  return policy;
-}
-// Where stream_async_16() may write to, for a whole warp. The assembler must not know that lanes share a part
-// of the address: CUDA 13.0's then makes an instruction of address and policy that Hopper refuses as illegal.
-__device__ inline uint32_t stream_address(const void* shared) {
-  return __shfl_sync(kAllLanes, shared_address(shared), static_cast<int>(threadIdx.x % kWarp));
-}
-// copy_async_16() of what is read once a step. `to` comes from stream_address(), `policy` from
-// leaves_first().
-__device__ inline void stream_async_16(uint32_t to, const void* from, bool valid, uint64_t policy) {
-  if (valid) {
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from),
-                 "l"(policy)
-                 : "memory");
-  } else {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};\n" ::"r"(to), "r"(0) : "memory");
-  }
-}
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }

@@ -292,15 +292,17 @@ struct StagedRows {
   static constexpr int kBytes = 2 * kStepTokens * kRowBytes;
   std::byte* memory;
 
-  __device__ std::byte* key(int row, int byte) const { return memory + key_at(row, byte); }
-  __device__ std::byte* value(int row, int byte) const { return memory + value_at(row, byte); }
+  __device__ std::byte* key(int row, int byte) const {
+    return memory + row * kRowBytes + (byte ^ (row % 2 * 64));
+  }
+  __device__ std::byte* value(int row, int byte) const {
+    return memory + (kStepTokens + row) * kRowBytes + (byte ^ (row / 2 % 4 * 32));
+  }
   // Sends for rows whose places lanes 0 .. 15 hold; zeros where there is none.
   template <typename Walk>
   __device__ void send(const Walk& walk, int entry) const {
     constexpr int kLanes = kPieces < kWarp ? kPieces : kWarp, kRows = kWarp / kLanes;
     const int lane = threadIdx.x % kWarp, own = lane / kLanes;
-    const uint32_t to = stream_address(memory);
-    const uint64_t policy = leaves_first();
 #pragma unroll
     for (int first = 0; first < kStepTokens; first += kRows) {
       const int row = first + own;
@@ -309,16 +311,10 @@ struct StagedRows {
       if (sends) {
         const int byte = lane % kLanes * 16;
         const int64_t at = from < 0 ? 0 : int64_t{from} * (2 * kDim) + byte;
-        stream_async_16(to + static_cast<uint32_t>(key_at(row, byte)), walk.keys + at, from >= 0, policy);
-        stream_async_16(to + static_cast<uint32_t>(value_at(row, byte)), walk.values + at, from >= 0, policy);
+        copy_async_16(key(row, byte), walk.keys + at, from >= 0);
+        copy_async_16(value(row, byte), walk.values + at, from >= 0);
       }
     }
-  }
-
- private:
-  __device__ static int key_at(int row, int byte) { return row * kRowBytes + (byte ^ (row % 2 * 64)); }
-  __device__ static int value_at(int row, int byte) {
-    return (kStepTokens + row) * kRowBytes + (byte ^ (row / 2 % 4 * 32));
   }
 };
 
