@@ -91,12 +91,22 @@ jinja::Variables variables_of(const ChatTemplate& chat_template, const ChatReque
   variables.emplace_back("messages", read_messages(request, budget));
   variables.emplace_back(
       "tools", request.tools.empty() ? Value(none) : list_of_json(request.tools, "the tools", budget));
+  const std::size_t own = variables.size();
   variables.emplace_back("documents", none);
   variables.emplace_back("add_generation_prompt", request.add_generation_prompt);
   if (request.variables.empty()) return variables;
   const Value more = jinja::value_of_json(request.variables, "the template's variables", budget);
   require(more.is_dict(), "the template's variables are not a JSON object");
-  for (const auto& [name, value] : more.dict().entries) variables.emplace_back(name.text().bytes, value);
+  for (const auto& [key, value] : more.dict().entries) {
+    const std::string& name = key.text().bytes;
+    for (std::size_t i = 0; i < own; ++i) {
+      require(name != variables[i].first,
+              "the template's variable \"{}\" comes from the conversation and the tokenizer, and cannot be "
+              "given another value",
+              name);
+    }
+    variables.emplace_back(name, value);
+  }
   return variables;
 }
 

@@ -173,6 +173,12 @@ TEST_F(Chat, WhatCannotBeLaidOutIsRefusedInALine) {
   EXPECT_NE(refusal(kPlain, {.messages = "[]", .tools = "{}"}).find("the tools are not"), std::string::npos);
   EXPECT_NE(refusal(kPlain, {.messages = "[]", .variables = "[]"}).find("variables are not"),
             std::string::npos);
+  for (const std::string name : {"messages", "tools", "bos_token"}) {
+    const std::string variables =
+        R"({"documents": [], "add_generation_prompt": false, ")" + name + R"(": []})";
+    const std::string expected = '"' + name + "\" comes from the conversation";
+    EXPECT_NE(refusal(kPlain, {.messages = "[]", .variables = variables}).find(expected), std::string::npos);
+  }
   EXPECT_NE(refusal(kPlain, {.messages = "[1]"}).find("a message is not"), std::string::npos);
   EXPECT_NE(refusal("{% for i in range(9999) %}{% for m in messages %}{{ m }}{% endfor %}{% endfor %}",
                     {.messages = R"([{"content": ")" + std::string(20'000, ' ') + R"("}])"})
