@@ -1,5 +1,8 @@
 #include "interrupt.h"
 
+#include <termios.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 
@@ -43,6 +46,8 @@ void check_interrupted() {
 }
 
 void forget_interrupt() {
+  tcflush(STDIN_FILENO,
+          TCIFLUSH);  // what was typed, as terminals do unless they keep output (line_reader.cc)
   signal_seen.store(0);
   install_interrupt_handler(AfterInterrupt::goes_on);
 }

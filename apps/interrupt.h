@@ -15,7 +15,7 @@ void install_interrupt_handler(AfterInterrupt after = AfterInterrupt::ends);
 [[nodiscard]] bool told_to_end();
 // Throws Interrupted once it was. Called from every progress and token callback.
 void check_interrupted();
-// As though it had not been pressed, for a command that goes on.
+// As though it had not been pressed, for a command that goes on; what was typed and not read is gone.
 void forget_interrupt();
 
 }  // namespace shadowkv::apps

@@ -45,10 +45,7 @@ class PlainReader final : public LineReader {
     while (true) {
       const std::size_t end = buffer_.find('\n');
       if (end != std::string::npos) return take(end, 1);
-      if (!wait_for_input()) {
-        tcflush(STDIN_FILENO, TCIFLUSH);  // the part of a line that a terminal holds
-        return {.status = ReadStatus::interrupted};
-      }
+      if (!wait_for_input()) return {.status = ReadStatus::interrupted};
       if (!fill()) break;
     }
     return buffer_.empty() ? ReadLine{} : take(buffer_.size(), 0);

@@ -351,6 +351,23 @@ class Terminal(ProgramTest):
             self.type("\x03")
             self.assertEqual(self.process.wait(timeout=60), 130)
 
+    def test_ctrl_c_takes_back_what_was_typed_while_an_answer_came(self):
+        for terminal in ("dumb", "xterm"):
+            self.start("--min-tokens", "3000", terminal=terminal, tokens="3000")
+            self.type("Hi\n")
+            self.wait_for("Hi\r\n")
+            self.wait_for_answer()
+            self.type("half a li")
+            self.wait_for("half a li")
+            self.type("\x03")
+            self.wait_for("tokens/s")
+            self.wait_for("> ")
+            self.type("/stats\n")
+            self.wait_for("answers  1")
+            self.wait_for("> ")
+            self.type("/quit\n")
+            self.assertEqual(self.process.wait(timeout=60), 0)
+
     def test_sigterm_ends_it_at_once(self):
         for terminal in ("dumb", "xterm"):
             self.start(terminal=terminal)
