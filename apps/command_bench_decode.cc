@@ -51,15 +51,6 @@ int64_t growth_of(const BenchArguments& a) {
   return a.warmup + a.steps + kCheckedSteps + MadeUpBatch::kOpSteps;
 }
 
-SessionStatistics since(const SessionStatistics& before, SessionStatistics now) {
-  now.decode_steps -= before.decode_steps;
-  now.context_tokens -= before.context_tokens;
-  now.attended_tokens -= before.attended_tokens;
-  now.chosen_chunks -= before.chosen_chunks;
-  now.slot_hits -= before.slot_hits;
-  return now;
-}
-
 // Of the timed steps: hits as counted, the host's share of the values from the bytes held there.
 StepShares shares_of(const Run& run, const NamedMethod& method, const Row& row) {
   const SessionStatistics& s = row.statistics;
@@ -89,7 +80,7 @@ Row measure(const Run& run, const NamedMethod& method, std::optional<double> for
   }
   row.forced_hits = forced;
   row.step = StepTimes(std::move(ms));
-  row.statistics = since(before, batch.statistics());
+  row.statistics = batch.statistics().since(before);
   row.all_bytes = run.engine.memory().held;
   batch.checked_step();
   row.stage_s = stage_seconds(batch.op_times());

@@ -203,6 +203,9 @@ struct SessionStatistics {
   double attended_tokens = 0;           // of them attended per KV head and layer, summed likewise
   int64_t chosen_chunks = 0;            // over layers and KV heads
   int64_t slot_hits = 0;                // of them found in the slot cache
+
+  // What was counted after `before`, of the same method; held_bytes are these.
+  [[nodiscard]] SessionStatistics since(const SessionStatistics& before) const;
 };
 
 // Runs of one op (src/kernels/kernels.h) on matrices of one size.

@@ -24,15 +24,6 @@ constexpr int64_t kFewShare = 8;
 // Of the turns to come.
 constexpr int64_t kLeastSpareTokens = 4096;
 
-SessionStatistics difference(SessionStatistics now, const SessionStatistics& before) {
-  now.decode_steps -= before.decode_steps;
-  now.context_tokens -= before.context_tokens;
-  now.attended_tokens -= before.attended_tokens;
-  now.chosen_chunks -= before.chosen_chunks;
-  now.slot_hits -= before.slot_hits;
-  return now;
-}
-
 // An answer as it grows: what it has come to, and whether it goes on.
 class GrowingAnswer {
  public:
@@ -165,7 +156,7 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
     });
   }
   result.decode_s = seconds_since(first);
-  result.statistics = difference(session_->statistics(0), before);
+  result.statistics = session_->statistics(0).since(before);
   return result;
 }
 

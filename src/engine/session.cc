@@ -309,6 +309,16 @@ void ModelSession::remove(SequenceId id) {
   sequences_.erase(id);
 }
 
+SessionStatistics SessionStatistics::since(const SessionStatistics& before) const {
+  SessionStatistics counted = *this;
+  counted.decode_steps -= before.decode_steps;
+  counted.context_tokens -= before.context_tokens;
+  counted.attended_tokens -= before.attended_tokens;
+  counted.chosen_chunks -= before.chosen_chunks;
+  counted.slot_hits -= before.slot_hits;
+  return counted;
+}
+
 SessionStatistics ModelSession::statistics(int64_t method) const {
   attention_->select(method);
   const AttentionStatistics from = attention_->statistics();
