@@ -366,7 +366,7 @@ TEST_F(Services, AHigherPriorityGoesFirstAndClientsTakeTurns) {
   };
   std::vector<std::unique_ptr<Stream>> streams;
   streams.push_back(submit("0", "a", 0));
-  while (service->statistics().waiting > 0 || streams[0]->report().new_tokens == 0) std::this_thread::yield();
+  while (streams[0]->report().new_tokens == 0) std::this_thread::yield();
   for (const char* name : {"1", "2", "3"}) streams.push_back(submit(name, "a", 0));
   streams.push_back(submit("x", "b", 0));
   streams.push_back(submit("y", "b", 0));
