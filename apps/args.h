@@ -1,7 +1,6 @@
 // Options as every command declares them: a unit, a default and a range, stated in --help and checked.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -10,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "option_library.h"
 #include "shadowkv/shadowkv.h"
 
 namespace shadowkv::apps {

@@ -1,4 +1,5 @@
 // shadowkv download: fetches a model by name and says where it lies.
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 

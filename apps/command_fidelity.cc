@@ -1,6 +1,7 @@
 // shadowkv fidelity: how far a method's next-token distributions are from exact attention's on real text.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <iostream>

@@ -1,8 +1,6 @@
 // The program's subcommands. Each function declares one and its options.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include "args.h"
 
 namespace shadowkv::apps {

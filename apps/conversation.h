@@ -2,12 +2,12 @@
 // interface has them.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <string>
 #include <string_view>
 
 #include "json_output.h"
+#include "option_library.h"
 #include "prompt.h"
 #include "shadowkv/shadowkv.h"
 

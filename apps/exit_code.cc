@@ -1,5 +1,6 @@
 #include "exit_code.h"
 
+#include <CLI/CLI.hpp>
 #include <CLI/Error.hpp>
 #include <algorithm>
 #include <iostream>

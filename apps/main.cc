@@ -1,6 +1,7 @@
 // The program: picks a subcommand, reads its options, runs it.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <string>

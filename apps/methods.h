@@ -1,12 +1,12 @@
 // Attention methods as the command line names them.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "option_library.h"
 #include "shadowkv/attention_config.h"
 #include "shadowkv/shadowkv.h"
 

@@ -1,12 +1,12 @@
 // Where a command's text comes from: an argument, a file, standard input, or token ids.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "option_library.h"
 #include "shadowkv/shadowkv.h"
 
 namespace shadowkv::apps {

@@ -1,9 +1,9 @@
 // How tokens are chosen and answers end, by options: the same for every command that answers.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
+#include "option_library.h"
 #include "shadowkv/shadowkv.h"
 
 namespace shadowkv::apps {

@@ -1,0 +1,7 @@
+// Names of the option library, whose own header takes seconds to compile: it is for the files that need more.
+#pragma once
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
