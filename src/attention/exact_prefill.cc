@@ -20,7 +20,7 @@ int64_t ExactPrefill::workspace_bytes(int64_t prompt_tokens) const {
 void ExactPrefill::begin(int64_t prompt_tokens) {
   if (prompt_tokens > capacity_) {
     workspace_ = Buffer();
-    workspace_ = device_.allocate(Tier::device, Purpose::activations, workspace_bytes(prompt_tokens));
+    workspace_ = device_.allocate(Tier::device, Purpose::prompts, workspace_bytes(prompt_tokens));
     capacity_ = prompt_tokens;
   }
   std::vector<int32_t> positions(static_cast<std::size_t>(capacity_));

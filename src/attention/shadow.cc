@@ -342,7 +342,7 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   Queue& queue = device_.compute();
   const int64_t tokens = sequence.tokens;
   const int64_t numbers = tokens * shape_.kv_width();
-  const Buffer workspace = device_.allocate(Tier::device, Purpose::activations, turn_bytes(tokens));
+  const Buffer workspace = device_.allocate(Tier::device, Purpose::prompts, turn_bytes(tokens));
   const DType type = device_.activation_dtype();
   const auto view = [&](int which) {
     std::byte* data = workspace.data() + which * numbers * size_of(type);

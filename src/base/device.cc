@@ -14,7 +14,8 @@ std::string_view name_of(Tier tier) {
 
 std::string_view name_of(Purpose purpose) {
   constexpr std::array<std::string_view, kPurposes> kNames = {
-      "weights", "keys_values", "index", "factors", "values", "slots", "sampling", "tables", "activations"};
+      "weights", "keys_values", "index",  "factors",     "values",
+      "slots",   "sampling",    "tables", "activations", "prompts"};
   return kNames[static_cast<std::size_t>(purpose)];
 }
 

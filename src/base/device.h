@@ -33,9 +33,10 @@ enum class Purpose : uint8_t {
   slots,
   sampling,  // what requests change in their logits
   tables,
-  activations
+  activations,
+  prompts  // what prompts take while they are read, and sequences while they change form
 };
-inline constexpr int kPurposes = 9;
+inline constexpr int kPurposes = 10;
 [[nodiscard]] std::string_view name_of(Purpose purpose);
 
 struct MemoryUse {

@@ -160,8 +160,8 @@ void ModelService::take_in() {
   }
 }
 
-// What all requests together may take: the budgets without weights, what samplers keep, tables and scratch. A
-// prompt's working memory is in the scheduler's ledger.
+// What all requests together may take, a prompt's working memory included: the budgets without weights, what
+// samplers keep, tables and scratch.
 Room ModelService::room() const {
   const MemoryUse use = parts_.device.memory();
   const auto left = [&](Tier tier) {
@@ -169,7 +169,7 @@ Room ModelService::room() const {
            use.of(tier, Purpose::sampling) - use.of(tier, Purpose::tables) -
            use.of(tier, Purpose::activations);
   };
-  return {.device = left(Tier::device) + working_bytes_, .host = left(Tier::pinned_host)};
+  return {.device = left(Tier::device), .host = left(Tier::pinned_host)};
 }
 
 void ModelService::decide() {
@@ -255,9 +255,7 @@ void ModelService::forget(Item& item) noexcept {
   } catch (...) {     // then nothing is: the device has failed
   }
   session_.remove(job.sequence);
-  if (reading_ != &item) return;
-  reading_ = nullptr;
-  working_bytes_ = 0;
+  if (reading_ == &item) reading_ = nullptr;
 }
 
 // ---- decode steps -----------------------------------------------------------------------------------------
@@ -336,7 +334,6 @@ void ModelService::begin_reading(Item& item) {
     job.sequence = session_.add(job.max_tokens);
     job.stage = Stage::reading;
     reading_ = &item;
-    working_bytes_ = session_.working_bytes(std::ssize(job.prompt));
     session_.begin_prefill(job.sequence, job.prompt);
   } catch (...) {
     if (!memory_ended()) throw;
@@ -406,7 +403,6 @@ void ModelService::finish_reading(Item& item) {
   job.stage = Stage::running;
   job.shortages = 0;
   reading_ = nullptr;
-  working_bytes_ = 0;
   now_.prompt_tokens += std::ssize(job.prompt);
   scheduler_.finished_reading(item.first);
   if (is_new) deliver(item, token);

@@ -130,8 +130,7 @@ class ModelService final : public Service {
   int64_t ended_ = 0;                 // requests since it was published
 
   std::shared_ptr<Bell> bell_;
-  std::atomic<int64_t> waiting_{0};        // taken and never begun
-  std::atomic<int64_t> working_bytes_{0};  // of the device, of the prompt that is being read
+  std::atomic<int64_t> waiting_{0};  // taken and never begun
   std::atomic<bool> stops_{false};
 
   mutable std::mutex mutex_;

@@ -181,10 +181,10 @@ PrefillRun Transformer::begin_prefill(SeqId sequence, std::span<const int32_t> i
   run.sequence = sequence;
   run.tokens = count;
   run.slice_tokens = std::min(count, slice_tokens);
-  run.memory = device_.allocate(Tier::device, Purpose::activations, count * config_.hidden * size_of(type));
+  run.memory = device_.allocate(Tier::device, Purpose::prompts, count * config_.hidden * size_of(type));
   run.hidden = TensorView(run.memory.data(), type, {count, config_.hidden});
   const int64_t slice = std::max(slice_bytes(run.slice_tokens), count * size_of(DType::i32));
-  run.scratch = device_.allocate(Tier::device, Purpose::activations, slice);
+  run.scratch = device_.allocate(Tier::device, Purpose::prompts, slice);
   const TensorView on_device(run.scratch.data(), DType::i32, {count});  // until the first slice
   upload_ids(ids, on_device);
   embed(device_.compute(), {.table = weights_.embedding, .ids = on_device, .out = run.hidden});

@@ -71,15 +71,44 @@ TEST(Transformer, ProgressRisesToOne) {
   EXPECT_DOUBLE_EQ(seen.back(), 1.0);
 }
 
+// The addresses that a recorded step reads stand still while others come, are read and go.
+TEST(Transformer, APromptReadBetweenStepsLeavesRecordingsGood) {
+  for (const AttentionConfig& config :
+       {full_attention(), sparse_from_the_start(IndexKind::sketch, 64, StorageType::int8),
+        sparse_from_the_start(IndexKind::landmarks, 64, StorageType::bfloat16)}) {
+    TinyModel model;
+    Methods methods(model, {config});
+    for (const SeqId id : {0, 1, 2}) (void)methods.prefill(id, tiny_ids(300), 40);
+    const std::vector<SeqId> running = {0, 1};
+    const std::vector<int32_t> tokens = {5, 6};
+    for (int i = 0; i < 3; ++i) (void)methods.decode(running, tokens);
+    methods.end(2);
+    const int64_t epoch = model.device().address_epoch();
+    PrefillRun run = methods.begin_prefill(3, tiny_ids(300), 40, 64);
+    EXPECT_GT(model.device().memory().of(Tier::device, Purpose::prompts), 0);
+    while (!methods.is_done(run)) {
+      methods.advance(run, 64);
+      (void)methods.decode(running, tokens);
+    }
+    (void)methods.end_prefill(run);
+    run = {};
+    (void)methods.decode(running, tokens);
+    EXPECT_EQ(model.device().address_epoch(), epoch);
+    EXPECT_EQ(model.device().memory().of(Tier::device, Purpose::prompts), 0);
+  }
+}
+
 TEST(Transformer, APrefillTakesTheActivationsItAnnounced) {
   TinyModel model;
   Methods methods(model, {full_attention()});
   const int64_t announced = model.transformer().prefill_bytes(700, 64);
+  const auto held = [&] {
+    const MemoryUse use = model.device().memory();
+    return use.of(Tier::device, Purpose::prompts) + use.of(Tier::device, Purpose::activations);
+  };
   int64_t most = 0;
-  const int64_t before = model.device().memory().of(Tier::device, Purpose::activations);
-  (void)methods.prefill(0, tiny_ids(700), 0, 64, [&](double) {
-    most = std::max(most, model.device().memory().of(Tier::device, Purpose::activations) - before);
-  });
+  const int64_t before = held();
+  (void)methods.prefill(0, tiny_ids(700), 0, 64, [&](double) { most = std::max(most, held() - before); });
   // Beside them: the layer's keys and values, its positions, one slice's rotated queries and the ids.
   const int64_t attention = 700 * (3 * 2 * 16 * 4 + 4) + 64 * 4 * 16 * 4 + 700 * 4;
   EXPECT_GE(most, announced);

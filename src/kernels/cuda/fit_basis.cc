@@ -21,7 +21,7 @@ constexpr int kSteps[] = {2, 2, 1, 1};
 // Float32 matrices, and what orthonormalising takes.
 struct Workspace {
   Workspace(CudaDevice& device, int64_t width, int64_t rank)
-      : memory(device.allocate(Tier::device, Purpose::activations,
+      : memory(device.allocate(Tier::device, Purpose::prompts,
                                256 + orthonormal_work_numbers(rank, width) * int64_t{sizeof(double)} +
                                    (width + 2 * rank) * width * int64_t{sizeof(float)})) {
     finite = reinterpret_cast<int32_t*>(memory.data());
