@@ -392,11 +392,14 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
 
 void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
-  const std::vector<float> logits = session_.end_prefill(job.sequence);
   const bool is_new = job.answer->tokens() == 0;
   int32_t token = 0;
   try {
-    token = is_new ? job.sampler.pick(logits) : job.answer->token(0);
+    if (is_new) {
+      token = session_.end_prefill_sampled(job.sequence, job.sampler);
+    } else {
+      (void)session_.end_prefill(job.sequence);  // what comes next is known
+    }
   } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
     return fail(item, std::current_exception());
   }

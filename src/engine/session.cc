@@ -180,9 +180,25 @@ bool ModelSession::prefill_is_done(SequenceId id) const {
 
 std::vector<float> ModelSession::end_prefill(SequenceId id) {
   std::vector<float> logits = transformer_.end_prefill(reading(id));
+  finish_reading(id);
+  return logits;
+}
+
+int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
+  const SequenceToken of{.sequence = id};
+  Sampler* const one = &sampler;
+  sampling_.prepare(0, {&of, 1}, {&one, 1}, model_.vocab_size);
+  const Transformer::Drawn drawn = transformer_.end_prefill_sampled(
+      reading(id), {.how = sampling_.rows(), .changes = sampling_.changes()});
+  finish_reading(id);
+  sampling_.finish(drawn.ids, drawn.ranks);
+  return drawn.ids[0];
+}
+
+// The sequence holds its prompt.
+void ModelSession::finish_reading(SequenceId id) {
   at(id).tokens.assign(static_cast<std::size_t>(methods_), reading(id).tokens);
   forget_reading(id);
-  return logits;
 }
 
 const PrefillRun& ModelSession::reading(SequenceId id) const {

@@ -40,6 +40,8 @@ class ModelSession final : public Session {
   }  // where it can be cut
   [[nodiscard]] bool prefill_is_done(SequenceId sequence) const;
   [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
+  // The same, but the first token under method 0 comes back, drawn on the device.
+  [[nodiscard]] int32_t end_prefill_sampled(SequenceId sequence, Sampler& sampler);
 
   // Between steps: a sequence that has read its prompt into host memory and back (Attention::pause).
   void pause(SequenceId sequence);
@@ -83,6 +85,7 @@ class ModelSession final : public Session {
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);
   void hold_layer(SequenceId id);
+  void finish_reading(SequenceId id);
   void forget_reading(SequenceId id);
   void abandon_prefill(SequenceId id);
 

@@ -245,6 +245,20 @@ Transformer::Drawn Transformer::decode_sampled(Attention& attention, std::span<c
   return drawn;
 }
 
+Transformer::Drawn Transformer::end_prefill_sampled(const PrefillRun& run, const Drawing& drawing) {
+  require(drawing.how.size() == 1 && drawing.changes.size() <= 1,
+          "a prompt's end got {} ways to draw and changes of {} rows of logits", drawing.how.size(),
+          drawing.changes.size());
+  const StepTables tables{.ids = {},
+                          .how = upload_sampling(drawing.how),
+                          .changes = upload_changes(drawing.changes),
+                          .ops = ops_of(drawing.changes)};
+  draw(logits(run.hidden.rows(run.tokens - 1, 1)), tables);
+  Drawn drawn{.ids = download(drawn_.get(DType::i32, {1}).as<int32_t>(), 1), .ranks = {}};
+  if (tables.ops.ranks) drawn.ranks = download(ranks(1), 1);
+  return drawn;
+}
+
 TokenRanks* Transformer::ranks(int64_t count) {
   const TensorView bytes = ranks_.get(DType::u8, {count * static_cast<int64_t>(sizeof(TokenRanks))});
   return reinterpret_cast<TokenRanks*>(bytes.data);

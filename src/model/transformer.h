@@ -77,6 +77,8 @@ class Transformer {
   };
   Drawn decode_sampled(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
                        const Drawing& drawing);
+  // The first token of an answer, from the logits of end_prefill(). drawing: of one sequence.
+  Drawn end_prefill_sampled(const PrefillRun& run, const Drawing& drawing);
 
   // Queries of a prefill unit, by the kind of device and what their activations take.
   [[nodiscard]] int64_t slice_tokens() const;

@@ -12,7 +12,7 @@
 namespace shadowkv::testing {
 namespace {
 
-constexpr int kHistories = kIsSanitized ? 300 : 4000;
+constexpr int kHistories = kIsSanitized ? 300 : 10'000;
 constexpr int kKnown = 60;
 
 int histories() {
