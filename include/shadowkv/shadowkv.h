@@ -217,6 +217,25 @@ struct OpTime {
   double seconds = 0;   // of all runs together
 };
 
+// What attention did for one sequence in one layer of a decode step. Good during the call alone.
+struct LayerObservation {
+  SequenceId sequence = 0;        // whose token it is
+  int64_t layer = 0;              // from 0
+  int64_t heads = 0;              // of queries; the first heads / kv_heads share the first KV head, and so on
+  int64_t kv_heads = 0;           // of keys and values
+  int64_t head_dim = 0;           // numbers a head
+  float scale = 0;                // of the products of queries and keys before the softmax
+  std::span<const float> q;       // [heads, head_dim], rotated
+  std::span<const float> output;  // [heads, head_dim], before the output projection
+  // [kv_heads] positions that were attended, ascending; the token's own is the last.
+  std::span<const std::vector<int32_t>> attended;
+  // [tokens, kv_heads, head_dim], keys rotated, where the method holds all of them as they are: full
+  // attention, and sequences below `exact_below`. Empty otherwise.
+  std::span<const float> k, v;
+};
+// Sees each layer of each sequence of a step.
+using LayerObserver = std::function<void(const LayerObservation&)>;
+
 // Sequences in flight under one or more methods that share one exact prefill. The building block of
 // everything below; logits are float32 over the vocabulary. Methods count from 0 in the order of
 // Engine::open(). Every function throws InvalidInput for a sequence or method that does not exist.
@@ -253,6 +272,11 @@ class Session {
   // For benchmarks: a method's choices are paid for, then replaced by ones of which that share [0, 1] is
   // found in the slot cache; negative: choices stand.
   virtual void force_hit_share(int64_t method, double share) = 0;
+  // For evaluation: who sees the layers of that method's steps from now on; an empty one ends it. Such steps
+  // are slow: each layer is read back. What the observer throws comes out of decode(), and no sequence has
+  // then moved.
+  virtual void observe(int64_t method, LayerObserver observer) = 0;
+
   // For benchmarks: from now on every op of the engine is timed (or none). Ops then run one after the other,
   // even those that overlap otherwise. On a GPU a step is recorded at its second time and replayed from the
   // third on, marks between ops included: only from then on do times hold no gaps between launches.

@@ -80,6 +80,14 @@ struct AttentionStatistics {
   std::array<int64_t, kTiers> held_bytes{};  // of all live sequences, now
 };
 
+// What a layer of a decode step did for one of its sequences: for evaluation.
+struct LayerTrace {
+  std::vector<float> q;                        // [heads, head_dim] rotated
+  std::vector<std::vector<int32_t>> attended;  // [kv_heads] positions, ascending
+  // Of every token, keys rotated, from methods that hold them as they are; else empty.
+  std::vector<float> k, v;  // [tokens, kv_heads, head_dim]
+};
+
 class Attention {
  public:
   virtual ~Attention() = default;
@@ -123,6 +131,8 @@ class Attention {
   // How the step begun is to be cut, in order; empty: not at all, on the device's compute queue.
   [[nodiscard]] virtual std::vector<MicroBatch> micro_batches() { return {}; }
   virtual void decode(const LayerInput& input, TensorView out) = 0;
+  // Of the layer that was decoded last, which nothing must still be running of.
+  [[nodiscard]] virtual LayerTrace trace(int64_t layer, SeqId sequence) = 0;
   // Counts the step's tokens as held. Without it, as after an exception, the step can be taken again.
   virtual void end_step() = 0;
 

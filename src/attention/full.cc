@@ -5,6 +5,7 @@
 #include "attention/exact_store.h"
 #include "attention/methods.h"
 #include "attention/step.h"
+#include "attention/trace.h"
 
 namespace shadowkv {
 namespace {
@@ -80,6 +81,13 @@ class FullAttention final : public Attention {
     store_.append(input.layer, step_.k(), input.v, step_.tokens());
     const TensorView lse = lse_.get(DType::f32, {step_.size(), prefill_->shape().heads});
     store_.attend(input.layer, step_.q(), step_.batch(), out, lse);
+  }
+
+  [[nodiscard]] LayerTrace trace(int64_t layer, SeqId id) override {
+    const Sequence& sequence = sequences_.at(id);
+    const auto at = std::find(step_ids_.begin(), step_ids_.end(), id) - step_ids_.begin();
+    return trace_exact(store_, prefill_->shape(), device_, step_.q().rows(at, 1), layer, sequence.row,
+                       sequence.tokens + 1);
   }
 
   void end_step() override {

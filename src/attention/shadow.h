@@ -1,7 +1,7 @@
 // ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
 // chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
-// shadow_cut.cc how a step is cut, shadow_decode.cc one decode step; every piece of arithmetic is an op of
-// kernels.h, so CPU and GPU share both.
+// shadow_cut.cc how a step is cut, shadow_decode.cc one decode step, shadow_trace.cc what it attended; every
+// piece of arithmetic is an op of kernels.h, so CPU and GPU share both.
 #pragma once
 
 #include <map>
@@ -39,6 +39,7 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> ids) const override;
   [[nodiscard]] std::vector<MicroBatch> micro_batches() override;
   void decode(const LayerInput& input, TensorView out) override;
+  [[nodiscard]] LayerTrace trace(int64_t layer, SeqId id) override;
   void end_step() override;
   void pause(SeqId id) override;
   void resume(SeqId id) override;
@@ -147,6 +148,10 @@ class ShadowAttention final : public Attention {
   void attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out);
   void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, const Attended& kept);
   void decode_mixed(const LayerInput& input, TensorView out);
+  [[nodiscard]] std::vector<std::vector<int32_t>> chosen(int64_t layer, const Sequence& sequence,
+                                                         int64_t row);
+  [[nodiscard]] std::vector<int32_t> outliers_of(int64_t layer, int64_t row, int64_t head);
+  void picks_of(int64_t row, int64_t head, std::vector<int32_t>& chunks);
 
   [[nodiscard]] ResidentView resident_view(int64_t layer);
   [[nodiscard]] SlotView slot_view(int64_t layer);

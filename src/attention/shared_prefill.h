@@ -34,6 +34,9 @@ class SharedPrefill final : public Attention {
     return methods_[selected_]->micro_batches();
   }
   void decode(const LayerInput& input, TensorView out) override;
+  [[nodiscard]] LayerTrace trace(int64_t layer, SeqId sequence) override {
+    return methods_[selected_]->trace(layer, sequence);
+  }
   void end_step() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;  // of the selected method
   void pause(SeqId sequence) override;

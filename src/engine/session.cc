@@ -221,6 +221,7 @@ void ModelSession::abandon_prefill(SequenceId id) {
 
 ModelSession::Batch ModelSession::open_step(int64_t method, std::span<const SequenceToken> batch) {
   attention_->select(method);
+  tell_layers(method);
   Batch step;
   std::set<SequenceId> seen;
   for (const SequenceToken& entry : batch) {
@@ -234,6 +235,37 @@ ModelSession::Batch ModelSession::open_step(int64_t method, std::span<const Sequ
     step.tokens.push_back(entry.token);
   }
   return step;
+}
+
+// Of the step to come.
+void ModelSession::tell_layers(int64_t method) {
+  const auto found = observers_.find(method);
+  if (found == observers_.end()) return transformer_.tell_layers_to(nullptr);
+  const LayerObserver& observer = found->second;
+  const AttentionShape& shape = prefill_->shape();
+  transformer_.tell_layers_to(
+      [&observer, shape](SeqId sequence, int64_t layer, const LayerTrace& trace, std::span<const float> out) {
+        observer({.sequence = sequence,
+                  .layer = layer,
+                  .heads = shape.heads,
+                  .kv_heads = shape.kv_heads,
+                  .head_dim = shape.head_dim,
+                  .scale = shape.scale(),
+                  .q = trace.q,
+                  .output = out,
+                  .attended = trace.attended,
+                  .k = trace.k,
+                  .v = trace.v});
+      });
+}
+
+void ModelSession::observe(int64_t method, LayerObserver observer) {
+  attention_->select(method);  // refuses unknown ones
+  if (observer) {
+    observers_[method] = std::move(observer);
+  } else {
+    observers_.erase(method);
+  }
 }
 
 void ModelSession::close_step(int64_t method, const Batch& batch) {

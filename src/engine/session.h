@@ -60,6 +60,7 @@ class ModelSession final : public Session {
   std::vector<int32_t> decode_greedy(int64_t method, std::span<const SequenceToken> batch) override;
   void fill(SequenceId sequence, int64_t tokens, uint64_t seed) override;
   void force_hit_share(int64_t method, double share) override;
+  void observe(int64_t method, LayerObserver observer) override;
   void time_ops(bool on) override;
   [[nodiscard]] std::vector<OpTime> op_times() override;
   void remove(SequenceId sequence) override;
@@ -80,6 +81,7 @@ class ModelSession final : public Session {
   auto run(const Work& work);
   [[nodiscard]] Batch open_step(int64_t method, std::span<const SequenceToken> batch);
   void close_step(int64_t method, const Batch& batch);
+  void tell_layers(int64_t method);
   Transformer::Drawn draw(int64_t method, const Batch& step, const Transformer::Drawing& drawing);
   void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
   [[nodiscard]] Sequence& at(SequenceId id);
@@ -97,9 +99,10 @@ class ModelSession final : public Session {
   int64_t methods_;
   std::map<SequenceId, Sequence> sequences_;
   SequenceId next_id_ = 0;
-  std::map<SequenceId, PrefillRun> readings_;  // prompts that are being read
-  std::optional<SequenceId> layer_of_;         // whose layer prefill_ holds
-  StepSampling sampling_;                      // of the latest step
+  std::map<SequenceId, PrefillRun> readings_;   // prompts that are being read
+  std::optional<SequenceId> layer_of_;          // whose layer prefill_ holds
+  StepSampling sampling_;                       // of the latest step
+  std::map<int64_t, LayerObserver> observers_;  // by method
   bool times_ops_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "attention/trace.h"
 #include "base/check.h"
 #include "kernels/kernels.h"
 
@@ -299,6 +300,8 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
   attention.begin_step(arranged(sequences, arranged_));
   const StepShape shape{attention.step_shape(), device_.address_epoch(), &attention, tables.ops};
   const auto body = [&] { run_step(attention, tables); };
+  told_of_ = told_ ? arranged(sequences, arranged_) : std::vector<SeqId>();
+  if (told_) return body();
   if (Graph* graph = graphs_.find(shape, [&] { return device_.compute().record(body); })) {
     graph->launch();
   } else {
@@ -307,8 +310,9 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
   }
 }
 
-void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
+void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_batch, const MicroBatch& batch,
                             const TensorView& hidden, const Slice& slice) {
+  Queue& queue = *batch.queue;
   const LayerWeights& weights = weights_.layers[static_cast<std::size_t>(layer)];
   attention_input(queue, weights, hidden, slice);
   attention.decode({.layer = layer,
@@ -318,7 +322,18 @@ void Transformer::run_layer(Attention& attention, int64_t layer, int64_t micro_b
                     .v = slice.v,
                     .micro_batch = micro_batch},
                    slice.mixed);
+  if (told_) tell(attention, layer, batch, slice.mixed);
   finish_layer(queue, weights, hidden, slice);
+}
+
+void Transformer::tell(Attention& attention, int64_t layer, const MicroBatch& batch,
+                       const TensorView& mixed) {
+  batch.queue->synchronize();
+  for (int64_t i = 0; i < batch.count; ++i) {
+    const SeqId sequence = told_of_[static_cast<std::size_t>(batch.first + i)];
+    const LayerTrace trace = attention.trace(layer, sequence);
+    told_(sequence, layer, trace, read_numbers(device_.compute(), mixed.rows(i, 1)));
+  }
 }
 
 // All device work of a decode step: embed, layers, logits, the tokens that are drawn.
@@ -336,7 +351,7 @@ void Transformer::run_step(Attention& attention, const StepTables& tables) {
       const MicroBatch& batch = batches[i];
       const Slice slice = slice_of(memory + slice_bytes(batch.first), batch.count);
       const TensorView part = hidden.rows(batch.first, batch.count);
-      run_layer(attention, layer, static_cast<int64_t>(i), *batch.queue, part, slice);
+      run_layer(attention, layer, static_cast<int64_t>(i), batch, part, slice);
     }
   }
   for (const MicroBatch& batch : batches) main.wait_for(*batch.queue);

@@ -80,6 +80,13 @@ class Transformer {
   // The first token of an answer, from the logits of end_prefill(). drawing: of one sequence.
   Drawn end_prefill_sampled(const PrefillRun& run, const Drawing& drawing);
 
+  // What attention did for a sequence in a layer of a step; out: [heads, head_dim], what it returned.
+  using LayerTold =
+      std::function<void(SeqId sequence, int64_t layer, const LayerTrace& trace, std::span<const float> out)>;
+  // Who is told so in the steps from now on, for evaluation; null: nobody. Such a step waits for the device
+  // after each layer and is not replayed from a recording; what is thrown ends it.
+  void tell_layers_to(LayerTold told) { told_ = std::move(told); }
+
   // Queries of a prefill unit, by the kind of device and what their activations take.
   [[nodiscard]] int64_t slice_tokens() const;
   // Bytes of activations that a prefill of that many tokens takes.
@@ -108,8 +115,9 @@ class Transformer {
   void run_step(Attention& attention, const StepTables& tables);
   void draw(const TensorView& logits, const StepTables& tables);
   [[nodiscard]] TokenRanks* ranks(int64_t count);
-  void run_layer(Attention& attention, int64_t layer, int64_t micro_batch, Queue& queue,
+  void run_layer(Attention& attention, int64_t layer, int64_t micro_batch, const MicroBatch& batch,
                  const TensorView& hidden, const Slice& slice);
+  void tell(Attention& attention, int64_t layer, const MicroBatch& batch, const TensorView& mixed);
   [[nodiscard]] TensorView logits(const TensorView& hidden);
   template <typename T>
   [[nodiscard]] std::vector<T> download(const T* from, int64_t count);
@@ -124,6 +132,8 @@ class Transformer {
   Scratch ids_, sampling_, hidden_, slice_, normed_, logits_, drawn_, ranks_;  // of decode steps
   StagedUpload changes_;                                                       // likewise
   StepGraphs graphs_;
+  LayerTold told_;
+  std::vector<SeqId> told_of_;     // sequences of the step, as arranged, where somebody is told
   std::vector<int64_t> arranged_;  // places of the latest step, as Attention::arrange says
 };
 

@@ -196,6 +196,39 @@ TEST_F(Sessions, OpsAreTimedWhileAskedForAndDoTheSame) {
   EXPECT_EQ(run(*plain, 0, prompt, steps), expected);
 }
 
+TEST_F(Sessions, LayersAreObservedOfTheMethodThatWasAskedForAlone) {
+  const auto session = open({full_attention(), small_shadow()});
+  const SequenceId id = session->add(400);
+  (void)session->prefill(id, random_ids(300));
+  const int64_t layers = engine_->model().layers;
+  int64_t calls = 0;
+  session->observe(1, [&](const LayerObservation& seen) {
+    EXPECT_EQ(seen.sequence, id);
+    EXPECT_EQ(seen.layer, calls % layers);
+    EXPECT_EQ(std::ssize(seen.q), seen.heads * seen.head_dim);
+    EXPECT_EQ(std::ssize(seen.output), seen.heads * seen.head_dim);
+    EXPECT_EQ(std::ssize(seen.attended), seen.kv_heads);
+    EXPECT_LT(std::ssize(seen.attended[0]), 150) << "of 300 tokens";
+    EXPECT_TRUE(seen.k.empty() && seen.v.empty()) << "keys are not held as they are";
+    ++calls;
+  });
+  const SequenceToken next{id, 5};
+  (void)session->decode(0, {&next, 1});
+  EXPECT_EQ(calls, 0);
+  (void)session->decode(1, {&next, 1});
+  (void)session->decode_greedy(1, {&next, 1});
+  EXPECT_EQ(calls, 2 * layers);
+  session->observe(1, {});
+  (void)session->decode(1, {&next, 1});
+  EXPECT_EQ(calls, 2 * layers);
+  session->observe(0, [&](const LayerObservation& seen) {
+    EXPECT_EQ(std::ssize(seen.k), 302 * seen.kv_heads * seen.head_dim);
+    EXPECT_EQ(seen.k.size(), seen.v.size());
+  });
+  (void)session->decode(0, {&next, 1});
+  expect_refused([&] { session->observe(2, {}); }, "method 2");
+}
+
 TEST_F(Sessions, ASequenceCanBeRemovedWhileOthersGoOn) {
   const auto session = open({small_shadow()});
   const std::vector<int32_t> prompt = random_ids(200), steps = random_ids(6, 2);
