@@ -14,7 +14,9 @@
 #include "engine_loading.h"
 #include "interrupt.h"
 #include "json_output.h"
+#include "layer_scores.h"
 #include "methods.h"
+#include "output_file.h"
 #include "progress.h"
 #include "prompt.h"
 #include "table.h"
@@ -28,10 +30,12 @@ struct Arguments {
   MethodsArguments methods{{}, "full;shadow;paper"};
   int64_t prefill_tokens = 0;
   int64_t steps = 128;
+  int64_t layers_every = 0;
+  std::filesystem::path layers_svg;
   bool json = false;
 };
 
-// Gathered over all texts, one a method.
+// Gathered over all texts, of one method.
 struct Score {
   Divergences divergences;
   double loss = 0;     // sum over steps of -log p(the text's token), nats
@@ -39,6 +43,11 @@ struct Score {
   int64_t steps = 0;
   std::array<int64_t, 2> held{};  // bytes after the last step, summed over texts
   int64_t held_tokens = 0;        // summed likewise
+};
+
+struct Scores {
+  std::vector<Score> methods;
+  LayerScores layers;
 };
 
 struct TextIds {
@@ -62,7 +71,8 @@ TextIds read_text(const Engine& engine, const Arguments& a, const std::string& f
 
 // Every method takes each step before the next: only one row of each is held.
 void score_text(Engine& engine, const Arguments& a, const TextIds& text, std::span<const NamedMethod> methods,
-                std::vector<Score>& scores) {
+                Scores& all) {
+  std::vector<Score>& scores = all.methods;
   const std::unique_ptr<Session> session = engine.open(configs_of(methods));
   const std::span<const int32_t> ids(text.ids);
   const auto first = static_cast<std::size_t>(text.prefill), steps = static_cast<std::size_t>(a.steps);
@@ -71,6 +81,7 @@ void score_text(Engine& engine, const Arguments& a, const TextIds& text, std::sp
   for (std::size_t s = 0; s < steps; ++s) {
     const SequenceToken token{read.sequence, ids[first + s]};
     std::vector<double> reference;
+    all.layers.begin_step(*session, static_cast<int64_t>(s));
     for (std::size_t m = 0; m < methods.size(); ++m) {
       check_interrupted();
       const Stopwatch watch;
@@ -120,7 +131,8 @@ std::string table_of(std::span<const NamedMethod> methods, const std::vector<Sco
 }
 
 Json report(const Engine& engine, const std::vector<TextIds>& texts, std::span<const NamedMethod> methods,
-            const std::vector<Score>& scores) {
+            const Scores& all) {
+  const std::vector<Score>& scores = all.methods;
   Json list = Json::array();
   for (std::size_t m = 0; m < methods.size(); ++m) {
     list.push_back(
@@ -132,6 +144,7 @@ Json report(const Engine& engine, const std::vector<TextIds>& texts, std::span<c
          {"bytes_per_1024_tokens", {{"device", per_1k(scores[m], 0)}, {"host", per_1k(scores[m], 1)}}},
          {"attention", to_json(methods[m].config)},
          {"notes", methods[m].notes}});
+    if (all.layers.any()) list.back()["attention_of_layers"] = all.layers.json(m);
   }
   Json files = Json::array();
   for (const TextIds& text : texts) {
@@ -148,23 +161,32 @@ void run(Arguments& a) {
   check_model_options(a.engine);
   std::vector<NamedMethod> methods = methods_of(a.methods);
   require(!a.texts.empty(), "no text is given; add --text FILE");
+  require(a.layers_svg.empty() || a.layers_every > 0,
+          "--layers-svg is given without --layers-every; say how often layers are looked at");
+  Scores scores{.methods = std::vector<Score>(methods.size()), .layers = {a.layers_every, methods}};
   for (const std::string& file : a.texts) require_utf8(read_text_file(file, "--text"), file);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   resolve_methods(*engine, methods);
   std::vector<TextIds> texts;
   texts.reserve(a.texts.size());
   for (const std::string& file : a.texts) texts.push_back(read_text(*engine, a, file));
-  std::vector<Score> scores(methods.size());
+  std::unique_ptr<OutputFile> svg;
+  if (!a.layers_svg.empty()) svg = std::make_unique<OutputFile>(a.layers_svg);
   for (const TextIds& text : texts) score_text(*engine, a, text, methods, scores);
   print_notes(methods);
+  if (svg) {
+    svg->stream() << scores.layers.svg();
+    svg->commit();
+  }
   if (a.json) return print_json(report(*engine, texts, methods, scores));
-  std::cout << table_of(methods, scores);
+  std::cout << table_of(methods, scores.methods);
+  if (scores.layers.any()) std::cout << "\n" << scores.layers.table();
 }
 
 }  // namespace
 
-Command add_fidelity(CLI::App& root) {
-  CLI::App& app = add_subcommand(root, "fidelity",
+Command add_fidelity(CLI::App& parent) {
+  CLI::App& app = add_subcommand(parent, "fidelity",
                                  "Measure how far methods are from the first one (full unless said "
                                  "otherwise) on real text: after one exact prefill each method is "
                                  "fed the text's next tokens and its predictions are compared.");
@@ -180,6 +202,17 @@ Command add_fidelity(CLI::App& root) {
             {0, kMostTokens}, a.prefill_tokens);
   add_whole(app, {"--steps", "TOKENS", "Tokens of each text fed and compared one by one, at least 1", ""},
             {1, kMostTokens}, a.steps);
+  add_whole(app,
+            {"--layers-every", "STEPS",
+             "Look into every layer each so many steps: the share of exact attention's weight that a method "
+             "attends, "
+             "and its output's error; 0: never. full must be the first method",
+             ""},
+            {0, kMostTokens}, a.layers_every);
+  add_path(app,
+           {"--layers-svg", "FILE",
+            "Write heat maps of the attended weight by layer and KV head [default: none]", ""},
+           a.layers_svg);
   add_model_options(app, a.engine);
   add_methods_option(app, a.methods);
   add_flag(app, {"--json", "", "Print one JSON object instead of the table", ""}, a.json);

@@ -8,7 +8,7 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_generate(CLI::App& root);
 [[nodiscard]] Command add_chat(CLI::App& root);
 [[nodiscard]] Command add_compare(CLI::App& root);
-[[nodiscard]] Command add_fidelity(CLI::App& root);
+[[nodiscard]] Command add_fidelity(CLI::App& parent);
 [[nodiscard]] Command add_tokenize(CLI::App& root);
 [[nodiscard]] Command add_detokenize(CLI::App& root);
 [[nodiscard]] Command add_info(CLI::App& root);

@@ -220,6 +220,25 @@ class SideBySide(ProgramTest):
         for part in ("mean KL", "p99", "perplexity", "paper"):
             self.assertIn(part, table)
 
+    def test_fidelity_looks_into_layers(self):
+        text = self.write("a.txt", "the quick brown fox jumps over the lazy dog and runs away; " * 12)
+        svg = self.folder / "layers.svg"
+        arguments = ["--dtype", "float32", "--text", text, "--prefill-tokens", "400", "--steps", "9", "--methods",
+                     "full;default:sparse-budget=16,values=float32,factors=float32,rank=32;default:sparse-budget=64",
+                     "--layers-every", "4", "--layers-svg", svg]
+        report = json.loads(self.succeed("eval", "fidelity", *MODEL, *arguments, "--json").text)
+        full, narrow, wide = (method["attention_of_layers"] for method in report["methods"])
+        self.assertEqual([layer["layer"] for layer in full["layers"]], [0, 1])
+        self.assertEqual(len(narrow["layers"][1]["kv_heads"]), 2)
+        self.assertAlmostEqual(full["mean"]["mass"], 1)
+        self.assertLess(full["mean"]["error"], 1e-3)
+        self.assertLess(narrow["mean"]["mass"], wide["mean"]["mass"])
+        self.assertLess(wide["mean"]["mass"], 1)
+        self.assertLess(narrow["layers"][0]["mean"]["storage_error"], 1e-3, "all of rank and numbers are kept")
+        self.assertGreater(narrow["mean"]["selection_error"], wide["mean"]["selection_error"])
+        self.assertIn("<svg", svg.read_text())
+        self.assertIn("attended weight", self.succeed("fidelity", *MODEL, *arguments).text)
+
 
 class Info(ProgramTest):
     def test_the_tiny_checkpoint_is_described_without_loading_it(self):

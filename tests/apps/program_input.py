@@ -52,6 +52,9 @@ class BadPrompt(ProgramTest):
         text = self.write("short.txt", "a few words")
         self.refuse("fidelity", *MODEL, "--text", text, "--steps", "500", says=["500", "tokens"])
         self.refuse("fidelity", *MODEL, says=["--text"])
+        self.refuse("fidelity", *MODEL, "--text", text, "--layers-every", "1", "--methods", "paper;full",
+                    says=["full", "paper", "--layers-every"])
+        self.refuse("fidelity", *MODEL, "--text", text, "--layers-svg", "a.svg", says=["--layers-svg", "--layers-every"])
 
     def test_text_for_a_model_without_a_tokenizer_asks_for_one(self):
         folder = self.folder / "model"
