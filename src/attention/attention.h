@@ -117,6 +117,17 @@ class Attention {
   // end when the layer is closed. Cuts change no result. Layers follow one another.
   virtual void prefill(const LayerInput& input, TensorView out) = 0;
   virtual int64_t close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) = 0;
+
+  // Reading on: a sequence that holds tokens reads `tokens` more by slices and closings as above, at the
+  // positions that follow. They attend exactly to themselves and to all that is held, in the form that it is
+  // kept in. Between begin_append and end_append it takes no step; until then it can be abandoned, and is
+  // what it was. The slices' workspace has room for what is held besides (ExactPrefill::begin).
+  virtual void begin_append(SeqId sequence, int64_t tokens) = 0;
+  virtual void end_append(SeqId sequence) = 0;
+  virtual void abandon_append(SeqId sequence) = 0;
+  // Bytes that reading on takes beside what is held now and that workspace, some only until end_append.
+  [[nodiscard]] virtual Footprint append_bytes(SeqId sequence, int64_t tokens) const = 0;
+
   // Multiples of so many tokens are where closing can be cut.
   [[nodiscard]] virtual int64_t closing_tokens() const { return 1; }
 

@@ -37,10 +37,16 @@ TensorView ExactPrefill::keys_values(int which) const {
 }
 
 RawLayer ExactPrefill::layer() const {
+  return past(tokens_);
+}
+
+RawLayer ExactPrefill::past(int64_t tokens) const {
+  require(tokens <= capacity_, "{} tokens of a layer were asked for, there is room for {}", tokens,
+          capacity_);
   const std::byte* positions = workspace_.data() + 3 * capacity_ * token_bytes();
-  return {.k_raw = keys_values(0).rows(0, tokens_),
-          .k = keys_values(1).rows(0, tokens_),
-          .v = keys_values(2).rows(0, tokens_),
+  return {.k_raw = keys_values(0).rows(0, tokens),
+          .k = keys_values(1).rows(0, tokens),
+          .v = keys_values(2).rows(0, tokens),
           .positions = reinterpret_cast<const int32_t*>(positions)};
 }
 

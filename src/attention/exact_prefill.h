@@ -27,11 +27,16 @@ class ExactPrefill {
  public:
   ExactPrefill(const AttentionShape& shape, Device& device);
 
+  // Room for a sequence of that many tokens, those included that it held before.
   void begin(int64_t prompt_tokens);
   // Takes in a slice's keys and values, turns its queries where they are, and attends.
   void run(const LayerInput& input, TensorView out);
-  [[nodiscard]] RawLayer layer() const;  // of the slices run since the layer's first
-  void end();                            // frees the workspace
+  // Of the slices run since the layer's first, and of all positions before them.
+  [[nodiscard]] RawLayer layer() const;
+  // Where a method that reads on puts what it holds of the first `tokens` positions, before a layer's first
+  // slice; k_raw only where it wants it back from layer().
+  [[nodiscard]] RawLayer past(int64_t tokens) const;
+  void end();  // frees the workspace
 
   // Bytes of a prompt's workspace.
   [[nodiscard]] int64_t workspace_bytes(int64_t prompt_tokens) const;

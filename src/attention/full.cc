@@ -1,6 +1,7 @@
 // Exact attention over all keys and values, paged on the device. The baseline every other method is judged
 // by.
 #include <algorithm>
+#include <utility>
 
 #include "attention/exact_store.h"
 #include "attention/methods.h"
@@ -27,7 +28,7 @@ class FullAttention final : public Attention {
   void begin(SeqId id, const SequencePlan& /*plan*/) override {
     const int64_t row = rows_.add(id);
     try {
-      sequences_[id] = {.row = row, .tokens = 0};
+      sequences_[id] = {.row = row};
     } catch (...) {
       rows_.remove(id);  // end() knows a sequence by sequences_
       throw;
@@ -41,12 +42,19 @@ class FullAttention final : public Attention {
     sequence.tokens = tokens;
   }
 
-  void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
+  void prefill(const LayerInput& input, TensorView out) override {
+    const Sequence& sequence = sequences_.at(input.sequence);
+    if (sequence.past > 0 && input.first_position == sequence.past) {
+      const RawLayer past = prefill_->past(sequence.past);
+      store_.load(input.layer, sequence.row, past.k, past.v);
+    }
+    prefill_->run(input, out);
+  }
 
   int64_t close_prefill(SeqId id, int64_t layer, int64_t first, int64_t tokens) override {
     Sequence& sequence = sequences_.at(id);
     const RawLayer raw = prefill_->layer();
-    if (layer == 0 && first == 0) {
+    if (layer == 0 && first == sequence.past) {
       store_.reserve(sequence.row, raw.tokens());
       sequence.tokens = raw.tokens();
     }
@@ -55,6 +63,21 @@ class FullAttention final : public Attention {
     const RawLayer part = raw.part(first, count);
     store_.append(layer, part.k, part.v, {.count = count, .rows = rows + first, .positions = part.positions});
     return first + count;
+  }
+
+  void begin_append(SeqId id, int64_t tokens) override {
+    Sequence& sequence = sequences_.at(id);
+    store_.reserve(sequence.row, sequence.tokens + tokens);
+    sequence.past = sequence.tokens;
+  }
+  void end_append(SeqId id) override { sequences_.at(id).past = 0; }
+  void abandon_append(SeqId id) override {
+    Sequence& sequence = sequences_.at(id);
+    sequence.tokens = std::exchange(sequence.past, 0);
+  }
+  [[nodiscard]] Footprint append_bytes(SeqId id, int64_t tokens) const override {
+    const int64_t held = sequences_.at(id).tokens;
+    return {.device = store_.bytes_for(held + tokens) - store_.bytes_for(held)};
   }
 
   void begin_step(std::span<const SeqId> ids) override {
@@ -124,6 +147,7 @@ class FullAttention final : public Attention {
   struct Sequence {
     int64_t row = 0;
     int64_t tokens = 0;
+    int64_t past = 0;  // of them held before those that are being read on
   };
 
   std::shared_ptr<ExactPrefill> prefill_;

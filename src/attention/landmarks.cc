@@ -42,13 +42,15 @@ class LandmarkIndex final : public ShadowIndex {
     }
   }
 
-  void build(int64_t layer, int64_t row, const RawLayer& raw, const TokenBatch& /*tokens*/,
+  // Of whole chunks; append makes the one that is not.
+  void build(int64_t layer, int64_t row, const RawLayer& raw, int64_t first, const TokenBatch& /*tokens*/,
              TensorView min_cosine) override {
-    if (raw.tokens() < config_.chunk_size) return;  // no whole chunk yet; append makes the first
-    chunk_means(device_.compute(), {.k = raw.k,
+    const int64_t chunk = first / config_.chunk_size, begun = chunk * config_.chunk_size;
+    if (raw.tokens() - begun < config_.chunk_size) return;
+    chunk_means(device_.compute(), {.k = raw.k.rows(begun, raw.tokens() - begun),
                                     .chunk = config_.chunk_size,
                                     .row = row,
-                                    .first_chunk = 0,
+                                    .first_chunk = chunk,
                                     .means = view(layer),
                                     .min_cosine = min_cosine});
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/kernels.h"
@@ -34,17 +36,41 @@ int64_t Segments::layer_bytes() const {
   return round_up(basis_bytes() + 2 * mean_bytes(), 16);
 }
 
-std::vector<Segments::Range> Segments::split(int64_t prompt_tokens) const {
+// Segments that tokens [first, end) begin and give bases of their own.
+std::vector<Segments::Range> Segments::split(int64_t first, int64_t end) const {
   std::vector<Range> ranges;
-  for (int64_t first = 0; first < prompt_tokens; first += segment_tokens_) {
-    const int64_t end = std::min(prompt_tokens, first + segment_tokens_);
-    if (first == 0 || end - first >= min_tokens_) ranges.push_back({first, end});
+  for (int64_t begun = round_up(first, segment_tokens_); begun < end; begun += segment_tokens_) {
+    const int64_t until = std::min(end, begun + segment_tokens_);
+    if (begun == 0 || until - begun >= min_tokens_) ranges.push_back({begun, until});
   }
   return ranges;
 }
 
-int64_t Segments::bytes_for(int64_t prompt_tokens) const {
-  return static_cast<int64_t>(split(prompt_tokens).size()) * shape_.layers * layer_bytes();
+int64_t Segments::bytes_for(int64_t first, int64_t end) const {
+  return static_cast<int64_t>(split(first, end).size()) * shape_.layers * layer_bytes();
+}
+
+Buffer Segments::allocate() {
+  return device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes());
+}
+
+void Segments::extend(int64_t row, int64_t first, int64_t end) {
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  const std::vector<Range> added = split(first, end);
+  std::vector<Buffer> buffers;
+  for (std::size_t i = 0; i < added.size(); ++i) buffers.push_back(allocate());
+  entry.fitted.insert(entry.fitted.end(), added.begin(), added.end());
+  std::move(buffers.begin(), buffers.end(), std::back_inserter(entry.buffers));
+  write_table(static_cast<std::size_t>(row));
+}
+
+void Segments::truncate(int64_t row, int64_t first) {
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  while (!entry.fitted.empty() && entry.fitted.back().first >= first) {
+    entry.fitted.pop_back();
+    entry.buffers.pop_back();
+  }
+  write_table(static_cast<std::size_t>(row));
 }
 
 void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
@@ -52,9 +78,9 @@ void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
   if (index >= rows_.size()) rows_.resize(index + 1);
   Row& entry = rows_[index];
   entry = Row();
-  entry.fitted = split(prompt_tokens);
+  entry.fitted = split(0, prompt_tokens);
   for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
-    entry.buffers.push_back(device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes()));
+    entry.buffers.push_back(allocate());
   }
   const int64_t segments = ceil_div(std::max(prompt_tokens, max_tokens), segment_tokens_);
   const bool wider = segments > stride_;

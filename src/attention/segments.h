@@ -21,6 +21,11 @@ class Segments {
 
   // Decides which segments of a prompt have bases of their own and makes room for them.
   void begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens);
+  // Likewise of tokens [first, end) that follow what the row holds: those of its segments that they begin,
+  // and bring enough into, have bases of their own. Throws OutOfMemory and then changes nothing.
+  void extend(int64_t row, int64_t first, int64_t end);
+  // Forgets segments from token `first` on that extend() added.
+  void truncate(int64_t row, int64_t first);
   // Fits mean, basis and centre of one layer, of the segments of a prompt that begin within the range.
   struct Range {
     int64_t first = 0;
@@ -34,7 +39,8 @@ class Segments {
   void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] int64_t tokens() const { return segment_tokens_; }
-  [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const;
+  [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const { return bytes_for(0, prompt_tokens); }
+  [[nodiscard]] int64_t bytes_for(int64_t first, int64_t end) const;  // that extend() or begin() take
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
   // Token ranges [first, end) of the row's segments that a prompt fitted, in order.
   [[nodiscard]] const std::vector<Range>& fitted(int64_t row) const;
@@ -52,7 +58,8 @@ class Segments {
     std::vector<Buffer> buffers;  // one a fitted range, all layers
   };
 
-  [[nodiscard]] std::vector<Range> split(int64_t prompt_tokens) const;
+  [[nodiscard]] std::vector<Range> split(int64_t first, int64_t end) const;
+  [[nodiscard]] Buffer allocate();
   void write_table(std::size_t row);
   [[nodiscard]] int64_t layer_bytes() const;
   [[nodiscard]] int64_t basis_bytes() const;

@@ -25,6 +25,10 @@ ShadowAttention::ShadowAttention(const AttentionConfig& config, std::shared_ptr<
       slots_(device, Purpose::slots),
       counters_(device.allocate(Tier::device, Purpose::tables, 2 * size_of(DType::i64))),
       prompt_rows_(device),
+      past_row_(device),
+      past_chunks_(device),
+      past_block_(device),
+      past_keys_(device),
       sparse_step_(*prefill_, device),
       exact_step_(*prefill_, device),
       candidate_limits_(device),
@@ -112,7 +116,10 @@ Footprint ShadowAttention::peak_until(const SequencePlan& plan, int64_t tokens) 
 void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
   const int64_t row = rows_.add(id);
   try {
-    sequences_[id] = {.row = row, .plan = plan, .sparse = plan.prompt_tokens >= config_.exact_below};
+    Sequence& sequence = sequences_[id];
+    sequence.row = row;
+    sequence.plan = plan;
+    sequence.sparse = plan.prompt_tokens >= config_.exact_below;
   } catch (...) {
     rows_.remove(id);  // end() knows a sequence by sequences_
     throw;
@@ -177,11 +184,12 @@ void ShadowAttention::fill(SeqId id, int64_t tokens, uint64_t seed) {
   device_.compute().synchronize();
 }
 
-void ShadowAttention::fill_resident(const Sequence& sequence, int64_t layer, uint64_t seed) {
+// One layer's resident rows by entry: keys of all heads, then values of all heads.
+QuantizedView ShadowAttention::resident_rows(const Sequence& sequence, int64_t layer) {
   const ResidentView resident = resident_view(layer);
-  const int64_t outliers = outliers_for(static_cast<int64_t>(segments_.fitted(sequence.row).size()));
+  const int64_t outliers = resident_.count(sequence.row);
   const int64_t entries = resident.capacity(outliers);
-  QuantizedView rows;  // keys of all heads, then values of all heads
+  QuantizedView rows;
   rows.data.table = resident.regions;
   rows.data.seq_stride = 1;
   rows.data.block_tokens = entries;
@@ -189,9 +197,14 @@ void ShadowAttention::fill_resident(const Sequence& sequence, int64_t layer, uin
   rows.data.head_offset = entries * resident.token_bytes();
   rows.data.token_bytes = resident.token_bytes();
   rows.data.dtype = resident.dtype;
+  return rows;
+}
+
+void ShadowAttention::fill_resident(const Sequence& sequence, int64_t layer, uint64_t seed) {
+  const QuantizedView rows = resident_rows(sequence, layer);
   fill_rows(device_.compute(), rows,
             {.row = sequence.row,
-             .tokens = entries,
+             .tokens = rows.data.block_tokens,
              .heads = 2 * shape_.kv_heads,
              .elements = shape_.head_dim,
              .seed = seed});
@@ -226,10 +239,12 @@ int64_t ShadowAttention::close_prefill(SeqId id, int64_t layer, int64_t first, i
     }
   }
   Segments::Range range{first, std::min(raw.tokens(), first + tokens)};
-  if (sequence.sparse) {
+  if (sequence.sparse || sequence.turns) {
+    const bool from_start = sequence.turns && first == sequence.past;
+    if (from_start) range.first = 0;
     range.end = segments_.fitted_end(sequence.row, range.end, raw.tokens());
     build_factors(sequence, layer, raw, range);
-    if (range.end == raw.tokens()) build_index(sequence, layer, raw);
+    if (range.end == raw.tokens()) build_index(sequence, layer, raw, sequence.turns ? 0 : sequence.past);
   } else {
     const RawLayer part = raw.part(first, range.end - first);
     exact_.append(layer, part.k, part.v, part_of(tokens_of(sequence, raw), range));
@@ -247,31 +262,32 @@ void ShadowAttention::build_factors(const Sequence& sequence, int64_t layer, con
   values_.append(device_.compute(), layer, part.v, tokens);
 }
 
-// One pass over the keys, whose chunks may lie across segments: not cut.
-void ShadowAttention::build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw) {
+// One pass over the keys from token `first` on, whose chunks may lie across segments: not cut. What is kept
+// whole as an outlier is chosen once, from the tokens that made the sequence sparse.
+void ShadowAttention::build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw,
+                                  int64_t first) {
   const TokenBatch tokens = tokens_of(sequence, raw);
-  keep_resident(layer, raw, tokens);
+  keep_resident(layer, raw, first, tokens);
   const int64_t chunks = raw.tokens() / config_.chunk_size;
+  const bool outliers = index_->wants_outliers() && first == 0;
   TensorView min_cosine;
-  if (index_->wants_outliers() && chunks > 0)
-    min_cosine = cosines_.get(DType::f32, {shape_.kv_heads, chunks});
-  index_->build(layer, sequence.row, raw, tokens, min_cosine);
-  if (index_->wants_outliers()) keep_outliers(sequence, layer, raw, min_cosine);
+  if (outliers && chunks > 0) min_cosine = cosines_.get(DType::f32, {shape_.kv_heads, chunks});
+  index_->build(layer, sequence.row, raw, first, tokens, min_cosine);
+  if (outliers) keep_outliers(sequence, layer, raw, min_cosine);
 }
 
-// The first chunk, then the latest tokens: in this order, since both write the ring.
-void ShadowAttention::keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens) {
+// Of tokens from `begun` on, the first chunk, then the latest: in this order, since both write the ring.
+void ShadowAttention::keep_resident(int64_t layer, const RawLayer& raw, int64_t begun,
+                                    const TokenBatch& tokens) {
   const ResidentView view = resident_view(layer);
   const int64_t head = std::min(raw.tokens(), config_.chunk_size);
-  const int64_t tail = std::max<int64_t>(0, raw.tokens() - view.ring_tokens);
-  for (const auto& [first, end] : {std::pair{int64_t{0}, head}, std::pair{tail, raw.tokens()}}) {
-    const int64_t count = end - first;
-    store_resident(
-        device_.compute(),
-        {.k = raw.k.rows(first, count),
-         .v = raw.v.rows(first, count),
-         .tokens = {.count = count, .rows = tokens.rows + first, .positions = tokens.positions + first},
-         .resident = view});
+  const int64_t tail = std::max(begun, raw.tokens() - view.ring_tokens);
+  for (const auto& [first, end] : {std::pair{begun, head}, std::pair{tail, raw.tokens()}}) {
+    if (first >= end) continue;
+    store_resident(device_.compute(), {.k = raw.k.rows(first, end - first),
+                                       .v = raw.v.rows(first, end - first),
+                                       .tokens = part_of(tokens, {first, end}),
+                                       .resident = view});
   }
 }
 
@@ -358,13 +374,9 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   const RawLayer raw{.k_raw = view(0), .k = view(1), .v = view(2), .positions = on_device};
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
     exact_.load(layer, sequence.row, raw.k, raw.v);
-    rotate(queue, {.x = raw.k,
-                   .positions = TensorView(on_device, DType::i32, {tokens}),
-                   .rope = rope(),
-                   .inverse = true,
-                   .out = raw.k_raw});
+    turn_back(raw);
     build_factors(sequence, layer, raw, {0, tokens});
-    build_index(sequence, layer, raw);
+    build_index(sequence, layer, raw, 0);
   }
   queue.synchronize();
 }

@@ -1,7 +1,8 @@
 // ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
 // chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
-// shadow_cut.cc how a step is cut, shadow_decode.cc one decode step, shadow_trace.cc what it attended; every
-// piece of arithmetic is an op of kernels.h, so CPU and GPU share both.
+// shadow_append.cc how it reads on, shadow_cut.cc how a step is cut, shadow_decode.cc one decode step,
+// shadow_trace.cc what that attended; every piece of arithmetic is an op of kernels.h, so CPU and GPU share
+// both.
 #pragma once
 
 #include <map>
@@ -32,9 +33,13 @@ class ShadowAttention final : public Attention {
   void begin(SeqId id, const SequencePlan& plan) override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
-  void prefill(const LayerInput& input, TensorView out) override { prefill_->run(input, out); }
+  void prefill(const LayerInput& input, TensorView out) override;
   int64_t close_prefill(SeqId id, int64_t layer, int64_t first, int64_t tokens) override;
   [[nodiscard]] int64_t closing_tokens() const override { return segments_.tokens(); }
+  void begin_append(SeqId id, int64_t tokens) override;
+  void end_append(SeqId id) override;
+  void abandon_append(SeqId id) override;
+  [[nodiscard]] Footprint append_bytes(SeqId id, int64_t tokens) const override;
   void begin_step(std::span<const SeqId> ids) override;
   [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> ids) const override;
   [[nodiscard]] std::vector<MicroBatch> micro_batches() override;
@@ -54,8 +59,11 @@ class ShadowAttention final : public Attention {
   struct Sequence {
     int64_t row = 0;
     int64_t tokens = 0;  // held
+    int64_t past = 0;    // of them before those that are being read on
     SequencePlan plan;
     bool sparse = false;     // else plain keys and values
+    bool turns = false;      // plain, but becomes sparse with the tokens that are being read on
+    Buffer resident_before;  // the region of resident keys as it was before reading on
     int64_t budget = 0;      // chunks chosen a step and KV head; fixed when the sequence turns sparse
     int64_t candidates = 0;  // chunks the index proposes
   };
@@ -104,8 +112,8 @@ class ShadowAttention final : public Attention {
   void move(int64_t row, Tier to);
   void build_factors(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const Segments::Range& range);
-  void build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw);
-  void keep_resident(int64_t layer, const RawLayer& raw, const TokenBatch& tokens);
+  void build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw, int64_t first);
+  void keep_resident(int64_t layer, const RawLayer& raw, int64_t first, const TokenBatch& tokens);
   void keep_outliers(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const TensorView& min_cosine);
   void turn_sparse(Sequence& sequence);
@@ -119,6 +127,15 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] int64_t budget_chunks(int64_t tokens, int64_t max_tokens) const;
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
+
+  // ---- reading on
+  void load_past(const Sequence& sequence, int64_t layer);
+  void turn_back(const RawLayer& raw);
+  void rebuild_past(const Sequence& sequence, int64_t layer, const TensorView& k);
+  void load_resident(const Sequence& sequence, int64_t layer, const RawLayer& past);
+  void rebuild_chunks(const Sequence& sequence, int64_t layer, int64_t first, const TensorView& out);
+  [[nodiscard]] int64_t ring_start(int64_t tokens) const;
+  [[nodiscard]] QuantizedView resident_rows(const Sequence& sequence, int64_t layer);
 
   // ---- one step
   void make_room(Sequence& sequence);
@@ -175,6 +192,9 @@ class ShadowAttention final : public Attention {
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;
   PromptRows prompt_rows_;
+  DeviceArray<int32_t> past_row_, past_chunks_;  // of the piece of a past that is being rebuilt
+  DeviceArray<std::byte*> past_block_;           // where it comes
+  Scratch past_keys_;
 
   std::vector<SeqId> step_ids_;  // of the step that is not over
   Step sparse_step_, exact_step_;

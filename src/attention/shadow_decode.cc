@@ -47,7 +47,7 @@ void ShadowAttention::count_step(const Sequence& sequence) {
   }
   const int64_t chunk = config_.chunk_size;
   const int64_t sealed = sealed_chunks(tokens, chunk, config_.local_window);
-  const int64_t outliers = outliers_for(static_cast<int64_t>(segments_.fitted(sequence.row).size()));
+  const int64_t outliers = resident_.count(sequence.row);
   const int64_t chosen = std::min(sequence.budget + outliers, sealed - 1);
   const int64_t whole = std::min(tokens, chunk) + std::max<int64_t>(0, tokens - sealed * chunk);
   statistics_.attended_tokens += static_cast<double>(whole + chosen * chunk);

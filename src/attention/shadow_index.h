@@ -22,10 +22,11 @@ class ShadowIndex {
   [[nodiscard]] virtual int64_t held_bytes(int64_t row, Tier tier) const = 0;
 
   virtual void fill(int64_t row, int64_t tokens, uint64_t seed) = 0;  // made-up state; room must be there
-  // Takes in one layer of a prompt of sequence `row`, whose segments are fitted. tokens: one entry a prompt
-  // token. min_cosine [kv_heads, whole chunks] float32, or empty: receives how well each chunk is described
-  // (less is worse), when the index wants outliers.
-  virtual void build(int64_t layer, int64_t row, const RawLayer& raw, const TokenBatch& tokens,
+  // Takes in one layer of sequence `row`, whose segments are fitted: tokens from `first` on, all before them
+  // being taken in. tokens: one entry for each of all tokens. min_cosine [kv_heads, whole chunks] float32, or
+  // empty: receives how well each chunk is described (less is worse), when the index wants outliers; then
+  // `first` is 0.
+  virtual void build(int64_t layer, int64_t row, const RawLayer& raw, int64_t first, const TokenBatch& tokens,
                      TensorView min_cosine) = 0;
   // Takes in the new token of each sequence of a step: k [B, kv_heads, head_dim] rotated, already in the
   // ring.

@@ -63,7 +63,7 @@ std::vector<std::vector<int32_t>> ShadowAttention::chosen(int64_t layer, const S
 
 std::vector<int32_t> ShadowAttention::outliers_of(int64_t layer, int64_t row, int64_t head) {
   std::byte* const region = resident_.data(row);
-  const int32_t count = resident_.count(row);
+  const auto count = static_cast<int32_t>(resident_.count(row));
   ResidentView view = resident_view(layer);  // of tables on the host, which find the same memory
   view.regions = &region;
   view.outliers = &count;

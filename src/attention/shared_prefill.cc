@@ -42,12 +42,20 @@ void SharedPrefill::force_hit_share(double share) {
   methods_[selected_]->force_hit_share(share);
 }
 
+Attention& SharedPrefill::alone() const {
+  require(methods_.size() == 1,
+          "a sequence under {} methods was to read on, but each holds a past of its own", methods_.size());
+  return *methods_[0];
+}
+
 void SharedPrefill::prefill(const LayerInput& input, TensorView out) {
+  if (methods_.size() == 1) return methods_[0]->prefill(input, out);
   prefill_->run(input, out);
 }
 
 // Each method goes at least as far as asked, and waits there until the others have come so far.
 int64_t SharedPrefill::close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) {
+  if (methods_.size() == 1) return methods_[0]->close_prefill(sequence, layer, first, tokens);
   if (first == 0) closed_.assign(methods_.size(), 0);
   for (std::size_t i = 0; i < methods_.size(); ++i) {
     const int64_t behind = first + tokens - closed_[i];

@@ -26,6 +26,13 @@ class SharedPrefill final : public Attention {
   void prefill(const LayerInput& input, TensorView out) override;
   int64_t close_prefill(SeqId sequence, int64_t layer, int64_t first, int64_t tokens) override;
   [[nodiscard]] int64_t closing_tokens() const override;  // of the coarsest method
+  // Reading on, of a single method: several no longer agree on what is past. Throws InvalidInput.
+  void begin_append(SeqId sequence, int64_t tokens) override { alone().begin_append(sequence, tokens); }
+  void end_append(SeqId sequence) override { alone().end_append(sequence); }
+  void abandon_append(SeqId sequence) override { alone().abandon_append(sequence); }
+  [[nodiscard]] Footprint append_bytes(SeqId sequence, int64_t tokens) const override {
+    return alone().append_bytes(sequence, tokens);
+  }
   void begin_step(std::span<const SeqId> sequences) override;
   [[nodiscard]] std::vector<int64_t> arrange(std::span<const SeqId> sequences) const override {
     return methods_[selected_]->arrange(sequences);
@@ -48,6 +55,8 @@ class SharedPrefill final : public Attention {
   [[nodiscard]] AttentionStatistics statistics() override;  // of the selected method
 
  private:
+  [[nodiscard]] Attention& alone() const;
+
   std::shared_ptr<ExactPrefill> prefill_;
   std::vector<std::unique_ptr<Attention>> methods_;
   std::vector<int64_t> closed_;  // tokens of the layer that is being closed, by method

@@ -48,9 +48,12 @@ class SketchIndex final : public ShadowIndex {
     }
   }
 
-  void build(int64_t layer, int64_t /*row*/, const RawLayer& raw, const TokenBatch& tokens,
+  void build(int64_t layer, int64_t /*row*/, const RawLayer& raw, int64_t first, const TokenBatch& tokens,
              TensorView /*min_cosine*/) override {
-    sketch_encode(device_.compute(), {.k = raw.k, .tokens = tokens, .sketch = view(layer)});
+    const int64_t count = raw.tokens() - first;
+    const TokenBatch added{
+        .count = count, .rows = tokens.rows + first, .positions = tokens.positions + first};
+    sketch_encode(device_.compute(), {.k = raw.k.rows(first, count), .tokens = added, .sketch = view(layer)});
   }
 
   void append(Queue& queue, int64_t layer, const TensorView& k, const DecodeBatch& /*batch*/,

@@ -46,9 +46,9 @@ class RegionStore {
     const Buffer& region = regions_[static_cast<std::size_t>(row)];
     return region.tier() == tier ? region.bytes() : 0;
   }
+  [[nodiscard]] int64_t count(int64_t row) const { return counts_[row]; }
   // Start of a row's region, in device memory.
   [[nodiscard]] std::byte* data(int64_t row) { return regions_[static_cast<std::size_t>(row)].data(); }
-  [[nodiscard]] int32_t count(int64_t row) const { return counts_[row]; }
   [[nodiscard]] std::byte* const* regions(Queue& queue) { return table_.upload(queue); }
   [[nodiscard]] const int32_t* counts(Queue& queue) { return counts_.upload(queue); }
 

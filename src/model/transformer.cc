@@ -174,12 +174,14 @@ std::vector<float> Transformer::prefill(Attention& attention, SeqId sequence, st
   return end_prefill(run);
 }
 
-PrefillRun Transformer::begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens) {
+PrefillRun Transformer::begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens,
+                                      int64_t past) {
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
   const DType type = device_.activation_dtype();
   PrefillRun run;
   run.sequence = sequence;
+  run.past = past;
   run.tokens = count;
   run.slice_tokens = std::min(count, slice_tokens);
   run.memory = device_.allocate(Tier::device, Purpose::prompts, count * config_.hidden * size_of(type));
@@ -198,7 +200,7 @@ void Transformer::advance(Attention& attention, PrefillRun& run, int64_t rows) {
     prefill_slice(attention, run, rows);
     run.first += rows;
   } else {
-    run.closed = attention.close_prefill(run.sequence, run.layer, run.closed, rows);
+    run.closed = attention.close_prefill(run.sequence, run.layer, run.past + run.closed, rows) - run.past;
     if (run.closed < run.tokens) return;
     run.first = run.closed = 0;
     ++run.layer;
@@ -216,7 +218,7 @@ void Transformer::prefill_slice(Attention& attention, const PrefillRun& run, int
                      .k = slice.k,
                      .v = slice.v,
                      .sequence = run.sequence,
-                     .first_position = run.first},
+                     .first_position = run.past + run.first},
                     slice.mixed);
   finish_layer(device_.compute(), weights, part, slice);
 }

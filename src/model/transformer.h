@@ -24,6 +24,7 @@ using StepProgress = std::function<void(double share)>;  // 0..1; may throw to s
 // steps of other sequences may run between its units.
 struct PrefillRun {
   SeqId sequence = 0;
+  int64_t past = 0;          // tokens that the sequence held before
   int64_t tokens = 0;        // of the prompt
   int64_t slice_tokens = 0;  // queries of a unit at most
   int64_t layer = 0;         // of the next unit; the model's layers when all are done
@@ -53,7 +54,9 @@ class Transformer {
                              int64_t slice_tokens, const StepProgress& progress);
 
   // The same in units: begin, advance until is_done, end. Takes all memory that the units need.
-  [[nodiscard]] PrefillRun begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens);
+  // With a past, the prompt goes on from so many tokens, and attention must have begun to append.
+  [[nodiscard]] PrefillRun begin_prefill(SeqId sequence, std::span<const int32_t> ids, int64_t slice_tokens,
+                                         int64_t past = 0);
   // One unit: the layer's next slice of at most `rows` queries, or closing the layer for its next `rows`
   // tokens, as near as attention can cut. Cuts change no result.
   void advance(Attention& attention, PrefillRun& run, int64_t rows);

@@ -148,6 +148,28 @@ class Methods {
     return logits;
   }
 
+  // Reads on behind what the sequence holds.
+  std::vector<float> append(SeqId id, int64_t held, std::span<const int32_t> ids, int64_t slice = 512,
+                            const StepProgress& progress = {}, int64_t rows = int64_t{1} << 30) {
+    prefill_->begin(held + std::ssize(ids));
+    shared_->begin_append(id, std::ssize(ids));
+    try {
+      PrefillRun run = transformer_.begin_prefill(id, ids, slice, held);
+      while (!transformer_.is_done(run)) {
+        transformer_.advance(*shared_, run, rows);
+        if (progress) progress(run.share(3));
+      }
+      std::vector<float> logits = transformer_.end_prefill(run);
+      shared_->end_append(id);
+      prefill_->end();
+      return logits;
+    } catch (...) {
+      shared_->abandon_append(id);
+      prefill_->end();
+      throw;
+    }
+  }
+
   // The same in units, between which anything may run; another prompt between two layers.
   PrefillRun begin_prefill(SeqId id, std::span<const int32_t> ids, int64_t more, int64_t slice = 512) {
     const auto count = static_cast<int64_t>(ids.size());
