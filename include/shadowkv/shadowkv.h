@@ -246,9 +246,12 @@ class Session {
   // A new, empty sequence that may grow to max_tokens (prompt and answer), 1 to the model's context; throws
   // InvalidInput otherwise. Takes no memory yet.
   virtual SequenceId add(int64_t max_tokens) = 0;
-  // Reads a prompt (at least one token, ids in [0, vocab)) into an empty sequence. Returns the logits of its
-  // last position, [vocab]. Throws InvalidInput for other prompts, OutOfMemory with what is needed and what
-  // is free before any work is done, and what `progress` throws; the sequence is then empty again.
+  // Reads a prompt (at least one token, ids in [0, vocab)) into an empty sequence or, under one method,
+  // behind what a sequence holds: the new tokens then attend to all of that, nothing selected away, and cost
+  // their own reading and one pass over it. Returns the logits of its last position, [vocab]. Throws
+  // InvalidInput for other prompts and where the sequence would be longer than it may, OutOfMemory with what
+  // is needed and what is free before any work is done, and what `progress` throws; the sequence then holds
+  // what it held.
   virtual std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                                      const Progress& progress = {}) = 0;
   // Appends one token to each of several sequences under one method; returns [batch.size(), vocab] logits.
@@ -338,9 +341,10 @@ struct GenerateResult {
 
 // Answers to prompts each of which mostly goes on where the last answer ended, as the turns of a chat do.
 // What the last prompt and answer left in memory is not read again: where the next prompt begins with all of
-// it and goes on by no more than 64 tokens, or an eighth of what is held, these are taken in by decode steps
-// of the method, as an answer's own tokens are. Any other prompt is read as a whole, as by
-// Engine::generate(). Must be gone before its engine.
+// it, only the tokens behind that are read, attending to all of it (Session::prefill), or where this takes
+// less work are taken in by decode steps, as an answer's own tokens are. Any other prompt is read as a whole,
+// as by Engine::generate(); so is one that a sparse sequence holds less than half of. Must be gone before its
+// engine.
 class Conversation {
  public:
   virtual ~Conversation() = default;

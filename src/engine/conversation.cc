@@ -16,11 +16,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// A decode step costs a GPU as much as reading dozens of tokens, a CPU as much as several, and reading the
-// whole grows with its length. The bound goes by lengths alone: answers must not depend on how fast a machine
-// is.
-constexpr int64_t kFewTokens = 64;
-constexpr int64_t kFewShare = 8;
 // Of the turns to come.
 constexpr int64_t kLeastSpareTokens = 4096;
 
@@ -55,7 +50,10 @@ class GrowingAnswer {
 }  // namespace
 
 ModelConversation::ModelConversation(ConversationParts parts, const AttentionConfig& attention, bool goes_on)
-    : parts_(std::move(parts)), goes_on_(goes_on), session_(parts_.engine.open({&attention, 1})) {}
+    : parts_(std::move(parts)),
+      attention_(parts_.engine.resolve(attention).config),
+      goes_on_(goes_on),
+      session_(parts_.engine.open({&attention, 1})) {}
 
 void ModelConversation::forget() {
   if (sequence_) session_->remove(*sequence_);
@@ -63,12 +61,12 @@ void ModelConversation::forget() {
   held_.clear();
 }
 
-// Whether the sequence can become `ids` by few steps and then has room for `tokens` in all.
-bool ModelConversation::follows(std::span<const int32_t> ids, int64_t tokens) const {
+// How the sequence becomes `ids`, where it then needs room for `tokens` in all.
+FollowUp ModelConversation::follow_up(std::span<const int32_t> ids, int64_t tokens) const {
   const int64_t more = std::ssize(ids) - held_tokens();
-  return sequence_ && !held_.empty() && more > 0 && tokens <= room_ &&
-         more <= std::max(kFewTokens, held_tokens() / kFewShare) &&
-         std::equal(held_.begin(), held_.end(), ids.begin());
+  const bool follows = sequence_ && !held_.empty() && more > 0 && tokens <= room_ &&
+                       std::equal(held_.begin(), held_.end(), ids.begin());
+  return follows ? choose_follow_up(parts_.model, attention_, held_tokens(), more) : FollowUp::anew;
 }
 
 // `step` takes the token into the sequence.
@@ -78,8 +76,26 @@ void ModelConversation::append(int32_t id, const Step& step) {
   held_.push_back(id);
 }
 
-// Logits after the last of the tokens that are new.
-std::vector<float> ModelConversation::take_in(std::span<const int32_t> ids, const Progress& progress) {
+// Logits after the last of the tokens that are new. Where there is no memory for a layer's past, steps do.
+std::vector<float> ModelConversation::take_in(FollowUp how, std::span<const int32_t> ids,
+                                              const Progress& progress) {
+  try {
+    if (how == FollowUp::append) return read_on(ids, progress);
+  } catch (const OutOfMemory&) {
+  }
+  return step_on(ids, progress);
+}
+
+std::vector<float> ModelConversation::read_on(std::span<const int32_t> ids, const Progress& progress) {
+  std::vector<int32_t> held = held_;
+  held.reserve(static_cast<std::size_t>(room_));
+  held.assign(ids.begin(), ids.end());
+  std::vector<float> logits = session_->prefill(*sequence_, ids.subspan(held_.size()), progress);
+  held_ = std::move(held);
+  return logits;
+}
+
+std::vector<float> ModelConversation::step_on(std::span<const int32_t> ids, const Progress& progress) {
   const int64_t before = held_tokens(), more = std::ssize(ids) - before;
   while (held_tokens() + 1 < std::ssize(ids)) {
     append(ids[held_.size()], [&](const SequenceToken& next) {
@@ -133,11 +149,12 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
 
   const Clock::time_point start = Clock::now();
   std::vector<float> logits;
-  if (follows(ids, result.prompt_tokens + wanted)) {
-    result.held_tokens = held_tokens();
-    logits = take_in(ids, request.prefill_progress);
-  } else {
+  const FollowUp how = follow_up(ids, result.prompt_tokens + wanted);
+  if (how == FollowUp::anew) {
     logits = read(ids, result.prompt_tokens + wanted, request.prefill_progress);
+  } else {
+    result.held_tokens = held_tokens();
+    logits = take_in(how, ids, request.prefill_progress);
   }
   int32_t id = sampler.pick(logits);
   result.ttft_s = seconds_since(start);

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/follow_up.h"
 #include "model/config.h"
 #include "shadowkv/shadowkv.h"
 #include "tokenizer/tokenizer.h"
@@ -31,13 +32,16 @@ class ModelConversation final : public Conversation {
   void forget() override;
 
  private:
-  [[nodiscard]] bool follows(std::span<const int32_t> ids, int64_t tokens) const;
-  std::vector<float> take_in(std::span<const int32_t> ids, const Progress& progress);
+  [[nodiscard]] FollowUp follow_up(std::span<const int32_t> ids, int64_t tokens) const;
+  std::vector<float> take_in(FollowUp how, std::span<const int32_t> ids, const Progress& progress);
+  std::vector<float> read_on(std::span<const int32_t> ids, const Progress& progress);
+  std::vector<float> step_on(std::span<const int32_t> ids, const Progress& progress);
   std::vector<float> read(std::span<const int32_t> ids, int64_t tokens, const Progress& progress);
   template <typename Step>
   void append(int32_t id, const Step& step);
 
   ConversationParts parts_;
+  AttentionConfig attention_;  // resolved
   bool goes_on_;
   std::unique_ptr<Session> session_;
   std::optional<SequenceId> sequence_;

@@ -94,9 +94,7 @@ void ModelSession::wait() {
 
 // Refuses before any work what cannot fit: state of the whole sequence, the prompt's workspace and
 // activations. Values, its own and those of others, give way to all that must be on the device.
-void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
-  const Footprint state = attention_->peak({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
-  const int64_t working = working_bytes(prompt_tokens);
+void ModelSession::check_room(const Footprint& state, int64_t working, int64_t tokens) const {
   const int64_t device_free = device_.free_bytes(Tier::device);
   const int64_t host_free = device_.free_bytes(Tier::pinned_host);
   const int64_t device_needed = state.device + working;
@@ -108,15 +106,31 @@ void ModelSession::check_room(int64_t prompt_tokens, int64_t max_tokens) const {
         fmt::format("a sequence of {} tokens needs {} of device and {} of host memory, {} and {} are free; "
                     "shorten it or raise "
                     "--device-memory or --host-memory",
-                    max_tokens, format_bytes(device_needed), format_bytes(host_needed),
-                    format_bytes(device_room), format_bytes(host_free)));
+                    tokens, format_bytes(device_needed), format_bytes(host_needed), format_bytes(device_room),
+                    format_bytes(host_free)));
   }
+}
+
+int64_t ModelSession::held_by(const Sequence& sequence) const {
+  return sequence.tokens.empty() ? 0 : sequence.tokens[0];
+}
+
+// Of a sequence that is empty, or reads on.
+void ModelSession::check_room_to_read(SequenceId id, int64_t tokens) {
+  const int64_t held = held_by(at(id)), max_tokens = at(id).max_tokens;
+  if (held == 0) {
+    const Footprint state = attention_->peak({.prompt_tokens = tokens, .max_tokens = max_tokens});
+    return check_room(state, working_bytes(tokens), max_tokens);
+  }
+  const int64_t working = prefill_->workspace_bytes(held + tokens) +
+                          transformer_.prefill_bytes(tokens, transformer_.slice_tokens());
+  check_room(attention_->append_bytes(id, tokens), working, held + tokens);
 }
 
 std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
                                          const Progress& progress) {
   check_prompt(id, ids);
-  check_room(std::ssize(ids), at(id).max_tokens);
+  check_room_to_read(id, std::ssize(ids));
   begin_prefill(id, ids);
   try {
     return run([&] {
@@ -136,17 +150,32 @@ void ModelSession::check_prompt(SequenceId id, std::span<const int32_t> ids) {
   const Sequence& sequence = at(id);
   const auto count = static_cast<int64_t>(ids.size());
   require(count > 0, "the prompt is empty; give at least one token");
-  require(sequence.tokens.empty() && !readings_.contains(id), "sequence {} has read its prompt already", id);
-  require(count <= sequence.max_tokens, "a prompt of {} tokens was given to a sequence of at most {}", count,
-          sequence.max_tokens);
+  require(!readings_.contains(id), "sequence {} is reading a prompt already", id);
+  require(sequence.tokens.empty() || methods_ == 1,
+          "sequence {} has read its prompt already, and reads on under one method alone, not {}", id,
+          methods_);
+  const int64_t held = held_by(sequence);
+  require(held + count <= sequence.max_tokens,
+          "a prompt of {} tokens was given to a sequence of at most {}, which holds {}", count,
+          sequence.max_tokens, held);
 }
 
 void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
   check_prompt(id, ids);
   const auto count = static_cast<int64_t>(ids.size());
+  const int64_t past = held_by(at(id));
+  readings_.emplace(id, transformer_.begin_prefill(id, ids, transformer_.slice_tokens(), past));
   try {
-    readings_.emplace(id, transformer_.begin_prefill(id, ids, transformer_.slice_tokens()));
-    attention_->begin(id, {.prompt_tokens = count, .max_tokens = at(id).max_tokens});
+    if (past > 0) {
+      attention_->begin_append(id, count);
+    } else {
+      attention_->begin(id, {.prompt_tokens = count, .max_tokens = at(id).max_tokens});
+    }
+  } catch (...) {
+    forget_reading(id);  // which holds nothing yet
+    throw;
+  }
+  try {
     if (!layer_of_) hold_layer(id);
   } catch (...) {
     abandon_prefill(id);
@@ -170,7 +199,7 @@ void ModelSession::hold_layer(SequenceId id) {
   require(!layer_of_ || readings_.at(*layer_of_).between_layers(),
           "sequence {} was to read on while another is within a layer", id);
   layer_of_.reset();
-  prefill_->begin(reading(id).tokens);
+  prefill_->begin(reading(id).past + reading(id).tokens);
   layer_of_ = id;
 }
 
@@ -197,7 +226,9 @@ int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
 
 // The sequence holds its prompt.
 void ModelSession::finish_reading(SequenceId id) {
-  at(id).tokens.assign(static_cast<std::size_t>(methods_), reading(id).tokens);
+  const PrefillRun& run = reading(id);
+  if (run.past > 0) attention_->end_append(id);
+  at(id).tokens.assign(static_cast<std::size_t>(methods_), run.past + run.tokens);
   forget_reading(id);
 }
 
@@ -215,7 +246,12 @@ void ModelSession::forget_reading(SequenceId id) {
 }
 
 void ModelSession::abandon_prefill(SequenceId id) {
-  attention_->end(id);
+  const auto run = readings_.find(id);
+  if (run != readings_.end() && run->second.past > 0) {
+    attention_->abandon_append(id);
+  } else {
+    attention_->end(id);
+  }
   forget_reading(id);
 }
 
@@ -228,6 +264,8 @@ ModelSession::Batch ModelSession::open_step(int64_t method, std::span<const Sequ
     const Sequence& sequence = at(entry.sequence);
     require(seen.insert(entry.sequence).second, "sequence {} stands twice in one step", entry.sequence);
     require(!sequence.tokens.empty(), "sequence {} has no prompt yet; prefill it first", entry.sequence);
+    require(!readings_.contains(entry.sequence), "sequence {} is reading a prompt; let it end first",
+            entry.sequence);
     const int64_t held = sequence.tokens[static_cast<std::size_t>(method)];
     require(held < sequence.max_tokens, "sequence {} holds {} tokens, all it was added for", entry.sequence,
             held);
@@ -352,7 +390,8 @@ std::vector<OpTime> ModelSession::op_times() {
 }
 
 void ModelSession::remove(SequenceId id) {
-  abandon_prefill(id);
+  attention_->end(id);
+  forget_reading(id);
   sampling_.forget(id);
   sequences_.erase(id);
 }

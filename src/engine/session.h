@@ -30,8 +30,8 @@ class ModelSession final : public Session {
                              const Progress& progress) override;
   // The same in units (a layer's slice of at most `rows` queries, or closing a layer for so many tokens),
   // between which other sequences may decode and, between two layers, read prompts of their own.
-  // begin_prefill takes all memory but the sequence's own, without asking whether that will fit; after an
-  // exception of advance_prefill the sequence is empty again.
+  // begin_prefill takes all memory but an empty sequence's own, without asking whether that will fit; after
+  // an exception of advance_prefill the sequence holds what it held before.
   void begin_prefill(SequenceId sequence, std::span<const int32_t> ids);
   void advance_prefill(SequenceId sequence, int64_t rows);
   [[nodiscard]] const PrefillRun& reading(SequenceId sequence) const;  // how far it has come
@@ -83,7 +83,9 @@ class ModelSession final : public Session {
   void close_step(int64_t method, const Batch& batch);
   void tell_layers(int64_t method);
   Transformer::Drawn draw(int64_t method, const Batch& step, const Transformer::Drawing& drawing);
-  void check_room(int64_t prompt_tokens, int64_t max_tokens) const;
+  [[nodiscard]] int64_t held_by(const Sequence& sequence) const;
+  void check_room(const Footprint& state, int64_t working, int64_t tokens) const;
+  void check_room_to_read(SequenceId id, int64_t tokens);
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);
   void hold_layer(SequenceId id);

@@ -6,6 +6,7 @@
 
 #include "engine/engines.h"
 #include "shadowkv/device_lost.h"
+#include "support/tolerances.h"
 
 namespace shadowkv::testing {
 namespace {
@@ -56,6 +57,47 @@ TEST_F(Sessions, AMethodSharingAPrefillEqualsItselfAlone) {
       ASSERT_EQ(shared->decode(static_cast<int64_t>(m), {&next, 1}), alone[i + 1]) << "method " << m;
     }
   }
+}
+
+TEST_F(Sessions, ASequenceReadsOnAsThoughItHadReadAllAtOnce) {
+  const std::vector<int32_t> ids = random_ids(700), steps = random_ids(8, 2);
+  AttentionConfig crossing = small_shadow();
+  crossing.exact_below = 500;
+  for (const AttentionConfig& method : {full_attention(), crossing}) {
+    const auto alone = run(*open({method}), 0, ids, steps);
+    const auto session = open({method});
+    const SequenceId id = session->add(708);
+    const std::span all(ids);
+    (void)session->prefill(id, all.first(300));
+    EXPECT_THROW((void)session->prefill(id, all.subspan(300), [](double) { throw Interrupted("stop"); }),
+                 Interrupted);
+    EXPECT_EQ(session->prefill(id, all.subspan(300)), alone[0]);
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const SequenceToken next{id, steps[i]};
+      ASSERT_NO_FATAL_FAILURE(expect_logits_near(session->decode(0, {&next, 1}), alone[i + 1], kCollapse))
+          << "keys that are turned back and forth are rounded";
+    }
+  }
+  const auto several = open({full_attention(), small_shadow()});
+  const SequenceId id = several->add(400);
+  (void)several->prefill(id, random_ids(300));
+  expect_refused([&] { (void)several->prefill(id, random_ids(9)); }, "under one method alone, not 2");
+}
+
+TEST_F(Sessions, ReadingOnIsRefusedWhereItDoesNotFitAndLeavesWhatWas) {
+  const auto engine = [] {
+    EngineOptions options = small_engine_options();
+    options.device_bytes = int64_t{3} << 20;
+    options.host_bytes = int64_t{64} << 10;
+    return Engine::load(options);
+  }();
+  const auto session = engine->open(std::vector{full_attention()});
+  const SequenceId id = session->add(4000);
+  (void)session->prefill(id, random_ids(100));
+  EXPECT_THROW((void)session->prefill(id, random_ids(3900)), OutOfMemory);
+  const auto before = engine->memory().held;
+  EXPECT_EQ(session->prefill(id, random_ids(50, 2)).size(), 288u);
+  EXPECT_GE(engine->memory().held[0], before[0]);
 }
 
 TEST_F(Sessions, SequencesInOneStepEqualThemselvesAlone) {
@@ -254,7 +296,7 @@ TEST_F(Sessions, MisuseIsRefusedWithASentenceAndChangesNothing) {
   expect_refused([&] { (void)session->prefill(77, prompt); }, "sequence 77 is unknown");
   expect_refused([&] { (void)session->prefill(id, std::vector<int32_t>{5, 288}); }, "token id 288");
   EXPECT_EQ(session->prefill(id, prompt), alone[0]);
-  expect_refused([&] { (void)session->prefill(id, prompt); }, "read its prompt already");
+  expect_refused([&] { (void)session->prefill(id, prompt); }, "a sequence of at most 4, which holds 3");
   const auto decode = [&](std::vector<SequenceToken> batch, int64_t method = 0) {
     return [&session, batch, method] { (void)session->decode(method, batch); };
   };
