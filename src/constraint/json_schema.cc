@@ -54,12 +54,12 @@ struct Place {
   int depth = 0;
 
   [[nodiscard]] const Schema& schema() const { return *json; }
-  [[nodiscard]] Place at(std::string_view key) const {
-    return {&schema().at(std::string(key)), fmt::format("{}/{}", path, key), depth + 1};
+  // A part of it, by its path from here.
+  [[nodiscard]] Place below(const Schema& part, std::string_view where) const {
+    return {&part, fmt::format("{}/{}", path, where), depth + 1};
   }
-  [[nodiscard]] Place at(std::size_t i) const {
-    return {&schema().at(i), fmt::format("{}/{}", path, i), depth + 1};
-  }
+  [[nodiscard]] Place at(std::string_view key) const { return below(schema().at(std::string(key)), key); }
+  [[nodiscard]] Place at(std::size_t i) const { return below(schema().at(i), std::to_string(i)); }
   [[nodiscard]] bool has(std::string_view key) const {
     return schema().is_object() && schema().contains(std::string(key));
   }
@@ -375,10 +375,15 @@ NodeId SchemaCompiler::other_member(const std::optional<Place>& value_place,
 
 NodeId SchemaCompiler::object(const Place& place, NodeId from) {
   std::vector<std::string> names;
-  std::set<std::string> required;
+  std::vector<const Schema*> values;
+  std::set<std::string, std::less<>> required, known;
   if (place.has("properties")) {
     place.require(place.schema().at("properties").is_object(), "properties must be an object");
-    for (const auto& [name, ignored] : place.schema().at("properties").items()) names.push_back(name);
+    for (const auto& [name, value] : place.schema().at("properties").items()) {
+      names.push_back(name);
+      values.push_back(&value);
+      known.insert(name);
+    }
   }
   const std::size_t described = names.size();
   if (place.has("required")) {
@@ -388,7 +393,7 @@ NodeId SchemaCompiler::object(const Place& place, NodeId from) {
       place.require(name.is_string(), "required must be a list of names");
       const auto text = name.get<std::string>();
       required.insert(text);
-      if (std::find(names.begin(), names.end(), text) == names.end()) names.push_back(text);
+      if (known.insert(text).second) names.push_back(text);
     }
   }
   const bool has_rule = place.has("additionalProperties");
@@ -409,7 +414,8 @@ NodeId SchemaCompiler::object(const Place& place, NodeId from) {
     grammar_.add_skip(empty, start);
     grammar_.add_skip(space(grammar_.text(filled, ",")), start);
     if (i < described) {
-      grammar_.add_skip(member(place.at("properties").at(names[i]), names[i], start), next_filled);
+      const Place value_place = place.below(*values[i], fmt::format("properties/{}", names[i]));
+      grammar_.add_skip(member(value_place, names[i], start), next_filled);
     } else {
       const NodeId colon = grammar_.text(start, Schema(names[i]).dump() + ":");
       const NodeId before = space(colon);
@@ -526,10 +532,9 @@ NodeId SchemaCompiler::whole(const Place& place, NodeId from) {
 }  // namespace
 
 void add_json_schema(Grammar& grammar, std::string_view schema) {
-  // Checks size, depth and names; the order of the members is in the second reading alone.
-  (void)parse_json(schema, "the JSON schema", {.bytes = kMostSchemaBytes, .unique_keys = true});
-  const Schema root = Schema::parse(schema);
-  SchemaCompiler(grammar, root).compile();
+  const OrderedJsonDocument root =
+      parse_ordered_json(schema, "the JSON schema", {.bytes = kMostSchemaBytes, .unique_keys = true});
+  SchemaCompiler(grammar, *root).compile();
 }
 
 }  // namespace shadowkv

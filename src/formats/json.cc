@@ -29,6 +29,18 @@ void check_depth(std::string_view text, std::string_view name, int64_t most) {
   }
 }
 
+template <typename Json>
+std::unique_ptr<Json, JsonRelease> parse(std::string_view text, std::string_view name,
+                                         const JsonLimits& limits) {
+  require(static_cast<int64_t>(text.size()) <= limits.bytes, "{} holds {} of JSON, at most {} are supported",
+          name, format_bytes(static_cast<int64_t>(text.size())), format_bytes(limits.bytes));
+  check_depth(text, name, limits.depth);
+  std::unique_ptr<Json, JsonRelease> document(new Json());
+  JsonBuilder<Json> builder(*document, text, name, limits.unique_keys);
+  Json::sax_parse(text, &builder);
+  return document;
+}
+
 }  // namespace
 
 void JsonRelease::operator()(nlohmann::json* root) const noexcept {
@@ -36,14 +48,18 @@ void JsonRelease::operator()(nlohmann::json* root) const noexcept {
   delete root;
 }
 
+void JsonRelease::operator()(nlohmann::ordered_json* root) const noexcept {
+  empty_json(*root);
+  delete root;
+}
+
 JsonDocument parse_json(std::string_view text, std::string_view name, const JsonLimits& limits) {
-  require(static_cast<int64_t>(text.size()) <= limits.bytes, "{} holds {} of JSON, at most {} are supported",
-          name, format_bytes(static_cast<int64_t>(text.size())), format_bytes(limits.bytes));
-  check_depth(text, name, limits.depth);
-  JsonDocument document(new nlohmann::json());
-  JsonBuilder builder(*document, text, name, limits.unique_keys);
-  nlohmann::json::sax_parse(text, &builder);
-  return document;
+  return parse<nlohmann::json>(text, name, limits);
+}
+
+OrderedJsonDocument parse_ordered_json(std::string_view text, std::string_view name,
+                                       const JsonLimits& limits) {
+  return parse<nlohmann::ordered_json>(text, name, limits);
 }
 
 JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits& limits) {
@@ -54,6 +70,10 @@ JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits&
 
 std::string json_text(const nlohmann::json& value) {
   return value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
+std::string json_text(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace shadowkv

@@ -20,16 +20,22 @@ struct JsonLimits {
 // below a value: where memory has ended it cannot, and ends the program.
 struct JsonRelease {
   void operator()(nlohmann::json* root) const noexcept;
+  void operator()(nlohmann::ordered_json* root) const noexcept;
 };
 using JsonDocument = std::unique_ptr<nlohmann::json, JsonRelease>;  // never null
+// Members of objects in the order of the text. Looking one up takes as long as there are members.
+using OrderedJsonDocument = std::unique_ptr<nlohmann::ordered_json, JsonRelease>;  // never null
 
 // `name` stands for the text in messages. Throws InvalidInput "name: line 3, column 7: ..." for what is not
 // one JSON value within the limits.
 [[nodiscard]] JsonDocument parse_json(std::string_view text, std::string_view name,
                                       const JsonLimits& limits = {});
+[[nodiscard]] OrderedJsonDocument parse_ordered_json(std::string_view text, std::string_view name,
+                                                     const JsonLimits& limits = {});
 [[nodiscard]] JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // The value as ASCII text on one line, for messages.
 [[nodiscard]] std::string json_text(const nlohmann::json& value);
+[[nodiscard]] std::string json_text(const nlohmann::ordered_json& value);
 
 }  // namespace shadowkv

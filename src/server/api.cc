@@ -65,9 +65,9 @@ struct Api::Call {
   HttpWake wake;
   std::vector<HttpHeader> headers;  // of the answer
 
-  [[nodiscard]] JsonDocument body() const {
-    return parse_json(http.body, "the request's body",
-                      {.bytes = static_cast<int64_t>(http.body.size()) + 1, .depth = kJsonDepth});
+  [[nodiscard]] OrderedJsonDocument body() const {
+    return parse_ordered_json(http.body, "the request's body",
+                              {.bytes = static_cast<int64_t>(http.body.size()) + 1, .depth = kJsonDepth});
   }
   [[nodiscard]] std::unique_ptr<HttpReply> with(const Json& value) const {
     return std::make_unique<WholeReply>(HttpHead{.headers = headers}, dump(value));
@@ -201,7 +201,7 @@ std::unique_ptr<HttpReply> Api::metrics(const Call& call) {
 // ---- texts and ids ----------------------------------------------------------------------------------------
 
 std::unique_ptr<HttpReply> Api::tokenize(const Call& call) {
-  const JsonDocument body = call.body();
+  const OrderedJsonDocument body = call.body();
   const JsonFields fields(*body);
   std::vector<int32_t> ids;
   if (fields.find("messages") != nullptr) {
@@ -216,9 +216,11 @@ std::unique_ptr<HttpReply> Api::tokenize(const Call& call) {
 }
 
 std::unique_ptr<HttpReply> Api::detokenize(const Call& call) {
-  const JsonDocument body = call.body();
-  const Json* tokens = JsonFields(*body).find("tokens");
-  const auto is_id = [](const Json& id) { return id.is_number_integer() && id >= 0 && id <= INT32_MAX; };
+  const OrderedJsonDocument body = call.body();
+  const nlohmann::ordered_json* tokens = JsonFields(*body).find("tokens");
+  const auto is_id = [](const nlohmann::ordered_json& id) {
+    return id.is_number_integer() && id >= 0 && id <= INT32_MAX;
+  };
   if (tokens == nullptr || !tokens->is_array() || !std::all_of(tokens->begin(), tokens->end(), is_id)) {
     throw bad_request("tokens must be a list of token ids", "tokens", "invalid_type");
   }
@@ -229,12 +231,12 @@ std::unique_ptr<HttpReply> Api::detokenize(const Call& call) {
 // ---- answers ----------------------------------------------------------------------------------------------
 
 std::unique_ptr<HttpReply> Api::chat(const Call& call) {
-  const JsonDocument body = call.body();
+  const OrderedJsonDocument body = call.body();
   return submit(call, chat_request_of(*body, *engine_, options_.model, options_.limits), "chatcmpl-");
 }
 
 std::unique_ptr<HttpReply> Api::completion(const Call& call) {
-  const JsonDocument body = call.body();
+  const OrderedJsonDocument body = call.body();
   return submit(call, completion_request_of(*body, *engine_, options_.model, options_.limits), "cmpl-");
 }
 

@@ -11,7 +11,7 @@
 namespace shadowkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 std::string text_of_part(const Json& given, const std::string& place) {
   if (given.is_string()) return given.get<std::string>();

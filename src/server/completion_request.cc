@@ -13,7 +13,7 @@
 namespace shadowkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMostTokens = int64_t{1} << 30;
 constexpr int64_t kShortAnswer = 16;  // what /v1/completions answers with where nothing is said

@@ -32,12 +32,13 @@ struct CompletionRequest {
 
 // Throw ApiError naming the field for what is malformed, out of range or not supported. model: the name that
 // is served.
-[[nodiscard]] CompletionRequest chat_request_of(const nlohmann::json& body, const Engine& engine,
+[[nodiscard]] CompletionRequest chat_request_of(const nlohmann::ordered_json& body, const Engine& engine,
                                                 const std::string& model, const RequestLimits& limits);
-[[nodiscard]] CompletionRequest completion_request_of(const nlohmann::json& body, const Engine& engine,
-                                                      const std::string& model, const RequestLimits& limits);
+[[nodiscard]] CompletionRequest completion_request_of(const nlohmann::ordered_json& body,
+                                                      const Engine& engine, const std::string& model,
+                                                      const RequestLimits& limits);
 
 // Ids of a chat: "messages", "tools", "chat_template_kwargs", "add_generation_prompt".
-[[nodiscard]] std::vector<int32_t> chat_ids_of(const nlohmann::json& body, const Engine& engine);
+[[nodiscard]] std::vector<int32_t> chat_ids_of(const nlohmann::ordered_json& body, const Engine& engine);
 
 }  // namespace shadowkv

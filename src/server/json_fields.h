@@ -22,9 +22,9 @@ struct NumberRange {
 class JsonFields {
  public:
   // object must outlive this; throws ApiError where it is none.
-  explicit JsonFields(const nlohmann::json& object, std::string prefix = {});
+  explicit JsonFields(const nlohmann::ordered_json& object, std::string prefix = {});
 
-  [[nodiscard]] const nlohmann::json* find(const char* name) const;  // null where absent
+  [[nodiscard]] const nlohmann::ordered_json* find(const char* name) const;  // null where absent
   [[nodiscard]] std::optional<int64_t> whole(const char* name, const WholeRange& range) const;
   [[nodiscard]] std::optional<double> number(const char* name, const NumberRange& range) const;
   [[nodiscard]] std::optional<bool> boolean(const char* name) const;
@@ -33,7 +33,7 @@ class JsonFields {
   [[nodiscard]] std::string name_of(const char* name) const { return prefix_ + name; }
 
  private:
-  const nlohmann::json& object_;
+  const nlohmann::ordered_json& object_;
   std::string prefix_;
 };
 

@@ -11,7 +11,7 @@
 namespace shadowkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMostTopLogprobs = 20;
 constexpr std::size_t kMostBiases = 1024;

@@ -168,6 +168,28 @@ class Serve(ProgramTest):
             self.refused("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}],
                                                   "response_format": form}, part)
 
+    def test_members_come_in_the_order_of_the_schema(self):
+        names = ["zeta", "alpha", "mid", "beta"]
+        schema = {"type": "object", "properties": {name: {"type": "boolean"} for name in names}, "required": names}
+        answer = self.chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+                           ignore_eos=False, max_tokens=400)
+        self.assertEqual(list(json.loads(answer["choices"][0]["message"]["content"])), names)
+
+    def test_objects_of_many_members_are_refused_or_read_in_time(self):
+        many = {f"m{i}": {} for i in range(100_000)}
+        ask = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        form = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": many}}}
+        arguments = json.dumps(many)
+        calls = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]
+        server = Server("--quiet")  # whose bodies may be large
+        self.addCleanup(server.end)
+        for fields, status in [({"response_format": form}, 400), ({"logit_bias": many}, 400), (many, 200),
+                               ({"chat_template_kwargs": many}, 400), ({"messages": ask["messages"] + calls}, 400)]:
+            begun = time.monotonic()
+            got, _, answer = server.ask("POST", "/v1/chat/completions", {**ask, **fields})
+            self.assertEqual(got, status, answer)
+            self.assertLess(time.monotonic() - begun, 20)
+
     def test_log_probabilities_come_with_each_token(self):
         scored = self.chat(logprobs=True, top_logprobs=2, max_tokens=4)["choices"][0]["logprobs"]["content"]
         self.assertEqual(len(scored), 4)

@@ -1,5 +1,6 @@
 #include "formats/json.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -51,6 +52,30 @@ TEST(Json, WhatAMistakeQuotesIsPrintableAndShort) {
 
 TEST(Json, OfARepeatedKeyTheLastValueCounts) {
   EXPECT_EQ((*parse_json(R"({"a": [[1], {"b": 2}], "a": {"c": 3}})", "a.json"))["a"]["c"], 3);
+}
+
+TEST(Json, ObjectsKeepTheOrderOfTheirTextWhereItIsAskedFor) {
+  std::string text = "{", expected;
+  for (int i = 40; i > 0; --i) {  // few are looked through, many are found by their names
+    text += fmt::format(R"("k{}": {}, "again": {},)", i, i, i);
+    expected += fmt::format("k{};{}", i, i == 40 ? "again;" : "");
+  }
+  const OrderedJsonDocument read = parse_ordered_json(text + R"("last": {"z": 1, "a": 2}})", "a.json");
+  std::string names;
+  for (const auto& [name, value] : read->items()) names += name + ";";
+  EXPECT_EQ(names, expected + "last;");
+  EXPECT_EQ((*read)["again"], 1);
+  EXPECT_EQ((*read)["last"].dump(), R"({"z":1,"a":2})");
+  const auto refusal = refusal_of(
+      [&] { (void)parse_ordered_json(R"({"b": [{"x": 1, "x": 2}]})", "a.json", {.unique_keys = true}); });
+  EXPECT_THAT(refusal, HasSubstr("\"x\" appears twice"));
+}
+
+TEST(Json, ManyMembersInOrderAreReadInLinearTime) {
+  constexpr int kMembers = 200'000;
+  std::string text = "{";
+  for (int i = 0; i < kMembers; ++i) text += fmt::format(R"("m{}":0,)", i);
+  EXPECT_EQ(parse_ordered_json(text + "\"m0\":1}", "many.json")->size(), kMembers);
 }
 
 TEST(Json, DepthIsBoundedButBracketsInStringsDoNotCount) {

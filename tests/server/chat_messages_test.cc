@@ -9,7 +9,7 @@
 namespace shadowkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 Json read(const char* text) {
   return chat_messages_of(Json::parse(text));
@@ -43,6 +43,23 @@ TEST(ChatMessages, ArgumentsOfCallsAreOpenedWhereTheyAreObjects) {
       {"function": {"name": "g", "arguments": "no JSON"}}, 5]}])");
   EXPECT_EQ(messages[0]["tool_calls"][0]["function"]["arguments"], Json({{"a", 1}}));
   EXPECT_EQ(messages[0]["tool_calls"][1]["function"]["arguments"], "no JSON");
+}
+
+TEST(ChatMessages, NamesInArgumentsKeepTheirOrder) {
+  const Json messages = read(R"([{"role": "assistant", "tool_calls": [
+      {"function": {"name": "f", "arguments": "{\"to\": 1, \"from\": {\"z\": 1, \"a\": 2}}"}},
+      {"function": {"name": "g", "arguments": " "}}]}])");
+  EXPECT_EQ(messages[0]["tool_calls"][0]["function"]["arguments"].dump(), R"({"to":1,"from":{"z":1,"a":2}})");
+  EXPECT_EQ(messages[0]["tool_calls"][1]["function"]["arguments"].dump(), "{}");
+}
+
+// Deeper ones could not be written out again.
+TEST(ChatMessages, ArgumentsThatAreNestedTooDeeplyStayText) {
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += R"({\"a\":)";
+  const std::string text =
+      R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ")" + deep + "\"}}]}]";
+  EXPECT_TRUE(read(text.c_str())[0]["tool_calls"][0]["function"]["arguments"].is_string());
 }
 
 TEST(ChatMessages, RefusalsNameThePlace) {

@@ -7,7 +7,7 @@
 namespace shadowkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 template <typename Read>
 std::string refusal(const char* text, const Read& read) {
