@@ -36,6 +36,7 @@ struct Arguments {
   ApiOptions api;
   std::filesystem::path key_file;
   int64_t port = 8000, comment_s = 15, request_s = 60, write_s = 60, drain_s = 600;
+  std::string tool_format = "auto";
   bool open = false, quiet = false;
 };
 
@@ -55,6 +56,12 @@ void declare_listening(CLI::App& app, Arguments& a) {
   add_flag(app, {"--open-metrics", "", "Show /metrics to those without a key", group}, a.api.open_metrics);
   add_text(app, {"--served-model-name", "NAME", "The model's name for clients [default: its file's]", group},
            a.api.model);
+  add_text(app,
+           {"--tool-format", "NAME",
+            "How the model writes calls of tools: hermes, llama, mistral, glm, or auto, as its chat template "
+            "writes them",
+            group},
+           a.tool_format);
   add_flag(app, {"--quiet", "", "Log no line for each request", group}, a.quiet);
 }
 
@@ -141,6 +148,9 @@ void finish(Arguments& a) {
           "--host {} lets other machines in, and there is no key; set ${} or --api-key-file, or give "
           "--allow-without-key",
           a.http.host, kKeyVariable);
+  a.api.tool_format = tool_format_of(a.tool_format);
+  require(a.api.tool_format || a.tool_format == "auto",
+          "--tool-format = {} is unknown; known are auto, hermes, llama, mistral and glm", a.tool_format);
   a.service.attention = attention_of(a.attention);
   a.http.port = static_cast<int>(a.port);
   a.http.request_timeout_ms = 1000 * a.request_s;

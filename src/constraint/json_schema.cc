@@ -24,9 +24,12 @@ using Schema = nlohmann::ordered_json;  // members in the order of the text
 constexpr int kMostSchemaDepth = 256;  // of schemas, references followed
 constexpr int64_t kMostItems = kMostNodes;
 
+constexpr std::string_view kFrame = "x-frame";
+constexpr int64_t kMostFrames = 64;
+
 const std::set<std::string_view> kNotes = {
-    "title",      "description", "default",   "examples",      "$schema", "$id",        "$comment",
-    "deprecated", "readOnly",    "writeOnly", "discriminator", "$defs",   "definitions"};
+    "title",      "description", "default",   "examples",      "$schema", "$id",         "$comment",
+    "deprecated", "readOnly",    "writeOnly", "discriminator", "$defs",   "definitions", kFrame};
 const std::map<std::string_view, std::set<std::string_view>> kKeywords = {
     {"object", {"properties", "required", "additionalProperties"}},
     {"array", {"items", "prefixItems", "minItems", "maxItems"}},
@@ -50,13 +53,15 @@ const std::map<std::string_view, std::string_view> kFormats = {
 // A schema and where it stands.
 struct Place {
   const Schema* json;
-  std::string path;  // "#/properties/a"
+  std::string path;    // "#/properties/a"
+  const Schema* root;  // what "#" names here: the whole, or the innermost schema around that has an $id
+  std::string root_path = "#";
   int depth = 0;
 
   [[nodiscard]] const Schema& schema() const { return *json; }
   // A part of it, by its path from here.
   [[nodiscard]] Place below(const Schema& part, std::string_view where) const {
-    return {&part, fmt::format("{}/{}", path, where), depth + 1};
+    return {&part, fmt::format("{}/{}", path, where), root, root_path, depth + 1};
   }
   [[nodiscard]] Place at(std::string_view key) const { return below(schema().at(std::string(key)), key); }
   [[nodiscard]] Place at(std::size_t i) const { return below(schema().at(i), std::to_string(i)); }
@@ -84,12 +89,14 @@ class SchemaCompiler {
 
   void compile() {
     rules_by_path_.emplace("#", 0);
-    grammar_.end_rule(value({&root_, "#"}, grammar_.first(0)));
+    grammar_.end_rule(value({&root_, "#", &root_}, grammar_.first(0)));
   }
 
  private:
   // All of the following append what a schema allows, and return the node behind.
   NodeId value(const Place& place, NodeId from);
+  NodeId framed(const Place& place, NodeId from);
+  NodeId unframed(const Place& place, NodeId from);
   NodeId reference(const Place& place, NodeId from);
   NodeId any_of(const Place& place, std::string_view keyword, NodeId from);
   NodeId literals(const Place& place, NodeId from);
@@ -165,8 +172,39 @@ void SchemaCompiler::check_keywords(const Place& place) const {
   }
 }
 
-NodeId SchemaCompiler::value(const Place& place, NodeId from) {
-  place.require(place.depth <= kMostSchemaDepth, "schemas are nested more than {} deep", kMostSchemaDepth);
+NodeId SchemaCompiler::value(const Place& given, NodeId from) {
+  given.require(given.depth <= kMostSchemaDepth, "schemas are nested more than {} deep", kMostSchemaDepth);
+  if (!given.has("$id")) return given.has(kFrame) ? framed(given, from) : unframed(given, from);
+  Place place = given;
+  place.root = given.json;
+  place.root_path = given.path;
+  return place.has(kFrame) ? framed(place, from) : unframed(place, from);
+}
+
+// The value within texts that are no part of it, as often as may be.
+NodeId SchemaCompiler::framed(const Place& place, NodeId from) {
+  const Place frame = place.at(kFrame);
+  frame.require(frame.schema().is_object(), "a frame must be an object");
+  for (const auto& [key, text] : frame.schema().items()) {
+    const bool is_known = key == "before" || key == "between" || key == "after" || key == "most";
+    frame.require(is_known && (key == "most" || text.is_string()), "{} is no text of a frame",
+                  in_quotes(key));
+  }
+  const auto text = [&](const char* key) { return frame.schema().value(key, std::string()); };
+  const int64_t most = frame.count("most", 1);
+  frame.require(most >= 1 && most <= kMostFrames, "most must be from 1 to {}", kMostFrames);
+  const RuleId rule = grammar_.add_rule();
+  const NodeId inner = unframed(place, grammar_.text(grammar_.first(rule), text("before")));
+  grammar_.end_rule(grammar_.text(inner, text("after")));
+  const NodeId end = grammar_.add_node();
+  for (int64_t i = 0; i < most; ++i) {
+    from = grammar_.call(i == 0 ? from : grammar_.text(from, text("between")), rule);
+    grammar_.add_skip(from, end);
+  }
+  return end;
+}
+
+NodeId SchemaCompiler::unframed(const Place& place, NodeId from) {
   if (place.schema().is_boolean()) {
     place.require(place.schema().get<bool>(), "the schema is false, which no value satisfies");
     return grammar_.call(from, rules_.value);
@@ -218,11 +256,11 @@ Place SchemaCompiler::resolve(const Place& place) const {
   const Schema* found = nullptr;
   try {
     const Schema::json_pointer where(pointer);
-    if (root_.contains(where)) found = &root_.at(where);
+    if (place.root->contains(where)) found = &place.root->at(where);
   } catch (const Schema::exception&) {
   }
   place.require(found != nullptr, "$ref names {}, which does not exist", in_quotes(path));
-  return {found, path};
+  return {found, place.root_path + pointer, place.root, place.root_path};
 }
 
 RuleId SchemaCompiler::rule_of(const Place& place) {

@@ -8,9 +8,12 @@
 //     properties);
 //   of arrays items, prefixItems, minItems, maxItems;
 //   of strings minLength, maxLength, pattern (regex.h), format: date, time, date-time, uuid, email, ipv4;
-//   of integers minimum, maximum, exclusiveMinimum, exclusiveMaximum.
-// title, description, default, examples, $schema, $id, $comment, deprecated, readOnly, writeOnly and
-// discriminator say nothing about values. Every other keyword, and what does not go together, is refused by
+//   of integers minimum, maximum, exclusiveMinimum, exclusiveMaximum;
+//   $id, of which only that "#" within its schema is that schema;
+//   x-frame, {"before", "between", "after": texts, "most": 1 to 64}, for answers that are more than JSON: the
+//     value stands between two texts, once or up to so many times with a text in between.
+// title, description, default, examples, $schema, $comment, deprecated, readOnly, writeOnly and discriminator
+// say nothing about values. Every other keyword, and what does not go together, is refused by
 // name with its place.
 #pragma once
 

@@ -98,6 +98,7 @@ Api::Api(ApiOptions options) : options_(std::move(options)) {}
 void Api::open(Engine& engine, Service& service) {
   engine_ = &engine;
   service_ = &service;
+  tools_ = tool_style_of(engine, options_.tool_format);
   opened_at_ = now_s();
   ready_ = true;
 }
@@ -205,7 +206,7 @@ std::unique_ptr<HttpReply> Api::tokenize(const Call& call) {
   const JsonFields fields(*body);
   std::vector<int32_t> ids;
   if (fields.find("messages") != nullptr) {
-    ids = chat_ids_of(*body, *engine_);
+    ids = chat_ids_of(*body, served());
   } else {
     auto text = fields.text("prompt");
     if (!text) text = fields.text("content");
@@ -232,12 +233,12 @@ std::unique_ptr<HttpReply> Api::detokenize(const Call& call) {
 
 std::unique_ptr<HttpReply> Api::chat(const Call& call) {
   const OrderedJsonDocument body = call.body();
-  return submit(call, chat_request_of(*body, *engine_, options_.model, options_.limits), "chatcmpl-");
+  return submit(call, chat_request_of(*body, served(), options_.limits), "chatcmpl-");
 }
 
 std::unique_ptr<HttpReply> Api::completion(const Call& call) {
   const OrderedJsonDocument body = call.body();
-  return submit(call, completion_request_of(*body, *engine_, options_.model, options_.limits), "cmpl-");
+  return submit(call, completion_request_of(*body, served(), options_.limits), "cmpl-");
 }
 
 // Answers beyond the first differ by their seed.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct ApiOptions {
   std::vector<std::string> keys = {};  // of which one must come as a bearer's; empty: everybody may ask
   bool open_metrics = false;           // /metrics asks for no key
   RequestLimits limits = {};
+  std::optional<ToolFormat> tool_format = {};  // of calls; none: as the chat template writes them
   RequestLog log = {};
 };
 
@@ -48,6 +50,7 @@ class Api {
   [[nodiscard]] std::unique_ptr<HttpReply> dispatch(const Call& call);
   [[nodiscard]] const Route& route_of(const HttpRequest& request) const;
   void check_key(const HttpRequest& request) const;
+  [[nodiscard]] ServedModel served() const { return {*engine_, options_.model, tools_}; }
   [[nodiscard]] std::unique_ptr<HttpReply> submit(const Call& call, const CompletionRequest& request,
                                                   const char* prefix);
 
@@ -65,6 +68,7 @@ class Api {
   ApiOptions options_;
   Engine* engine_ = nullptr;    // set before ready_
   Service* service_ = nullptr;  // likewise
+  ToolStyle tools_;             // likewise
   std::atomic<bool> ready_{false};
   std::atomic<bool> draining_{false};
   int64_t opened_at_ = 0;  // seconds since 1970; likewise

@@ -47,6 +47,10 @@ Json message_of(const Json& given, const std::string& place) {
     throw bad_request(place + ".content must be a string or a list of text parts", place + ".content",
                       "invalid_type");
   }
+  if (const Json* calls = fields.find("tool_calls"); calls != nullptr && !calls->is_array()) {
+    throw bad_request(place + ".tool_calls must be a list", place + ".tool_calls", "invalid_type");
+  }
+  (void)fields.text("tool_call_id");
   open_call_arguments(message);
   return message;
 }

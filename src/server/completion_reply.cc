@@ -1,7 +1,10 @@
 #include "server/completion_reply.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <utility>
 
 namespace shadowkv {
@@ -17,6 +20,13 @@ Json frame_json(const ReplyFrame& frame, const char* object) {
           {"choices", Json::array()}};
 }
 
+// Mistral's templates take ids of nine letters and digits alone.
+std::string call_id_of(ToolFormat format) {
+  std::random_device device;
+  if (format == ToolFormat::mistral) return fmt::format("{:08x}{:x}", device(), device() & 0xF);
+  return fmt::format("call_{:08x}{:08x}{:08x}", device(), device(), device());
+}
+
 }  // namespace
 
 CompletionReply::CompletionReply(ReplyFrame frame, const CompletionRequest& request,
@@ -26,6 +36,7 @@ CompletionReply::CompletionReply(ReplyFrame frame, const CompletionRequest& requ
   for (std::size_t i = 0; i < streams.size(); ++i) {
     Choice choice;
     choice.stream = std::move(streams[i]);
+    if (request_.tools) choice.parser.emplace(*request_.tools);
     if (!request_.echoes.empty())
       choice.text = request_.echoes[i / static_cast<std::size_t>(request_.choices)];
     choices_.push_back(std::move(choice));
@@ -83,44 +94,96 @@ std::string CompletionReply::fail(const std::exception_ptr& error) {
   return streams() ? "data: " + to_json_text(*error_) + "\n\n" : to_json_text(*error_);
 }
 
+// What has come of a choice, told apart into text and calls; and whether it has ended.
+ToolDelta CompletionReply::take(Choice& choice) {
+  const RequestReport report = choice.stream->report();  // before its tokens: what had ended has no more
+  ToolDelta delta;
+  const auto add = [&](ToolDelta more) {
+    delta.text += more.text;
+    for (ToolDelta::Call& call : more.calls) delta.calls.push_back(std::move(call));
+  };
+  while (auto token = choice.stream->try_next()) {
+    if (choice.parser) {
+      const bool is_open = token->id == request_.open_token;
+      add(choice.parser->add(is_open ? token->text + std::string(syntax_of(request_.tools->format).open)
+                                     : token->text));
+    } else {
+      delta.text += token->text;
+    }
+    if (!token->logprobs.empty()) choice.scored.push_back(std::move(*token));
+  }
+  if (choice.parser && choice.parser->is_done() && !std::exchange(choice.is_cut, true))
+    choice.stream->cancel();  // all calls that it may make are there
+  if (report.ended) choice.end = choice.is_cut ? FinishReason::stop : report.finish;
+  if (choice.parser && choice.end) add(choice.parser->finish());
+  return delta;
+}
+
+void CompletionReply::add_calls(Choice& choice, const ToolDelta& delta) const {
+  for (const ToolDelta::Call& call : delta.calls) {
+    if (!call.name.empty())
+      choice.calls.push_back({.id = call_id_of(request_.tools->format), .name = call.name, .arguments = {}});
+    choice.calls.back().arguments += call.arguments;
+  }
+}
+
 // What a choice has to say since it was last asked.
 void CompletionReply::read(std::size_t i, std::string& events) {
   Choice& choice = choices_[i];
-  const RequestReport report = choice.stream->report();  // before its tokens: what had ended has no more
-  std::string text = request_.stream ? std::exchange(choice.text, {}) : std::string();
-  while (auto token = choice.stream->try_next()) {
-    text += token->text;
-    if (!token->logprobs.empty()) choice.scored.push_back(std::move(*token));
-  }
-  if (report.ended) choice.end = report.finish;
+  std::string echo = request_.stream ? std::exchange(choice.text, {}) : std::string();
+  ToolDelta delta = take(choice);
   if (!request_.stream) {
-    choice.text += text;
+    choice.text += delta.text;
+    add_calls(choice, delta);
     return;
   }
-  if (text.empty() && choice.scored.empty() && !choice.end) return;
+  delta.text.insert(0, echo);
+  if (delta.text.empty() && delta.calls.empty() && choice.scored.empty() && !choice.end) return;
   const bool is_first = !opened_[i];
   opened_[i] = true;
-  events += event(i, text, is_first, choice.end.has_value());
-  choice.scored.clear();
+  events += events_of(i, delta, is_first);
 }
 
-std::string CompletionReply::event(std::size_t i, const std::string& text, bool is_first, bool is_last) {
-  const Choice& choice = choices_[i];
+Json CompletionReply::finish_json_of(const Choice& choice) const {
+  const bool has_calls = choice.parser && choice.parser->calls() > 0;
+  return has_calls && choice.end == FinishReason::stop ? Json("tool_calls") : finish_json(choice.end);
+}
+
+// One event for the text and one for each piece of a call.
+std::string CompletionReply::events_of(std::size_t i, const ToolDelta& delta, bool is_first) {
+  if (!request_.is_chat) return event(i, {{"text", delta.text}}, true);
+  std::vector<Json> parts;
+  if (!delta.text.empty() || (is_first && delta.calls.empty())) parts.push_back({{"content", delta.text}});
+  for (const ToolDelta::Call& call : delta.calls) {
+    Json piece = {{"index", call.index}, {"function", {{"arguments", call.arguments}}}};
+    if (!call.name.empty()) {
+      piece["id"] = call_id_of(request_.tools->format);
+      piece["type"] = "function";
+      piece["function"]["name"] = call.name;
+    }
+    parts.push_back({{"tool_calls", Json::array({std::move(piece)})}});
+  }
+  if (parts.empty()) parts.push_back(Json::object());
+  if (is_first) parts.front()["role"] = "assistant";
+  if (is_first && !parts.front().contains("content")) parts.front()["content"] = nullptr;
+  std::string events;
+  for (std::size_t k = 0; k < parts.size(); ++k)
+    events += event(i, {{"delta", std::move(parts[k])}}, k + 1 == parts.size());
+  return events;
+}
+
+std::string CompletionReply::event(std::size_t i, const Json& part, bool is_last) {
+  Choice& choice = choices_[i];
   Json body = frame_json(frame_, request_.is_chat ? "chat.completion.chunk" : "text_completion");
-  Json part = {{"index", i}, {"finish_reason", nullptr}, {"logprobs", nullptr}};
-  if (request_.is_chat) {
-    part["delta"] = Json::object();
-    if (is_first) part["delta"]["role"] = "assistant";
-    if (is_first || !text.empty()) part["delta"]["content"] = text;
-  } else {
-    part["text"] = text;
-  }
+  Json said = {{"index", i}, {"finish_reason", nullptr}, {"logprobs", nullptr}};
+  said.update(part);
   if (!choice.scored.empty()) {
-    part["logprobs"] = request_.is_chat ? chat_logprobs_json(choice.scored, *frame_.engine)
+    said["logprobs"] = request_.is_chat ? chat_logprobs_json(choice.scored, *frame_.engine)
                                         : completion_logprobs_json(choice.scored, *frame_.engine, 0);
+    choice.scored.clear();
   }
-  if (is_last) part["finish_reason"] = finish_json(choice.end);
-  body["choices"].push_back(std::move(part));
+  if (is_last) said["finish_reason"] = finish_json_of(choice);
+  body["choices"].push_back(std::move(said));
   if (request_.continuous_usage) {
     const RequestReport report = choice.stream->report();
     body["usage"] = to_json(Usage{report.prompt_tokens, report.new_tokens});
@@ -153,9 +216,15 @@ std::string CompletionReply::whole() const {
   Json body = frame_json(frame_, request_.is_chat ? "chat.completion" : "text_completion");
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     const Choice& choice = choices_[i];
-    Json part = {{"index", i}, {"finish_reason", finish_json(choice.end)}, {"logprobs", nullptr}};
+    Json part = {{"index", i}, {"finish_reason", finish_json_of(choice)}, {"logprobs", nullptr}};
     if (request_.is_chat) {
       part["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      for (const Call& call : choice.calls)
+        part["message"]["tool_calls"].push_back(
+            {{"id", call.id},
+             {"type", "function"},
+             {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+      if (choice.text.empty() && !choice.calls.empty()) part["message"]["content"] = nullptr;
     } else {
       part["text"] = choice.text;
     }

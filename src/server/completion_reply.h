@@ -50,18 +50,28 @@ class CompletionReply final : public HttpReply {
   [[nodiscard]] bool streams() const override { return request_.stream && !(error_ && !began_); }
 
  private:
+  struct Call {
+    std::string id, name, arguments;
+  };
   struct Choice {
     std::unique_ptr<Stream> stream;
-    std::string text;                 // of a whole answer, so far
-    std::vector<TokenEvent> scored;   // tokens with log-probabilities that were not sent
-    std::optional<FinishReason> end;  // none: it goes on
+    std::optional<ToolCallParser> parser;  // where the answer may hold calls
+    std::string text;                      // of a whole answer, so far
+    std::vector<Call> calls;               // likewise
+    std::vector<TokenEvent> scored;        // tokens with log-probabilities that were not sent
+    bool is_cut = false;                   // all calls that may be made are there
+    std::optional<FinishReason> end;       // none: it goes on
   };
 
   [[nodiscard]] Part next_part();
   void read(std::size_t i, std::string& events);
+  [[nodiscard]] ToolDelta take(Choice& choice);
+  void add_calls(Choice& choice, const ToolDelta& delta) const;
+  [[nodiscard]] nlohmann::json finish_json_of(const Choice& choice) const;
+  [[nodiscard]] std::string events_of(std::size_t i, const ToolDelta& delta, bool is_first);
   [[nodiscard]] std::string fail(const std::exception_ptr& error);
   [[nodiscard]] bool has_ended() const;
-  [[nodiscard]] std::string event(std::size_t i, const std::string& text, bool is_first, bool is_last);
+  [[nodiscard]] std::string event(std::size_t i, const nlohmann::json& part, bool is_last);
   [[nodiscard]] Usage usage() const;
   [[nodiscard]] std::string last_events() const;
   [[nodiscard]] std::string whole() const;

@@ -9,6 +9,7 @@
 #include "server/chat_messages.h"
 #include "server/json_fields.h"
 #include "server/sampling_fields.h"
+#include "server/tool_request.h"
 
 namespace shadowkv {
 namespace {
@@ -101,44 +102,80 @@ void add_prompts(const Json& prompt, const Engine& engine, std::vector<std::vect
   }
 }
 
-}  // namespace
-
-std::vector<int32_t> chat_ids_of(const Json& body, const Engine& engine) {
-  const JsonFields fields(body);
-  const Json* messages = fields.find("messages");
-  if (messages == nullptr) throw bad_request("messages is missing", "messages", "missing_required_parameter");
-  ChatRequest request{.messages = chat_messages_of(*messages).dump()};
-  if (const Json* tools = fields.find("tools"); tools != nullptr && !tools->empty()) {
-    request.tools = tools->dump();
-  }
+std::vector<int32_t> chat_ids_of(const JsonFields& fields, const ToolRequest& tools,
+                                 const ServedModel& model) {
+  const Json* given = fields.find("messages");
+  if (given == nullptr) throw bad_request("messages is missing", "messages", "missing_required_parameter");
+  const Json& told = tools.choice == ToolChoice::none ? Json::array() : tools.tools;
+  Json messages = chat_messages_of(*given);
+  if (!model.tools.lists_tools || !model.tools.writes_calls) write_tools_into(messages, told, model.tools);
+  ChatRequest request{.messages = messages.dump()};
+  if (model.tools.lists_tools && !told.empty()) request.tools = told.dump();
   if (const Json* variables = fields.find("chat_template_kwargs")) request.variables = variables->dump();
   request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-  return engine.chat_prompt(request);
+  return model.engine.chat_prompt(request);
 }
 
-CompletionRequest chat_request_of(const Json& body, const Engine& engine, const std::string& model,
-                                  const RequestLimits& limits) {
+// Makes the answer's tokens those of calls, or also of a form that it may have instead.
+void require_calls(const ToolRequest& tools, const ToolStyle& style, CompletionRequest& request) {
+  SamplingParams& sampling = request.sampling;
+  const bool has_form = sampling.json_object || !sampling.json_schema.empty();
+  const bool is_required = tools.choice == ToolChoice::required;
+  // A token that texts leave out cannot be written under a constraint: it becomes the prompt's last.
+  const bool is_hidden = style.format == ToolFormat::mistral && style.open_token;
+  if (!is_required && (!has_form || is_hidden)) return;
+  Json schema = schema_of_calls(tools, style.format, is_hidden);
+  if (!is_required) {
+    Json form = sampling.json_object ? Json{{"type", "object"}} : Json::parse(sampling.json_schema);
+    if (form.is_object() && !form.contains("$id")) form["$id"] = "answer";
+    schema = {{"anyOf", {std::move(form), std::move(schema)}}};
+  }
+  sampling.json_object = false;
+  sampling.json_schema = schema.dump();
+  if (!is_required || !is_hidden) return;
+  request.prompts.front().push_back(*style.open_token);
+  request.tools->is_opened = true;
+}
+
+void add_tools(const ToolRequest& tools, const ToolStyle& style, CompletionRequest& request) {
+  if (tools.choice == ToolChoice::none) return;
+  request.tools = ToolParsing{.format = style.format, .names = tools.names, .by_pieces = request.stream};
+  if (!tools.is_parallel && tools.choice == ToolChoice::automatic) request.tools->most = 1;
+  request.open_token = style.open_token;
+  require_calls(tools, style, request);
+}
+
+}  // namespace
+
+std::vector<int32_t> chat_ids_of(const Json& body, const ServedModel& model) {
   const JsonFields fields(body);
-  CompletionRequest request = common_of(fields, model, limits);
-  refuse_unsupported(fields, {"tools", "tool_choice", "logprobs_mode", "modalities"});
+  return chat_ids_of(fields, tool_request_of(fields), model);
+}
+
+CompletionRequest chat_request_of(const Json& body, const ServedModel& model, const RequestLimits& limits) {
+  const JsonFields fields(body);
+  CompletionRequest request = common_of(fields, model.name, limits);
+  refuse_unsupported(fields, {"logprobs_mode", "modalities"});
   request.is_chat = true;
   request.sampling.logprobs = chat_logprobs_of(fields);
   auto most = fields.whole("max_completion_tokens", {1, kMostTokens});
   if (!most) most = fields.whole("max_tokens", {1, kMostTokens});
   request.max_new_tokens = most.value_or(limits.default_max_tokens);
-  request.prompts.push_back(chat_ids_of(body, engine));
+  const ToolRequest tools = tool_request_of(fields);
+  request.prompts.push_back(chat_ids_of(fields, tools, model));
+  add_tools(tools, model.tools, request);
   return request;
 }
 
-CompletionRequest completion_request_of(const Json& body, const Engine& engine, const std::string& model,
+CompletionRequest completion_request_of(const Json& body, const ServedModel& model,
                                         const RequestLimits& limits) {
   const JsonFields fields(body);
-  CompletionRequest request = common_of(fields, model, limits);
+  CompletionRequest request = common_of(fields, model.name, limits);
   request.sampling.logprobs = fields.whole("logprobs", {0, 20});
   request.max_new_tokens = fields.whole("max_tokens", {1, kMostTokens}).value_or(kShortAnswer);
   const Json* prompt = fields.find("prompt");
   if (prompt == nullptr) throw bad_request("prompt is missing", "prompt", "missing_required_parameter");
-  add_prompts(*prompt, engine, request.prompts);
+  add_prompts(*prompt, model.engine, request.prompts);
   const auto answers = static_cast<int64_t>(request.prompts.size()) * request.choices;
   if (answers > limits.max_choices) {
     throw bad_request(fmt::format("{} prompts with n = {} are {} answers; one request may have {}",
@@ -150,7 +187,8 @@ CompletionRequest completion_request_of(const Json& body, const Engine& engine, 
     throw bad_request("echo together with logprobs is not supported; leave one out", "echo",
                       "unsupported_parameter");
   }
-  for (const auto& ids : request.prompts) request.echoes.push_back(echo ? engine.detokenize(ids, false) : "");
+  for (const auto& ids : request.prompts)
+    request.echoes.push_back(echo ? model.engine.detokenize(ids, false) : "");
   return request;
 }
 

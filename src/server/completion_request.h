@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "server/tool_call_parser.h"
+#include "server/tool_style.h"
 #include "shadowkv/service.h"
 
 namespace shadowkv {
@@ -28,17 +31,24 @@ struct CompletionRequest {
   bool continuous_usage = false;  // in every event
   int priority = 0;
   std::string user;
+  std::optional<ToolParsing> tools;   // where answers may hold calls of tools
+  std::optional<int32_t> open_token;  // that stands for their `open` in an answer
 };
 
-// Throw ApiError naming the field for what is malformed, out of range or not supported. model: the name that
-// is served.
-[[nodiscard]] CompletionRequest chat_request_of(const nlohmann::ordered_json& body, const Engine& engine,
-                                                const std::string& model, const RequestLimits& limits);
-[[nodiscard]] CompletionRequest completion_request_of(const nlohmann::ordered_json& body,
-                                                      const Engine& engine, const std::string& model,
-                                                      const RequestLimits& limits);
+// The model that is served.
+struct ServedModel {
+  const Engine& engine;
+  const std::string& name;  // for clients
+  const ToolStyle& tools;
+};
 
-// Ids of a chat: "messages", "tools", "chat_template_kwargs", "add_generation_prompt".
-[[nodiscard]] std::vector<int32_t> chat_ids_of(const nlohmann::ordered_json& body, const Engine& engine);
+// Throw ApiError naming the field for what is malformed, out of range or not supported.
+[[nodiscard]] CompletionRequest chat_request_of(const nlohmann::ordered_json& body, const ServedModel& model,
+                                                const RequestLimits& limits);
+[[nodiscard]] CompletionRequest completion_request_of(const nlohmann::ordered_json& body,
+                                                      const ServedModel& model, const RequestLimits& limits);
+
+// Ids of a chat: "messages", "tools", "tool_choice", "chat_template_kwargs", "add_generation_prompt".
+[[nodiscard]] std::vector<int32_t> chat_ids_of(const nlohmann::ordered_json& body, const ServedModel& model);
 
 }  // namespace shadowkv

@@ -24,6 +24,9 @@ from program_serve import Server
 KEY = "sesame"
 HI = [{"role": "user", "content": "Hi"}]
 GREEDY = {"temperature": 0, "max_tokens": 8}
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "The weather of a city", "parameters": {
+        "type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}}}
 LONG = {**GREEDY, "extra_body": {"ignore_eos": True}}  # eight tokens, whatever the model says
 
 
@@ -68,6 +71,52 @@ class OpenAi(Clients):
         answer = self.client.chat.completions.parse(model="tiny", messages=HI, response_format=Verdict, max_tokens=300)
         self.assertIn(answer.choices[0].message.parsed.judges, (1, 2, 3))
 
+    def call(self, **fields):
+        return self.client.chat.completions.create(model="tiny", messages=HI, tools=[WEATHER], max_tokens=300, **fields)
+
+    def test_a_tool_is_called_and_its_result_sent_back(self):
+        for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+            answer = self.call(tool_choice=choice, parallel_tool_calls=False).choices[0]
+            self.assertEqual(answer.finish_reason, "tool_calls")
+            (call,) = answer.message.tool_calls
+            self.assertEqual(call.function.name, "get_weather")
+            self.assertIn(json.loads(call.function.arguments)["city"], ("Rome", "Oslo"))
+        result = {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}
+        after = self.client.chat.completions.create(model="tiny", messages=[*HI, answer.message, result],
+                                                    tools=[WEATHER], **LONG)
+        self.assertEqual(after.usage.completion_tokens, 8)
+        alone = self.client.chat.completions.create(model="tiny", messages=HI, **LONG)
+        self.assertGreater(after.usage.prompt_tokens, alone.usage.prompt_tokens + 100, "the model hears of all that")
+
+    def test_a_call_is_streamed(self):
+        whole = self.call(tool_choice="required", parallel_tool_calls=False, temperature=0).choices[0]
+        name, arguments, pieces, reason = None, "", 0, None
+        for part in self.call(tool_choice="required", parallel_tool_calls=False, temperature=0, stream=True):
+            for piece in part.choices[0].delta.tool_calls or []:
+                if piece.function.name:
+                    self.assertEqual(arguments, "")
+                    name = piece.function.name
+                    self.assertTrue(piece.id)
+                arguments += piece.function.arguments
+                pieces += 1
+            reason = part.choices[0].finish_reason
+        self.assertEqual((name, arguments), (whole.message.tool_calls[0].function.name,
+                                             whole.message.tool_calls[0].function.arguments))
+        self.assertEqual(reason, "tool_calls")
+        self.assertGreater(pieces, 3)
+
+    def test_a_call_of_a_pydantic_class(self):
+        class Weather(pydantic.BaseModel):
+            """The weather of a city."""
+
+            city: Literal["Rome", "Oslo"]
+            days: list[Literal[1, 2]] = pydantic.Field(max_length=2)
+
+        answer = self.client.chat.completions.parse(
+            model="tiny", messages=HI, tools=[openai.pydantic_function_tool(Weather)], tool_choice="required",
+            parallel_tool_calls=False, max_tokens=400)
+        self.assertIn(answer.choices[0].message.tool_calls[0].function.parsed_arguments.city, ("Rome", "Oslo"))
+
     def test_a_completion(self):
         answer = self.client.completions.create(model="tiny", prompt="Call me", n=2, seed=3, temperature=1, max_tokens=5)
         self.assertEqual(len(answer.choices), 2)
@@ -100,6 +149,17 @@ class LangChain(Clients):
                           extra_body={"ignore_eos": True})
         self.assertEqual(chat.invoke("Hi").content, self.expected)
         self.assertEqual("".join(part.content for part in chat.stream("Hi")), self.expected)
+
+    def test_tools_are_called_whole_and_in_parts(self):
+        chat = ChatOpenAI(base_url=f"{self.url}/v1", api_key=KEY, model="tiny", temperature=0, max_tokens=300)
+        bound = chat.bind_tools([WEATHER], tool_choice="get_weather")
+        (call,) = bound.invoke("Hi").tool_calls
+        self.assertEqual(call["name"], "get_weather")
+        self.assertIn(call["args"]["city"], ("Rome", "Oslo"))
+        whole = None
+        for part in bound.stream("Hi"):
+            whole = part if whole is None else whole + part
+        self.assertEqual(whole.tool_calls[0]["args"], call["args"])
 
 
 class Curl(Clients):

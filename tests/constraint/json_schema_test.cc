@@ -41,6 +41,38 @@ TEST(JsonSchema, WhatIsNotSupportedIsNamedWithItsPlace) {
   expect_refused(R"({"properties": {"é": {}}, "additionalProperties": true})", "not plain ASCII");
 }
 
+TEST(JsonSchema, AFrameIsTextAroundAValue) {
+  const auto framed = compile(ConstraintKind::json_schema, R"({"type": "boolean", "x-frame":
+      {"before": "<a>\n", "between": ", ", "after": "</a>", "most": 2}})");
+  EXPECT_TRUE(takes(framed, "<a>\ntrue</a>"));
+  EXPECT_TRUE(takes(framed, "<a>\ntrue</a>, <a>\nfalse</a>"));
+  EXPECT_FALSE(takes(framed, "<a>\ntrue</a>, "));
+  EXPECT_FALSE(takes(framed, "<a>\ntrue</a>, <a>\nfalse</a>, <a>\ntrue</a>"));
+  EXPECT_FALSE(takes(framed, "true"));
+  const auto either = compile(ConstraintKind::json_schema,
+                              R"({"anyOf": [{"type": "null"}, {"x-frame": {"before": "f\n"}, "const": 1}]})");
+  EXPECT_TRUE(takes(either, "null"));
+  EXPECT_TRUE(takes(either, "f\n1"));
+  EXPECT_FALSE(takes(either, "f\nnull"));
+  expect_refused(R"({"x-frame": 3})", R"("#/x-frame", a frame must be an object)");
+  expect_refused(R"({"x-frame": {"most": 0}})", "most must be from 1 to 64");
+  expect_refused(R"({"x-frame": {"most": 65}})", "most must be from 1 to 64");
+  expect_refused(R"({"x-frame": {"before": 3}})", "\"before\" is no text of a frame");
+  expect_refused(R"({"x-frame": {"above": "x"}})", "\"above\" is no text of a frame");
+}
+
+TEST(JsonSchema, ReferencesStartAtTheInnermostIdentifiedSchema) {
+  const auto both = compile(ConstraintKind::json_schema, R"({"$defs": {"x": {"const": 1}}, "anyOf": [
+      {"$id": "a", "$defs": {"x": {"const": 2}}, "type": "array", "items": {"$ref": "#/$defs/x"}},
+      {"$id": "b", "properties": {"next": {"$ref": "#"}}, "additionalProperties": false},
+      {"$ref": "#/$defs/x"}]})");
+  EXPECT_TRUE(takes(both, "[2]"));
+  EXPECT_FALSE(takes(both, "[1]"));
+  EXPECT_TRUE(takes(both, R"({"next":{"next":{}}})"));
+  EXPECT_FALSE(takes(both, R"({"next":[2]})"));
+  EXPECT_TRUE(takes(both, "1"));
+}
+
 TEST(JsonSchema, WhatIsMalformedIsNamedWithItsPlace) {
   expect_refused("", "JSON");
   expect_refused("{", "JSON");

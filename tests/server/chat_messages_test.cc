@@ -69,6 +69,10 @@ TEST(ChatMessages, RefusalsNameThePlace) {
   EXPECT_EQ(refusal(R"([{"content": "x"}])"), "messages[0].role: messages[0].role is missing");
   EXPECT_EQ(refusal(R"([{"role": "user", "content": 5}])"),
             "messages[0].content: messages[0].content must be a string or a list of text parts");
+  EXPECT_EQ(refusal(R"([{"role": "assistant", "tool_calls": {}}])"),
+            "messages[0].tool_calls: messages[0].tool_calls must be a list");
+  EXPECT_EQ(refusal(R"([{"role": "tool", "content": "", "tool_call_id": 5}])"),
+            "messages[0].tool_call_id: messages[0].tool_call_id = 5 must be a string");
   EXPECT_EQ(
       refusal(R"([{"role": "user", "content": [{"type": "image_url"}]}])"),
       "messages[0].content[0]: messages[0].content[0] is of type \"image_url\"; only text is supported");

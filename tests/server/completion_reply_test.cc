@@ -1,0 +1,158 @@
+#include "server/completion_reply.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "server/fake_engine.h"
+
+namespace shadowkv::testing {
+namespace {
+
+using Json = nlohmann::json;
+
+// An answer of one token after another, each asked for by itself.
+class FakeStream final : public Stream {
+ public:
+  FakeStream(std::vector<int32_t> ids, bool& is_cancelled)
+      : ids_(std::move(ids)), is_cancelled_(is_cancelled) {}
+
+  std::optional<TokenEvent> next() override { return try_next(); }
+  std::optional<TokenEvent> try_next() override {
+    const bool is_pause = !std::exchange(is_paused_, !is_paused_);
+    if (at_ == ids_.size() || is_pause) return std::nullopt;
+    const int32_t id = ids_[at_++];
+    return TokenEvent{.id = id, .text = FakeEngine().detokenize({&id, 1}, true)};
+  }
+  void cancel() noexcept override { is_cancelled_ = true; }
+  [[nodiscard]] RequestReport report() const override {
+    return {
+        .ended = at_ == ids_.size(), .finish = FinishReason::stop, .new_tokens = static_cast<int64_t>(at_)};
+  }
+
+ private:
+  std::vector<int32_t> ids_;
+  bool& is_cancelled_;
+  std::size_t at_ = 0;
+  bool is_paused_ = false;
+};
+
+struct Answered {
+  std::vector<Json> events;  // or the one body
+  bool is_cancelled = false;
+};
+
+Answered answer(CompletionRequest request, std::string_view text) {
+  const FakeEngine engine;
+  Answered answered;
+  std::vector<std::unique_ptr<Stream>> streams;
+  streams.push_back(std::make_unique<FakeStream>(engine.tokenize(text), answered.is_cancelled));
+  request.is_chat = true;
+  CompletionReply reply({.id = "x", .model = "m", .headers = {}, .engine = &engine}, request,
+                        std::move(streams), {});
+  std::string all;
+  for (bool ended = false; !ended;) {
+    HttpReply::Part part = reply.next();
+    all += part.text;
+    ended = part.ended;
+  }
+  for (std::size_t at = 0, end = 0; request.stream && (end = all.find("\n\n", at)) != std::string::npos;
+       at = end + 2) {
+    const std::string event = all.substr(at + 6, end - at - 6);
+    if (event != "[DONE]") answered.events.push_back(Json::parse(event));
+  }
+  if (!request.stream) answered.events.push_back(Json::parse(all));
+  return answered;
+}
+
+// The message that a client puts together.
+Json message_of(const std::vector<Json>& events) {
+  Json message = {{"content", nullptr}, {"tool_calls", Json::array()}};
+  for (const Json& event : events) {
+    const Json& choice = event.at("choices")[0];
+    const Json& delta = choice.at("delta");
+    if (delta.contains("content") && delta["content"].is_string())
+      message["content"] =
+          message["content"].is_null()
+              ? delta["content"]
+              : Json(message["content"].get<std::string>() + delta["content"].get<std::string>());
+    for (const Json& piece : delta.value("tool_calls", Json::array())) {
+      Json& calls = message["tool_calls"];
+      const auto index = piece.at("index").get<std::size_t>();
+      if (index == calls.size()) {
+        EXPECT_EQ(piece.at("type"), "function");
+        EXPECT_FALSE(piece.at("id").get<std::string>().empty());
+        calls.push_back({{"name", piece["function"]["name"]}, {"arguments", ""}});
+      }
+      calls.at(index)["arguments"] =
+          calls[index]["arguments"].get<std::string>() + piece["function"]["arguments"].get<std::string>();
+    }
+    message["finish"] = choice.at("finish_reason");
+  }
+  return message;
+}
+
+CompletionRequest with_tools(ToolFormat format, bool stream) {
+  CompletionRequest request;
+  request.stream = stream;
+  request.tools = ToolParsing{.format = format, .names = {"f"}, .by_pieces = stream};
+  request.open_token = FakeEngine::kHidden;
+  return request;
+}
+
+constexpr const char* kTwo =
+    R"(So: [TOOL_CALLS] [{"name": "f", "arguments": {"z": 1, "a": 2}}, {"name": "g", "arguments": {}}])";
+
+TEST(Replies, HoldTheCallsOfAWholeAnswer) {
+  const Json choice = answer(with_tools(ToolFormat::mistral, false), kTwo).events.at(0)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_EQ(choice["message"]["content"], "So:");
+  const Json& calls = choice["message"]["tool_calls"];
+  ASSERT_EQ(calls.size(), 2);
+  EXPECT_EQ(calls[0]["function"]["name"], "f");
+  EXPECT_EQ(calls[0]["function"]["arguments"], R"({"z": 1, "a": 2})");
+  EXPECT_EQ(calls[0]["type"], "function");
+  EXPECT_EQ(calls[0]["id"].get<std::string>().size(), 9) << "what Mistral's templates take";
+  EXPECT_NE(calls[0]["id"], calls[1]["id"]);
+}
+
+TEST(Replies, StreamTheSameCalls) {
+  const Answered streamed = answer(with_tools(ToolFormat::mistral, true), kTwo);
+  EXPECT_GT(streamed.events.size(), 20) << "arguments come as they are written";
+  EXPECT_EQ(streamed.events[0]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_EQ(
+      message_of(streamed.events).dump(),
+      R"({"content":"So:","finish":"tool_calls","tool_calls":[{"arguments":"{\"z\": 1, \"a\": 2}","name":"f"},)"
+      R"({"arguments":"{}","name":"g"}]})");
+}
+
+TEST(Replies, GiveBackWhatIsNoCallAsText) {
+  const std::string text = R"(<tool_call>{"name": 5}</tool_call> )";
+  for (const bool stream : {false, true}) {
+    const Answered answered = answer(with_tools(ToolFormat::hermes, stream), text);
+    const Json message = stream ? message_of(answered.events) : answered.events[0]["choices"][0]["message"];
+    EXPECT_EQ(message["content"], text);
+    EXPECT_EQ((stream ? message["finish"] : answered.events[0]["choices"][0]["finish_reason"]), "stop");
+  }
+}
+
+TEST(Replies, EndBehindTheOnlyCallThatMayBe) {
+  for (const bool stream : {false, true}) {
+    CompletionRequest request = with_tools(ToolFormat::mistral, stream);
+    request.tools->most = 1;
+    const Answered answered = answer(request, kTwo);
+    EXPECT_TRUE(answered.is_cancelled);
+    const Json last = answered.events.back()["choices"][0];
+    EXPECT_EQ(last["finish_reason"], "tool_calls");
+    EXPECT_EQ((stream ? message_of(answered.events)["tool_calls"] : last["message"]["tool_calls"]).size(), 1);
+  }
+}
+
+TEST(Replies, AreTextAloneWithoutTools) {
+  CompletionRequest request;
+  EXPECT_EQ(answer(request, "<tool_call>").events[0]["choices"][0]["message"]["content"], "<tool_call>");
+  EXPECT_FALSE(answer(request, "x").events[0]["choices"][0]["message"].contains("tool_calls"));
+}
+
+}  // namespace
+}  // namespace shadowkv::testing
