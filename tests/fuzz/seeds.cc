@@ -109,6 +109,51 @@ void write_constraints(const fs::path& folder, const fs::path& golden, char kind
   }
 }
 
+// Bodies of requests and answers with calls of tools, behind a byte that says which
+// (fuzz_completion_request.cc).
+void write_requests(const fs::path& folder) {
+  const std::string tools =
+      R"("tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties":
+           {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"enum": [1, "x"]}}}}}, {"function": {"name": "get"}}])";
+  write(folder / "chat",
+        std::string("\x01") + R"({"messages": [{"role": "system", "content": [{"type": "text", "text": "x"}]},
+      {"role": "user", "content": "Hi"}], "max_tokens": 5, "stream": true, "stream_options": {"include_usage": true},
+      "logprobs": true, "top_logprobs": 2, "stop": ["a"], "seed": 1, "logit_bias": {"3": -1}, "user": "u"})");
+  write(folder / "tools",
+        std::string("\x09") +
+            R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls":
+      [{"id": "1", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]}, {"role": "tool", "tool_call_id": "1", "content": "r"}],)" +
+            tools + "}");
+  for (const char kind : {'\x01', '\x03', '\x25', '\x07'}) {
+    write(folder / ("required" + std::to_string(kind)),
+          kind + (R"({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": "required",)" + tools +
+                  "}"));
+  }
+  write(folder / "form", std::string("\x01") +
+                             R"({"messages": [{"role": "user", "content": "Hi"}], "response_format": {"type":
+      "json_schema", "json_schema": {"name": "x", "schema": {"properties": {"b": {}, "a": {"type": "integer"}}}}},)" +
+                             tools + "}");
+  write(folder / "completion",
+        std::string(1, '\x02') + R"({"prompt": ["a", [1, 2]], "n": 2, "echo": true, "temperature": 0.5,
+      "top_p": 0.9, "response_format": {"type": "json_object"}, "stop_token_ids": [1]})");
+  write(folder / "hermes",
+        "\x40"
+        R"(Hi <tool_call>{"name": "f", "arguments": {"a": "\"}"}}</tool_call> <tool_call>[{"name":
+      "get"}, {"arguments": "{}", "name": "f"}]</tool_call>)");
+  write(folder / "llama",
+        "\x42"
+        R"({"name": "f", "parameters": {"a": [1]}}; {"name": "x", "parameters": {}})");
+  write(folder / "python",
+        "\x42"
+        R"(<|python_tag|>{"name": "f", "parameters": null})");
+  write(folder / "mistral",
+        "\x44"
+        R"(So: [TOOL_CALLS] [{"name": "f", "arguments": {}, "id": "a"}, {"name": "get"}])");
+  write(folder / "glm",
+        "\x46"
+        "f\n{\"a\": {}}\nget\n{}");
+}
+
 void write_all(const fs::path& seeds, const fs::path& testdata) {
   write(seeds / "gguf" / "values", gguf_of_values());
   write(seeds / "gguf" / "tensors", gguf_of_tensors());
@@ -139,6 +184,7 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
   }
   write_constraints(seeds / "constraint", testdata / "constraint" / "regex.jsonl", '\1');
   write_constraints(seeds / "constraint", testdata / "constraint" / "schema.jsonl", '\2');
+  write_requests(seeds / "completion_request");
 }
 
 }  // namespace
