@@ -123,11 +123,11 @@ void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup) {
             a.warmup);
 }
 
-void add_json_option(CLI::App& app, BenchArguments& a) {
+void add_json_option(CLI::App& app, std::string& json) {
   add_text(app,
            {"--json", "FILE",
             "Write the results as JSON too; - prints JSON in place of the tables [default: none]", ""},
-           a.json);
+           json);
 }
 
 std::vector<NamedMethod> bench_methods(const BenchArguments& a) {

@@ -36,7 +36,7 @@ void add_cell_options(CLI::App& app, BenchArguments& a, bool may_choose_batch); 
 void add_hit_rate_option(CLI::App& app, BenchArguments& a);
 void add_sampling_option(CLI::App& app, BenchArguments& a);
 void add_step_options(CLI::App& app, BenchArguments& a, int64_t least_warmup);  // --steps, --warmup
-void add_json_option(CLI::App& app, BenchArguments& a);
+void add_json_option(CLI::App& app, std::string& json);
 
 // The methods with --preset, --storage and --place written into them, so that a label says all of it:
 // "shadow" with the preset paper and int8 is "paper:values=int8,factors=int8".

@@ -285,7 +285,7 @@ Command add_bench_decode(CLI::App& bench) {
   add_hit_rate_option(app, *arguments);
   add_sampling_option(app, *arguments);
   add_step_options(app, *arguments, 2);
-  add_json_option(app, *arguments);
+  add_json_option(app, arguments->json);
   return {&app, [arguments] { run_bench(*arguments); }};
 }
 

@@ -196,7 +196,7 @@ Command add_bench_kernels(CLI::App& bench) {
             arguments->warmup);
   add_whole(app, {"--prefill", "TOKENS", "Length of the prompt whose ops are timed; 0: none", ""},
             {0, 1 << 20}, arguments->prefill);
-  add_json_option(app, *arguments);
+  add_json_option(app, arguments->json);
   return {&app, [arguments] { run_bench(*arguments); }};
 }
 

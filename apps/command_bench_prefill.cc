@@ -177,7 +177,7 @@ Command add_bench_prefill(CLI::App& bench) {
   add_methods_options(app, *arguments);
   add_cell_options(app, *arguments, false);
   add_step_options(app, *arguments, 0);
-  add_json_option(app, *arguments);
+  add_json_option(app, arguments->json);
   return {&app, [arguments] { run_bench(*arguments); }};
 }
 

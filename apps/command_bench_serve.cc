@@ -4,11 +4,11 @@
 
 #include <cmath>
 #include <memory>
-#include <random>
 #include <thread>
 #include <utility>
 
 #include "base/check.h"
+#include "bench_load.h"
 #include "bench_report.h"
 #include "bench_run.h"
 #include "commands.h"
@@ -23,55 +23,24 @@ namespace {
 
 struct ServeArguments {
   BenchArguments bench;
-  int64_t requests = 64;
-  double rate = 1.0;                         // requests a second on average
-  std::string prompt_tokens = "1024,65536";  // least and most, log-uniform
-  std::string new_tokens = "64,512";         // likewise, uniform
-  int64_t seed = 1;
+  LoadShape load;
   ServiceOptions service = {};
 };
-
-struct Span {
-  int64_t least = 0, most = 0;
-};
-
-Span span_of(const std::string& text, const char* option) {
-  const std::vector<int64_t> ends = parse_wholes(text, option, {1, kMostTokens});
-  require(ends.size() <= 2 && ends.front() <= ends.back(),
-          "{} is \"{}\"; it must be the least and the most tokens", option, text);
-  return {ends.front(), ends.back()};
-}
-
-Span prompt_span(const ServeArguments& a) {
-  return span_of(a.prompt_tokens, "--prompt-tokens");
-}
-Span answer_span(const ServeArguments& a) {
-  return span_of(a.new_tokens, "--new-tokens");
-}
 
 struct Arrival {
   double at_s = 0;
   ServiceRequest request;
 };
 
-// A Poisson process of made-up prompts: the same for the same seed.
-std::vector<Arrival> make_arrivals(const ServeArguments& a, int64_t vocab) {
-  const Span prompt = prompt_span(a), answer = answer_span(a);
-  std::mt19937_64 random(static_cast<uint64_t>(a.seed));
-  const auto uniform = [&] { return std::uniform_real_distribution<double>(0, 1)(random); };
-  const double ratio = static_cast<double>(prompt.most) / static_cast<double>(prompt.least);
+std::vector<Arrival> make_arrivals(const LoadShape& load, int64_t vocab) {
   TokenSource tokens(vocab);
   std::vector<Arrival> arrivals;
-  double at_s = 0;
-  for (int64_t i = 0; i < a.requests; ++i) {
-    const double length = static_cast<double>(prompt.least) * std::pow(ratio, uniform());
-    const double more = uniform() * static_cast<double>(answer.most - answer.least + 1);
-    Arrival arrival{.at_s = at_s, .request = {}};
-    arrival.request.prompt_ids = tokens.take(std::min(prompt.most, static_cast<int64_t>(length)));
-    arrival.request.max_new_tokens = std::min(answer.most, answer.least + static_cast<int64_t>(more));
+  for (const LoadItem& item : make_load(load)) {
+    Arrival arrival{.at_s = item.at_s, .request = {}};
+    arrival.request.prompt_ids = tokens.take(item.prompt_tokens);
+    arrival.request.max_new_tokens = item.new_tokens;
     arrival.request.ignore_eos = true;
     arrivals.push_back(std::move(arrival));
-    at_s -= std::log(1 - uniform()) / a.rate;
   }
   return arrivals;
 }
@@ -212,7 +181,8 @@ std::string serve_text(const Served& served, const Ideal& ideal) {
 }
 
 void check_arguments(const ServeArguments& a, const ModelInfo& model) {
-  const int64_t prompt = prompt_span(a).most, answer = answer_span(a).most;
+  const int64_t prompt = span_of(a.load.prompt_tokens, "--prompt-tokens").most;
+  const int64_t answer = span_of(a.load.new_tokens, "--new-tokens").most;
   require(prompt + answer <= model.context,
           "prompts of up to {} and answers of up to {} tokens were asked for, the model's context is {}",
           prompt, answer, model.context);
@@ -226,10 +196,10 @@ void run_serve(ServeArguments& a) {
   const std::unique_ptr<Engine> engine = load_engine(a.bench.engine);
   resolve_methods(*engine, methods);
   check_arguments(a, engine->model());
-  const std::vector<Arrival> arrivals = make_arrivals(a, engine->model().vocab_size);
+  const std::vector<Arrival> arrivals = make_arrivals(a.load, engine->model().vocab_size);
   ServiceOptions options = a.service;
   options.attention = methods[0].config;
-  options.max_waiting = a.requests;
+  options.max_waiting = a.load.requests;
   const Served served = serve(*engine, options, arrivals);
   const Ideal ideal{.prompts_s = prompts_alone_s(*engine, methods[0].config, arrivals),
                     .step_s = mean_step_s(*engine, a, methods[0].config, served)};
@@ -249,15 +219,11 @@ Command add_bench_serve(CLI::App& bench) {
   add_model_options(app, a->bench.engine);
   add_methods_options(app, a->bench);
   add_step_options(app, a->bench, 0);
-  add_json_option(app, a->bench);
+  add_json_option(app, a->bench.json);
   const std::string group = "Load";
-  add_whole(app, {"--requests", "COUNT", "Requests", group}, {1, 1'000'000}, a->requests);
+  add_load_options(app, a->load);
   add_real(app, {"--rate", "HERTZ", "Requests that arrive a second, on average", group}, {0, 1e6, true},
-           a->rate);
-  add_text(app, {"--prompt-tokens", "TOKENS", "Of prompts, least and most, log-uniform", group},
-           a->prompt_tokens);
-  add_text(app, {"--new-tokens", "TOKENS", "Of answers, least and most, uniform", group}, a->new_tokens);
-  add_whole(app, {"--seed", "NUMBER", "Of arrivals and lengths", group}, {0, INT64_MAX}, a->seed);
+           a->load.rate);
   add_whole(app, {"--max-running", "COUNT", "Requests in one decode step at most", group}, {1, 1'000'000},
             a->service.max_running);
   add_real(app, {"--max-gap", "TIMES", "Gap between tokens while prompts are read, in gaps without", group},

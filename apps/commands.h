@@ -24,5 +24,6 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_bench_prefill(CLI::App& bench);
 [[nodiscard]] Command add_bench_kernels(CLI::App& bench);
 [[nodiscard]] Command add_bench_serve(CLI::App& bench);
+[[nodiscard]] Command add_bench_client(CLI::App& bench);
 
 }  // namespace shadowkv::apps

@@ -20,7 +20,7 @@ PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"
 COMMANDS = ["generate", "chat", "compare", "fidelity", "eval", "tokenize", "detokenize", "info", "download", "serve",
             "bench"]
 EVALS = ["ruler", "needle", "kv", "babilong"]
-BENCHES = ["decode", "prefill", "kernels", "serve-load"]
+BENCHES = ["decode", "prefill", "kernels", "serve-load", "serve"]
 
 
 def run(*arguments, stdin=b""):

@@ -6,13 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 import unittest
 
-from program import MODEL, PROGRAM, SHAPE, ProgramTest
+from program import MODEL, PROGRAM, ROOT, SHAPE, ProgramTest
 
 PROMPT = "Call me Ishmael."
 GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
@@ -261,6 +262,28 @@ class Serve(ProgramTest):
                 self.assertGreaterEqual(value, last)
                 last = value
 
+    def test_the_dashboard_shows_what_is_exported(self):
+        dashboard = json.loads((ROOT / "examples/deploy/grafana.json").read_text())
+        shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        self.assertGreater(len(shown), 10)
+        exported = {}
+        for line in self.server.ask("GET", "/metrics")[2].splitlines():
+            if not line.startswith("#"):
+                exported.setdefault(line.split("{")[0], []).append(line)
+        for expression in shown:
+            self.assertEqual(expression.count("("), expression.count(")"))
+            names = re.findall(r"shadowkv_\w+", expression)
+            self.assertTrue(names, expression)
+            for name in names:
+                self.assertIn(name, exported, expression)
+            for label, value in re.findall(r'(\w+)="(\w+)"', expression):
+                self.assertTrue(any(f'{label}="{value}"' in line for line in exported[names[0]]), expression)
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                    name = re.search(r"shadowkv_\w+", target["expr"])[0]
+                    self.assertTrue(all(f'{label}="' in line for line in exported[name]), target)
+
     def test_a_clients_request_id_comes_back(self):
         _, answer, _ = self.server.ask("GET", "/health", headers={"x-request-id": "abc-1"})
         self.assertEqual(answer.getheader("x-request-id"), "abc-1")
@@ -503,6 +526,47 @@ class Load(ProgramTest):
                 self.assertFalse("[DONE]" in self.read(plain))
 
 
+class LoadBench(ProgramTest):
+    """`shadowkv bench serve` against a server."""
+
+    def bench(self, server, *options):
+        return self.succeed("bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--json", "-", *options)
+
+    def test_it_counts_what_the_server_counts(self):
+        server = Server("--quiet")
+        self.addCleanup(server.end)
+        shape = ["--requests", "12", "--prompt-tokens", "20,40", "--new-tokens", "8", "--seed", "5"]
+        for options in (["--max-concurrency", "3"], ["--request-rate", "100"]):
+            report = json.loads(self.bench(server, *shape, *options, "--goodput", "e2el:60000").text)
+            self.assertEqual((report["completed"], report["failed"], report["total_output_tokens"]), (12, 0, 96))
+            self.assertAlmostEqual(report["request_goodput"], report["request_throughput"])
+            self.assertLess(20 * 12, report["total_input_tokens"])
+            for name in ("ttft", "itl", "e2el"):
+                self.assertGreater(report[f"mean_{name}_ms"], 0)
+                self.assertLessEqual(report[f"median_{name}_ms"], report[f"p99_{name}_ms"])
+        metrics = server.ask("GET", "/metrics")[2]
+        self.assertIn(f'shadowkv_prompt_tokens_total{{model_name="f32"}} {2 * report["total_input_tokens"]}\n', metrics)
+        text = self.succeed("bench", "serve", "--url", f"http://127.0.0.1:{server.port}/", "--requests", "2",
+                            "--prompt-tokens", "5", "--new-tokens", "4").text
+        self.assertIn("Successful requests:                     2", text)
+        self.assertIn("P99 E2EL (ms):", text)
+
+    def test_what_fails_is_said(self):
+        server = Server("--quiet", "--max-running", "1", "--max-waiting", "1", env={"SHADOWKV_API_KEY": "k"})
+        self.addCleanup(server.end)
+        url = f"http://127.0.0.1:{server.port}"
+        self.refuse("bench", "serve", "--url", url, "--requests", "2", says=["401", "API key"], code=4)
+        self.refuse("bench", "serve", "--url", "http://127.0.0.1:1", "--requests", "2", says=["no connection"], code=4)
+        self.refuse("bench", "serve", "--url", "https://x", says=["http://"])
+        self.refuse("bench", "serve", "--goodput", "itl:3", says=["--goodput"])
+        done = subprocess.run([PROGRAM, "bench", "serve", "--url", url, "--requests", "8", "--new-tokens", "500",
+                               "--prompt-tokens", "8", "--json", "-"], env={**os.environ, "SHADOWKV_API_KEY": "k"},
+                              capture_output=True, text=True, timeout=120, check=True)
+        report = json.loads(done.stdout)
+        self.assertGreater(report["failed"], 0, "only two have room")
+        self.assertTrue(report["first_error"].startswith("429"), report["first_error"])
+
+
 class Keys(ProgramTest):
     def test_a_key_is_asked_for_everywhere_but_at_health(self):
         keys = self.write("keys", "# those of the house\nfirst\n\nsecond\n")
@@ -559,7 +623,7 @@ class Ends(ProgramTest):
         self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY})[0], 200)
         code, errors = server.end()
         self.assertEqual(code, 0, errors)
-        line = json.loads(errors.splitlines()[0])
+        line = json.loads(next(line for line in errors.splitlines() if line.startswith("{")))
         self.assertEqual((line["path"], line["status"], line["new_tokens"]), ("/v1/completions", 200, 12))
         self.assertEqual(line["outcome"], "length")
         self.assertNotIn("Ishmael", errors)
