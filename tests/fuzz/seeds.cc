@@ -7,6 +7,7 @@
 #include "formats/gguf_writer.h"
 #include "formats/json.h"
 #include "formats/safetensors_writer.h"
+#include "formats/state_file.h"
 
 namespace shadowkv::testing {
 namespace {
@@ -154,6 +155,23 @@ void write_requests(const fs::path& folder) {
         "f\n{\"a\": {}}\nget\n{}");
 }
 
+void write_state(const fs::path& file) {
+  fs::create_directories(file.parent_path());
+  const StateDescription description{.model = "seed",
+                                     .fingerprint = "0123456789abcdef",
+                                     .dtype = "float32",
+                                     .attention = "method=full,values=float32",
+                                     .tokens = 2,
+                                     .ids = 3,
+                                     .note_bytes = 4,
+                                     .numbers = {1, 32, 64, 0, 0, 300}};
+  const std::string content = "aaaabbbbccccnotestate";
+  ThreadPool threads(1);
+  StateWriter writer(file, description, std::ssize(content));
+  writer.write(0, std::as_bytes(std::span(content)), threads);
+  writer.commit();
+}
+
 void write_all(const fs::path& seeds, const fs::path& testdata) {
   write(seeds / "gguf" / "values", gguf_of_values());
   write(seeds / "gguf" / "tensors", gguf_of_tensors());
@@ -176,6 +194,7 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
     const fs::path golden = testdata / "tokenizer" / (std::string(name) + ".json");
     write(seeds / "tokenizer_json" / name, small_tokenizer(golden));
   }
+  write_state(seeds / "state_file" / "small");
   write_templates(seeds / "chat_template", testdata / "template");
   for (const char* name : {"llama_gqa", "llama_linear", "llama_rope3", "llama_yarn"}) {
     fs::create_directories(seeds / "config_json");
