@@ -12,6 +12,7 @@
 
 #include "attention/rope.h"
 #include "base/device.h"
+#include "base/memory_piece.h"
 #include "base/tensor.h"
 #include "shadowkv/attention_config.h"
 
@@ -168,6 +169,17 @@ class Attention {
   // two: either can be tried again, or end() be called.
   virtual void pause(SeqId sequence) = 0;
   virtual void resume(SeqId sequence) = 0;
+
+  // ---- state that outlives its process. What a sequence holds is its memory, and numbers that say which
+  // memory that is: a sequence that is restored by them, and given the content, goes on as the other would.
+  [[nodiscard]] virtual std::vector<int64_t> saved_numbers(SeqId sequence) const = 0;
+  [[nodiscard]] virtual std::vector<MemoryPiece> saved_memory(SeqId sequence) = 0;
+  // Bytes of that memory. Throws InvalidInput for numbers that no sequence of that plan can have:
+  // prompt_tokens are those that it holds. Takes none itself.
+  [[nodiscard]] virtual int64_t saved_bytes(const SequencePlan& plan,
+                                            std::span<const int64_t> numbers) const = 0;
+  // Begins such a sequence, its content as yet undefined.
+  virtual void restore(SeqId sequence, const SequencePlan& plan, std::span<const int64_t> numbers) = 0;
 
   virtual void end(SeqId sequence) = 0;  // gives everything back; unknown ids are ignored
   [[nodiscard]] virtual AttentionStatistics statistics() = 0;

@@ -42,6 +42,16 @@ QuantizedView ExactStore::view(int64_t layer, Part part) {
   return view;
 }
 
+void ExactStore::add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const {
+  std::vector<int64_t> arrays;
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    const auto rows = static_cast<std::size_t>(2 * shape_.kv_heads);
+    arrays.insert(arrays.end(), rows, shape_.head_dim * size_of(type_));
+    if (type_ == DType::i8) arrays.insert(arrays.end(), rows, size_of(DType::bf16));
+  }
+  store_.add_memory(row, tokens, arrays, to);
+}
+
 void ExactStore::fill(int64_t row, int64_t tokens, uint64_t seed) {
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
     for (const Part part : {keys, values}) {

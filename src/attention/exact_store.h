@@ -24,6 +24,10 @@ class ExactStore {
   void move(int64_t row, Tier to) { store_.move(row, to); }
   void upload_tables(Queue& queue) { store_.upload_tables(queue); }
 
+  // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const;
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const { return store_.memory_bytes(tokens); }
+
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up keys and values; room must be there
   // Rotated keys and values of tokens that there is room for.
   void append(int64_t layer, const TensorView& k, const TensorView& v, const TokenBatch& tokens);

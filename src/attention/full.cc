@@ -7,6 +7,7 @@
 #include "attention/methods.h"
 #include "attention/step.h"
 #include "attention/trace.h"
+#include "base/check.h"
 
 namespace shadowkv {
 namespace {
@@ -125,6 +126,24 @@ class FullAttention final : public Attention {
 
   void pause(SeqId id) override { store_.move(sequences_.at(id).row, Tier::pinned_host); }
   void resume(SeqId id) override { store_.move(sequences_.at(id).row, Tier::device); }
+
+  [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId /*id*/) const override { return {}; }
+  [[nodiscard]] std::vector<MemoryPiece> saved_memory(SeqId id) override {
+    const Sequence& sequence = sequences_.at(id);
+    std::vector<MemoryPiece> memory;
+    store_.add_memory(sequence.row, sequence.tokens, memory);
+    return memory;
+  }
+  [[nodiscard]] int64_t saved_bytes(const SequencePlan& plan,
+                                    std::span<const int64_t> numbers) const override {
+    require(numbers.empty(), "a saved state has {} numbers more than full attention has", numbers.size());
+    return store_.memory_bytes(plan.prompt_tokens);
+  }
+  void restore(SeqId id, const SequencePlan& plan, std::span<const int64_t> /*numbers*/) override {
+    begin(id, plan);
+    store_.reserve(sequences_.at(id).row, plan.prompt_tokens);
+    sequences_.at(id).tokens = plan.prompt_tokens;
+  }
 
   void end(SeqId id) override {
     const auto found = sequences_.find(id);

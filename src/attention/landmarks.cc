@@ -31,6 +31,20 @@ class LandmarkIndex final : public ShadowIndex {
   }
   [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
 
+  // Of whole chunks: the mean of one that is not is made anew with each of its tokens.
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const override {
+    const auto heads = static_cast<std::size_t>(shape_.kv_heads);
+    std::vector<int64_t> arrays;
+    for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+      arrays.insert(arrays.end(), heads, shape_.head_dim * size_of(type_));
+      if (type_ == DType::i8) arrays.insert(arrays.end(), heads, size_of(DType::bf16));
+    }
+    store_.add_memory(row, tokens / config_.chunk_size, arrays, to);
+  }
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const override {
+    return store_.memory_bytes(tokens / config_.chunk_size);
+  }
+
   void fill(int64_t row, int64_t tokens, uint64_t seed) override {
     for (int64_t layer = 0; layer < shape_.layers; ++layer) {
       fill_rows(device_.compute(), view(layer),

@@ -40,6 +40,15 @@ QuantizedView LowRankKeys::factors(int64_t layer) {
   return view;
 }
 
+void LowRankKeys::add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const {
+  std::vector<int64_t> arrays;
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    arrays.push_back(rank_ * size_of(type_));
+    if (type_ == DType::i8) arrays.push_back(size_of(DType::bf16));
+  }
+  store_.add_memory(row, tokens, arrays, to);
+}
+
 void LowRankKeys::fill(int64_t row, int64_t tokens, uint64_t seed) {
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
     fill_rows(device_.compute(), factors(layer),

@@ -20,6 +20,10 @@ class LowRankKeys {
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const { return store_.held_bytes(row, tier); }
 
+  // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const;
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const { return store_.memory_bytes(tokens); }
+
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up factors; room must be there
   // Projects keys before rotation, [T, kv_heads, head_dim], onto their segments' bases.
   void append(Queue& queue, int64_t layer, const TensorView& k_raw, const TokenBatch& tokens);

@@ -50,8 +50,11 @@ int64_t Segments::bytes_for(int64_t first, int64_t end) const {
   return static_cast<int64_t>(split(first, end).size()) * shape_.layers * layer_bytes();
 }
 
+// Zeroed: between what is kept of the layers lie a few bytes that nothing is written to, and files hold all.
 Buffer Segments::allocate() {
-  return device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes());
+  Buffer buffer = device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes());
+  device_.compute().fill_zero(buffer.data(), buffer.bytes());
+  return buffer;
 }
 
 void Segments::extend(int64_t row, int64_t first, int64_t end) {
@@ -74,15 +77,38 @@ void Segments::truncate(int64_t row, int64_t first) {
 }
 
 void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
+  restore(row, split(0, prompt_tokens), std::max(prompt_tokens, max_tokens));
+}
+
+bool Segments::can_hold(const std::vector<Range>& fitted, int64_t end) const {
+  int64_t next = 0;
+  for (const Range& range : fitted) {
+    const bool is_first = next == 0;
+    if (range.first < next || range.first % segment_tokens_ != 0 || (is_first && range.first != 0))
+      return false;
+    if (range.end <= range.first || range.end > end || range.end - range.first > segment_tokens_)
+      return false;
+    next = range.first + 1;
+  }
+  return next > 0;
+}
+
+void Segments::add_memory(int64_t row, std::vector<MemoryPiece>& to) const {
+  for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) {
+    to.push_back({buffer.data(), buffer.bytes()});
+  }
+}
+
+void Segments::restore(int64_t row, std::vector<Range> fitted, int64_t max_tokens) {
   const auto index = static_cast<std::size_t>(row);
   if (index >= rows_.size()) rows_.resize(index + 1);
   Row& entry = rows_[index];
   entry = Row();
-  entry.fitted = split(0, prompt_tokens);
+  entry.fitted = std::move(fitted);
   for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
     entry.buffers.push_back(allocate());
   }
-  const int64_t segments = ceil_div(std::max(prompt_tokens, max_tokens), segment_tokens_);
+  const int64_t segments = ceil_div(max_tokens, segment_tokens_);
   const bool wider = segments > stride_;
   stride_ = std::max(stride_, segments);
   if (table_.size() < static_cast<int64_t>(rows_.size()) * stride_) {

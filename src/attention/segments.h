@@ -9,6 +9,7 @@
 
 #include "attention/attention.h"
 #include "attention/exact_prefill.h"
+#include "base/memory_piece.h"
 #include "cache/device_array.h"
 #include "kernels/views.h"
 
@@ -19,6 +20,10 @@ class Segments {
   // tokens: of a segment, 0 for one a prompt; multiples of chunk are made of it.
   Segments(const AttentionShape& shape, const AttentionConfig& config, Device& device);
 
+  struct Range {
+    int64_t first = 0;
+    int64_t end = 0;
+  };
   // Decides which segments of a prompt have bases of their own and makes room for them.
   void begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens);
   // Likewise of tokens [first, end) that follow what the row holds: those of its segments that they begin,
@@ -26,11 +31,13 @@ class Segments {
   void extend(int64_t row, int64_t first, int64_t end);
   // Forgets segments from token `first` on that extend() added.
   void truncate(int64_t row, int64_t first);
+  // Like begin(), with the given ranges for those that have bases of their own.
+  void restore(int64_t row, std::vector<Range> fitted, int64_t max_tokens);
+  // Whether tokens [0, end) can have such ranges.
+  [[nodiscard]] bool can_hold(const std::vector<Range>& fitted, int64_t end) const;
+  void add_memory(int64_t row, std::vector<MemoryPiece>& to) const;
+  [[nodiscard]] int64_t memory_bytes(int64_t fitted) const { return fitted * shape_.layers * layer_bytes(); }
   // Fits mean, basis and centre of one layer, of the segments of a prompt that begin within the range.
-  struct Range {
-    int64_t first = 0;
-    int64_t end = 0;
-  };
   void fit(int64_t row, const RawLayer& raw, int64_t layer, const Range& range);
   // After begin(): bases of made-up directions around a mean of zero.
   void fill(int64_t row, uint64_t seed);

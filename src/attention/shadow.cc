@@ -138,13 +138,17 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   const int64_t max_tokens = std::max(tokens, sequence.plan.max_tokens);
   segments_.begin(row, tokens, max_tokens);
   reserve_sparse(row, tokens);
-  const int64_t outliers = outliers_for(static_cast<int64_t>(segments_.fitted(row).size()));
-  resident_.allocate(row, shape_.layers * resident_view(0).layer_bytes(outliers), outliers);
   sequence.budget = budget_chunks(tokens, max_tokens);
   const auto proposed =
       static_cast<int64_t>(std::ceil(config_.rerank * static_cast<double>(sequence.budget)));
   sequence.candidates = std::min(proposed, ceil_div(max_tokens, config_.chunk_size));
-  const int64_t slots = slot_count(sequence.budget, max_tokens);
+  open_regions(sequence, max_tokens, outliers_for(static_cast<int64_t>(segments_.fitted(row).size())));
+}
+
+// Both empty.
+void ShadowAttention::open_regions(const Sequence& sequence, int64_t max_tokens, int64_t outliers) {
+  const int64_t row = sequence.row, slots = slot_count(sequence.budget, max_tokens);
+  resident_.allocate(row, shape_.layers * resident_view(0).layer_bytes(outliers), outliers);
   slots_.allocate(row, shape_.layers * slot_view(0).layer_bytes(slots), slots);
 }
 

@@ -1,8 +1,8 @@
 // ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
 // chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
-// shadow_append.cc how it reads on, shadow_cut.cc how a step is cut, shadow_decode.cc one decode step,
-// shadow_trace.cc what that attended; every piece of arithmetic is an op of kernels.h, so CPU and GPU share
-// both.
+// shadow_append.cc how it reads on, shadow_saved.cc what is saved of it, shadow_cut.cc how a step is cut,
+// shadow_decode.cc one decode step, shadow_trace.cc what that attended; every piece of arithmetic is an op of
+// kernels.h, so CPU and GPU share both.
 #pragma once
 
 #include <map>
@@ -51,6 +51,11 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] int64_t movable_bytes() const override { return values_.movable_bytes(); }
   int64_t release_device(int64_t bytes) override { return values_.release_device(bytes); }
   void keep_free(int64_t bytes) override { values_.keep_free(bytes); }
+  [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId id) const override;
+  [[nodiscard]] std::vector<MemoryPiece> saved_memory(SeqId id) override;
+  [[nodiscard]] int64_t saved_bytes(const SequencePlan& plan,
+                                    std::span<const int64_t> numbers) const override;
+  void restore(SeqId id, const SequencePlan& plan, std::span<const int64_t> numbers) override;
   void end(SeqId id) override;
   [[nodiscard]] AttentionStatistics statistics() override;
   [[nodiscard]] std::vector<int64_t> step_shape() const override;
@@ -107,6 +112,7 @@ class ShadowAttention final : public Attention {
   // ---- sequences
   [[nodiscard]] Footprint sparse_footprint(int64_t tokens, int64_t opened_at, int64_t max_tokens) const;
   void open_sparse(Sequence& sequence, int64_t tokens);
+  void open_regions(const Sequence& sequence, int64_t max_tokens, int64_t outliers);
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);
   void move(int64_t row, Tier to);
@@ -136,6 +142,10 @@ class ShadowAttention final : public Attention {
   void rebuild_chunks(const Sequence& sequence, int64_t layer, int64_t first, const TensorView& out);
   [[nodiscard]] int64_t ring_start(int64_t tokens) const;
   [[nodiscard]] QuantizedView resident_rows(const Sequence& sequence, int64_t layer);
+
+  // ---- saved state
+  struct Saved;
+  [[nodiscard]] Saved saved_of(const SequencePlan& plan, std::span<const int64_t> numbers) const;
 
   // ---- one step
   void make_room(Sequence& sequence);

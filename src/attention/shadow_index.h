@@ -7,6 +7,7 @@
 #include "attention/attention.h"
 #include "attention/exact_prefill.h"
 #include "attention/segments.h"
+#include "base/memory_piece.h"
 #include "kernels/kernels.h"
 
 namespace shadowkv {
@@ -20,6 +21,10 @@ class ShadowIndex {
   virtual void move(int64_t row, Tier to) = 0;
   [[nodiscard]] virtual int64_t bytes_for(int64_t tokens) const = 0;
   [[nodiscard]] virtual int64_t held_bytes(int64_t row, Tier tier) const = 0;
+
+  // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
+  virtual void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const = 0;
+  [[nodiscard]] virtual int64_t memory_bytes(int64_t tokens) const = 0;
 
   virtual void fill(int64_t row, int64_t tokens, uint64_t seed) = 0;  // made-up state; room must be there
   // Takes in one layer of sequence `row`, whose segments are fitted: tokens from `first` on, all before them

@@ -44,7 +44,9 @@ void SharedPrefill::force_hit_share(double share) {
 
 Attention& SharedPrefill::alone() const {
   require(methods_.size() == 1,
-          "a sequence under {} methods was to read on, but each holds a past of its own", methods_.size());
+          "{} methods share a prefill, and each holds a state of its own: reading on, saving and loading are "
+          "of one",
+          methods_.size());
   return *methods_[0];
 }
 

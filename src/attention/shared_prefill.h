@@ -30,6 +30,20 @@ class SharedPrefill final : public Attention {
   void begin_append(SeqId sequence, int64_t tokens) override { alone().begin_append(sequence, tokens); }
   void end_append(SeqId sequence) override { alone().end_append(sequence); }
   void abandon_append(SeqId sequence) override { alone().abandon_append(sequence); }
+  // Likewise.
+  [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId sequence) const override {
+    return alone().saved_numbers(sequence);
+  }
+  [[nodiscard]] std::vector<MemoryPiece> saved_memory(SeqId sequence) override {
+    return alone().saved_memory(sequence);
+  }
+  [[nodiscard]] int64_t saved_bytes(const SequencePlan& plan,
+                                    std::span<const int64_t> numbers) const override {
+    return alone().saved_bytes(plan, numbers);
+  }
+  void restore(SeqId sequence, const SequencePlan& plan, std::span<const int64_t> numbers) override {
+    alone().restore(sequence, plan, numbers);
+  }
   [[nodiscard]] Footprint append_bytes(SeqId sequence, int64_t tokens) const override {
     return alone().append_bytes(sequence, tokens);
   }

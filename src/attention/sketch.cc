@@ -30,6 +30,17 @@ class SketchIndex final : public ShadowIndex {
   }
   [[nodiscard]] bool wants_outliers() const override { return false; }
 
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const override {
+    const auto heads = static_cast<std::size_t>(shape_.kv_heads);
+    std::vector<int64_t> arrays;
+    for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+      arrays.insert(arrays.end(), heads, token_bytes_);
+      arrays.insert(arrays.end(), heads, size_of(DType::bf16));
+    }
+    store_.add_memory(row, tokens, arrays, to);
+  }
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const override { return store_.memory_bytes(tokens); }
+
   void fill(int64_t row, int64_t tokens, uint64_t seed) override {
     for (int64_t layer = 0; layer < shape_.layers; ++layer) {
       const SketchView sketch = view(layer);

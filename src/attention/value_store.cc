@@ -76,6 +76,14 @@ QuantizedView ValueStore::view(Queue& queue, int64_t layer) {
   return view;
 }
 
+void ValueStore::add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const {
+  const int64_t value_bytes = shape_.head_dim * size_of(type_);
+  runs_.add_memory(row, tokens, {&value_bytes, 1}, to);
+  if (!scales_) return;
+  const auto heads = static_cast<std::size_t>(shape_.layers * shape_.kv_heads);
+  scales_->add_memory(row, tokens, std::vector<int64_t>(heads, size_of(DType::bf16)), to);
+}
+
 void ValueStore::fill(int64_t row, int64_t tokens, uint64_t seed) {
   Queue& queue = device_.compute();
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {

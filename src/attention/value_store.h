@@ -40,6 +40,12 @@ class ValueStore {
   [[nodiscard]] bool quantized() const { return scales_.has_value(); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
 
+  // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const;
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const {
+    return runs_.memory_bytes(tokens) + (scales_ ? scales_->memory_bytes(tokens) : 0);
+  }
+
   void fill(int64_t row, int64_t tokens, uint64_t seed);  // made-up values; room must be there
   // v [T, kv_heads, head_dim].
   void append(Queue& queue, int64_t layer, const TensorView& v, const TokenBatch& tokens);

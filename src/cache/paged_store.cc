@@ -234,6 +234,27 @@ void PagedStore::move(int64_t row, Tier to) {
   write_table(row);
 }
 
+void PagedStore::add_memory(int64_t row, int64_t tokens, std::span<const int64_t> arrays,
+                            std::vector<MemoryPiece>& to) const {
+  if (tokens == 0) return;
+  for (const auto& list : rows_[static_cast<std::size_t>(row)].lists) {
+    for (int64_t i = 0; i * config_.block_tokens < tokens; ++i) {
+      const Buffer& block = *list[static_cast<std::size_t>(i)];
+      const int64_t room = block.bytes() / config_.token_bytes;
+      const int64_t held = std::min(config_.block_tokens, tokens - i * config_.block_tokens);
+      if (held == room) {
+        to.push_back({block.data(), block.bytes()});
+        continue;
+      }
+      int64_t at = 0;
+      for (const int64_t bytes : arrays) {
+        to.push_back({block.data() + at, held * bytes});
+        at += room * bytes;
+      }
+    }
+  }
+}
+
 int64_t PagedStore::held_bytes(int64_t row, Tier tier) const {
   if (row >= static_cast<int64_t>(rows_.size())) return 0;
   return rows_[static_cast<std::size_t>(row)].held[static_cast<std::size_t>(tier)];

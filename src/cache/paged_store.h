@@ -11,7 +11,9 @@
 #include <span>
 #include <vector>
 
+#include "base/check.h"
 #include "base/device.h"
+#include "base/memory_piece.h"
 #include "cache/device_array.h"
 #include "cache/placement.h"
 #include "kernels/views.h"
@@ -66,6 +68,16 @@ class PagedStore {
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const;  // what reserve(row, tokens) holds for an empty row
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
   [[nodiscard]] int64_t capacity_tokens(int64_t row) const;  // tokens there is room for
+
+  // The memory of the first `tokens` tokens of a row, for which there is room, in an order that depends on
+  // them alone. arrays: bytes of a token in each of the arrays [tokens of a block, bytes] that a block of one
+  // list is made of, in order.
+  void add_memory(int64_t row, int64_t tokens, std::span<const int64_t> arrays,
+                  std::vector<MemoryPiece>& to) const;
+  // Bytes of it.
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const {
+    return checked_mul(tokens, config_.token_bytes * config_.lists, "paged storage");
+  }
 
   // A view of the blocks of list `first_list` onward (head h reads list first_list + h when by_head), up to
   // date in the queue's order; offset, head_offset, token_bytes and dtype are the caller's.

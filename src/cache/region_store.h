@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/device.h"
+#include "base/memory_piece.h"
 #include "cache/device_array.h"
 
 namespace shadowkv {
@@ -45,6 +46,10 @@ class RegionStore {
     if (row >= static_cast<int64_t>(regions_.size())) return 0;
     const Buffer& region = regions_[static_cast<std::size_t>(row)];
     return region.tier() == tier ? region.bytes() : 0;
+  }
+  [[nodiscard]] MemoryPiece memory(int64_t row) const {
+    const Buffer& region = regions_[static_cast<std::size_t>(row)];
+    return {region.data(), region.bytes()};
   }
   [[nodiscard]] int64_t count(int64_t row) const { return counts_[row]; }
   // Start of a row's region, in device memory.
