@@ -195,6 +195,26 @@ struct SequenceToken {
   int32_t token = 0;        // [0, vocab)
 };
 
+// What a file of saved state holds besides the state itself.
+struct StateContents {
+  std::vector<int32_t> ids;  // tokens of the sequence, and maybe some that it has yet to take in
+  int64_t held = 0;          // of them held; when saving, what the sequence holds
+  std::string note;          // whatever its writer wants to find again: at most 64 MiB
+};
+
+// Facts of a file of saved state.
+struct StateInfo {
+  std::string model;      // name of the model that it is of
+  std::string dtype;      // of computation
+  std::string attention;  // every knob that changes results, as "name=value,..."
+  int64_t tokens = 0;     // held
+  int64_t bytes = 0;      // of its content
+};
+
+// Throws InvalidInput for a file that cannot be read, is no saved state, of a newer version or damaged, as
+// far as this can be said without reading all of it.
+[[nodiscard]] StateInfo read_state_info(const std::filesystem::path& path);
+
 // Counts since the session began, of one method.
 struct SessionStatistics {
   std::array<int64_t, 2> held_bytes{};  // now, by this method: device, host
@@ -287,6 +307,18 @@ class Session {
   // Times of the ops since the last call, in order of their first runs. Only while ops are timed.
   [[nodiscard]] virtual std::vector<OpTime> op_times() = 0;
 
+  // Writes all that a sequence holds to a file, whole or not at all: a temporary file beside it is filled,
+  // brought to the disk and renamed. Under one method alone. Throws InvalidInput for a sequence that holds
+  // nothing, ids that are fewer than its tokens and a place that cannot be written, DeviceFailure where the
+  // disk fails or is full; what was there is then as it was.
+  virtual void save_state(SequenceId sequence, const std::filesystem::path& path,
+                          const StateContents& contents) = 0;
+  // Fills an empty sequence from such a file; it then goes on as the other would have, token for token.
+  // Throws InvalidInput naming both for another model, type or attention (knobs that only change time may
+  // differ), and for a file that is no state, of a newer version, or damaged anywhere; OutOfMemory as
+  // prefill() does. The sequence is then empty.
+  virtual StateContents load_state(SequenceId sequence, const std::filesystem::path& path) = 0;
+
   // Gives back all that the sequence holds; an unknown one is ignored.
   virtual void remove(SequenceId sequence) = 0;
   // Of one method, over all sequences since the session began.
@@ -354,6 +386,12 @@ class Conversation {
   virtual GenerateResult answer(const GenerateRequest& request, const TokenCallback& on_token) = 0;
   // Tokens in memory.
   [[nodiscard]] virtual int64_t held_tokens() const = 0;
+  // Tokens of the last prompt and its answer: those in memory and, as a rule, the answer's last.
+  [[nodiscard]] virtual std::vector<int32_t> ids() const = 0;
+  // As Session::save_state(), of all that is in memory; ids() are found again, as is `note`.
+  virtual void save_state(const std::filesystem::path& path, const std::string& note) const = 0;
+  // As Session::load_state(), in place of what is in memory, which stays where it fails. Returns the note.
+  virtual std::string load_state(const std::filesystem::path& path) = 0;
   // Gives all of them back.
   virtual void forget() = 0;
 };

@@ -59,6 +59,49 @@ void ModelConversation::forget() {
   if (sequence_) session_->remove(*sequence_);
   sequence_.reset();
   held_.clear();
+  rest_.clear();
+}
+
+std::vector<int32_t> ModelConversation::ids() const {
+  std::vector<int32_t> ids = held_;
+  ids.insert(ids.end(), rest_.begin(), rest_.end());
+  return ids;
+}
+
+void ModelConversation::save_state(const std::filesystem::path& path, const std::string& note) const {
+  require(sequence_ && !held_.empty(),
+          "nothing is in memory that could be saved; let an answer be made first");
+  session_->save_state(*sequence_, path, {.ids = ids(), .held = held_tokens(), .note = note});
+}
+
+// Beside what is held, which is given back when the new state is whole.
+std::string ModelConversation::load_state(const std::filesystem::path& path) {
+  const int64_t tokens = read_state_info(path).tokens;
+  require(tokens <= parts_.model.context, "{} holds {} tokens, the model's context is {}", path.string(),
+          tokens, parts_.model.context);
+  for (const int64_t spare : {std::max(tokens, kLeastSpareTokens), int64_t{0}}) {
+    const int64_t room = std::min(tokens + spare, parts_.model.context);
+    const SequenceId loaded = session_->add(room);
+    try {
+      StateContents contents = session_->load_state(loaded, path);
+      contents.ids.reserve(static_cast<std::size_t>(room));
+      std::vector<int32_t> rest(contents.ids.begin() + contents.held, contents.ids.end());
+      contents.ids.resize(static_cast<std::size_t>(contents.held));
+      forget();
+      sequence_ = loaded;
+      room_ = room;
+      held_ = std::move(contents.ids);
+      rest_ = std::move(rest);
+      return std::move(contents.note);
+    } catch (const OutOfMemory&) {
+      session_->remove(loaded);
+      if (spare == 0) throw;
+    } catch (...) {
+      session_->remove(loaded);
+      throw;
+    }
+  }
+  return {};  // not reached: the second room returns or throws
 }
 
 // How the sequence becomes `ids`, where it then needs room for `tokens` in all.
@@ -147,6 +190,7 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
                        wanted, result);
   const SessionStatistics before = session_->statistics(0);
 
+  rest_.clear();
   const Clock::time_point start = Clock::now();
   std::vector<float> logits;
   const FollowUp how = follow_up(ids, result.prompt_tokens + wanted);
@@ -172,6 +216,7 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
       }
     });
   }
+  rest_.assign(1, id);
   result.decode_s = seconds_since(first);
   result.statistics = session_->statistics(0).since(before);
   return result;

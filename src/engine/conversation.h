@@ -29,6 +29,9 @@ class ModelConversation final : public Conversation {
 
   GenerateResult answer(const GenerateRequest& request, const TokenCallback& on_token) override;
   [[nodiscard]] int64_t held_tokens() const override { return std::ssize(held_); }
+  [[nodiscard]] std::vector<int32_t> ids() const override;
+  void save_state(const std::filesystem::path& path, const std::string& note) const override;
+  std::string load_state(const std::filesystem::path& path) override;
   void forget() override;
 
  private:
@@ -47,6 +50,7 @@ class ModelConversation final : public Conversation {
   std::optional<SequenceId> sequence_;
   int64_t room_ = 0;           // tokens that it may grow to
   std::vector<int32_t> held_;  // its tokens
+  std::vector<int32_t> rest_;  // that were said behind them and are not in the sequence
 };
 
 }  // namespace shadowkv

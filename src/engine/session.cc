@@ -30,6 +30,7 @@ ModelSession::ModelSession(const ModelConfig& model, DType compute, Transformer&
   for (const AttentionConfig& config : methods) {
     const AttentionConfig resolved = shadowkv::resolve(config, prefill_->shape(), model.context, nullptr);
     made.push_back(make_attention(resolved, prefill_->shape(), prefill_, device));
+    attention_text_ = methods.size() == 1 ? text_of_results(resolved) : "";
   }
   attention_ = std::make_unique<SharedPrefill>(prefill_, std::move(made));
 }
@@ -39,21 +40,6 @@ ModelSession::~ModelSession() {
     if (times_ops_) device_.stop_op_clock();
   } catch (const DeviceFailure&) {
     // A GPU that failed has been reported by whoever used it; nothing of it is left to be stopped.
-  }
-}
-
-// Runs work of the device; when that is lost, says what was lost with it.
-template <typename Work>
-auto ModelSession::run(const Work& work) {
-  try {
-    return work();
-  } catch (const DeviceLost& lost) {
-    int64_t tokens = 0;
-    for (const auto& [id, sequence] : sequences_) {
-      for (const int64_t held : sequence.tokens) tokens += held;
-    }
-    throw DeviceLost(fmt::format("{}; {} sequences of {} tokens in all were in flight", lost.what(),
-                                 sequences_.size(), tokens));
   }
 }
 

@@ -1,6 +1,8 @@
 // Sequences in flight under one or more methods, over a model in memory.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <optional>
@@ -10,13 +12,18 @@
 #include "attention/shared_prefill.h"
 #include "base/device.h"
 #include "engine/sampler.h"
+#include "formats/state_file.h"
 #include "model/config.h"
 #include "model/transformer.h"
+#include "shadowkv/device_lost.h"
 #include "shadowkv/shadowkv.h"
 
 namespace shadowkv {
 
 [[nodiscard]] AttentionShape attention_shape(const ModelConfig& config, DType compute);
+
+// Every knob that changes results, as "name=value,...".
+[[nodiscard]] std::string text_of_results(const AttentionConfig& config);
 
 // model, transformer and device must outlive the session.
 class ModelSession final : public Session {
@@ -63,6 +70,9 @@ class ModelSession final : public Session {
   void observe(int64_t method, LayerObserver observer) override;
   void time_ops(bool on) override;
   [[nodiscard]] std::vector<OpTime> op_times() override;
+  void save_state(SequenceId sequence, const std::filesystem::path& path,
+                  const StateContents& contents) override;
+  StateContents load_state(SequenceId sequence, const std::filesystem::path& path) override;
   void remove(SequenceId sequence) override;
   [[nodiscard]] SessionStatistics statistics(int64_t method) const override;
 
@@ -83,6 +93,12 @@ class ModelSession final : public Session {
   void close_step(int64_t method, const Batch& batch);
   void tell_layers(int64_t method);
   Transformer::Drawn draw(int64_t method, const Batch& step, const Transformer::Drawing& drawing);
+  // session_state.cc
+  [[nodiscard]] StateDescription describe(SequenceId id, const StateContents& contents);
+  void check_belongs(const StateDescription& state, const std::string& file);
+  [[nodiscard]] std::string fingerprint();
+  StateContents restore(SequenceId id, const StateReader& reader);
+
   [[nodiscard]] int64_t held_by(const Sequence& sequence) const;
   void check_room(const Footprint& state, int64_t working, int64_t tokens) const;
   void check_room_to_read(SequenceId id, int64_t tokens);
@@ -106,6 +122,23 @@ class ModelSession final : public Session {
   StepSampling sampling_;                       // of the latest step
   std::map<int64_t, LayerObserver> observers_;  // by method
   bool times_ops_ = false;
+  std::string attention_text_;  // of its one method, what changes results; empty with several
+  std::string fingerprint_;     // of the weights, once somebody asked
 };
+
+// Runs work of the device; when that is lost, says what was lost with it.
+template <typename Work>
+auto ModelSession::run(const Work& work) {
+  try {
+    return work();
+  } catch (const DeviceLost& lost) {
+    int64_t tokens = 0;
+    for (const auto& [id, sequence] : sequences_) {
+      for (const int64_t held : sequence.tokens) tokens += held;
+    }
+    throw DeviceLost(fmt::format("{}; {} sequences of {} tokens in all were in flight", lost.what(),
+                                 sequences_.size(), tokens));
+  }
+}
 
 }  // namespace shadowkv

@@ -4,6 +4,7 @@
 
 #include "attention/trace.h"
 #include "base/check.h"
+#include "base/checksum.h"
 #include "kernels/kernels.h"
 
 namespace shadowkv {
@@ -68,6 +69,25 @@ int64_t Transformer::slice_tokens() const {
   constexpr int64_t kCpuTokens = 512, kGpuTokens = 8192, kGpuBytes = int64_t{1} << 30;
   if (device_.kind() == DeviceKind::cpu) return kCpuTokens;
   return std::clamp(kGpuBytes / slice_bytes(1) / kCpuTokens * kCpuTokens, kCpuTokens, kGpuTokens);
+}
+
+uint64_t Transformer::fingerprint() {
+  constexpr int64_t kSampleBytes = 4096;  // of each end
+  std::vector<TensorView> all = {weights_.embedding, weights_.final_norm, weights_.lm_head};
+  for (const LayerWeights& layer : weights_.layers) {
+    all.insert(all.end(), {layer.attention_norm, layer.wq, layer.wk, layer.wv, layer.wo, layer.mlp_norm,
+                           layer.gate, layer.up, layer.down});
+  }
+  std::vector<std::byte> sample(static_cast<std::size_t>(2 * kSampleBytes * std::ssize(all)));
+  std::byte* to = sample.data();
+  for (const TensorView& matrix : all) {
+    const int64_t bytes = std::min(kSampleBytes, matrix.bytes());
+    device_.compute().copy(to, matrix.data, bytes);
+    device_.compute().copy(to + kSampleBytes, matrix.data + matrix.bytes() - bytes, bytes);
+    to += 2 * kSampleBytes;
+  }
+  device_.compute().synchronize();
+  return checksum(sample, static_cast<uint64_t>(weights_.embedding.shape[0]));
 }
 
 int64_t Transformer::prefill_bytes(int64_t tokens, int64_t slice_tokens) const {

@@ -90,6 +90,9 @@ class Transformer {
   // after each layer and is not replayed from a recording; what is thrown ends it.
   void tell_layers_to(LayerTold told) { told_ = std::move(told); }
 
+  // Of the weights, by a sample of every matrix: another where any of them was trained or rounded otherwise.
+  [[nodiscard]] uint64_t fingerprint();
+
   // Queries of a prefill unit, by the kind of device and what their activations take.
   [[nodiscard]] int64_t slice_tokens() const;
   // Bytes of activations that a prefill of that many tokens takes.
