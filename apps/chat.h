@@ -48,6 +48,8 @@ class Chat {
   void help(const std::string& argument);
   void save(const std::string& path);
   void load(const std::string& path);
+  void save_state(const std::string& path);
+  void load_state(const std::string& path);
   void fork(const std::string& name);
   void stats(const std::string& argument);
   void method(const std::string& name);

@@ -12,6 +12,7 @@
 #include "methods.h"
 #include "output_file.h"
 #include "prompt.h"
+#include "saved_state.h"
 
 namespace shadowkv::apps {
 
@@ -24,6 +25,8 @@ const Chat::Command Chat::kCommands[] = {
     {"help", "", "show this", &Chat::help},
     {"save", "FILE", "write the conversation to a JSON file of messages", &Chat::save},
     {"load", "FILE", "go on from such a file in place of this conversation", &Chat::load},
+    {"save-state", "FILE", "write what is in memory, too, so that nothing is read again", &Chat::save_state},
+    {"load-state", "FILE", "go on from such a file in place of this conversation", &Chat::load_state},
     {"fork", "[NAME]", "list the branches; go to one, or begin it from here", &Chat::fork},
     {"stats", "", "tokens, speed and memory so far", &Chat::stats},
     {"method", "[NAME]", "show or change the attention: full, shadow, default:rank=96", &Chat::method},
@@ -72,6 +75,24 @@ void Chat::save(const std::string& path) {
 void Chat::load(const std::string& path) {
   branches_.current().messages = read_messages(path, "/load");
   std::cerr << fmt::format("loaded {} messages from {}\n", branches_.current().messages.size(), path);
+}
+
+void Chat::save_state(const std::string& path) {
+  const ChatBranch& branch = branches_.current();
+  require(branch.held != nullptr, "nothing is in memory that could be saved; let an answer be made first");
+  save_conversation(*branch.held, branch.messages, path);
+  std::cerr << fmt::format("saved {} messages and {} tokens to {}\n", branch.messages.size(),
+                           branch.held->held_tokens(), path);
+}
+
+void Chat::load_state(const std::string& path) {
+  SavedConversation loaded = open_conversation(engine_, settings_.attention, path);
+  require(loaded.messages.is_array(), "{} was saved from plain text, not from a chat", path);
+  ChatBranch& branch = branches_.current();
+  branch.messages = std::move(loaded.messages);
+  branch.held = std::move(loaded.held);
+  std::cerr << fmt::format("loaded {} messages and {} tokens from {}\n", branch.messages.size(),
+                           branch.held->held_tokens(), path);
 }
 
 void Chat::fork(const std::string& name) {

@@ -18,6 +18,7 @@
 #include "progress.h"
 #include "prompt.h"
 #include "sampling_options.h"
+#include "saved_state.h"
 
 namespace shadowkv::apps {
 namespace {
@@ -28,6 +29,7 @@ struct Arguments {
   ConversationArguments conversation;
   AttentionArguments attention;
   SamplingArguments sampling;
+  StateArguments state;
   int64_t max_new_tokens = 256;
   bool ignore_eos = false;
   bool raw = false;
@@ -43,6 +45,7 @@ void declare(CLI::App& app, Arguments& a) {
   add_model_options(app, a.engine);
   add_attention_options(app, a.attention);
   add_sampling_options(app, a.sampling);
+  add_state_options(app, a.state);
   const std::string group = "Answer";
   add_whole(app, {"-n,--max-new-tokens", "TOKENS", "Most tokens to generate, at least 1", group},
             {1, kMostTokens}, a.max_new_tokens);
@@ -75,11 +78,24 @@ Question read_question(const Arguments& a) {
   return question;
 }
 
+// What is asked after what was said before: messages after messages, text after ids.
+Question after(const SavedConversation& before, Question question, const Arguments& a) {
+  if (before.held == nullptr || !question.conversation) return question;
+  require(a.state.load.empty() || before.messages.is_array(),
+          "{} was saved from plain text; leave out --chat and its like", a.state.load.string());
+  Json all = before.messages.is_array() ? before.messages : Json::array();
+  for (const Json& one : messages_of(question.conversation->messages, "the prompt")) all.push_back(one);
+  question.conversation->messages = all.dump();
+  return question;
+}
+
 GenerateRequest request_of(const Arguments& a, const Engine& engine, const Question& question,
-                           const AttentionConfig& attention) {
+                           const AttentionConfig& attention, const SavedConversation& before) {
   GenerateRequest request;
-  request.prompt_ids = question.conversation ? engine.chat_prompt(*question.conversation)
-                                             : prompt_ids(engine, question.prompt, false);
+  if (before.held && !question.conversation) request.prompt_ids = before.held->ids();
+  const std::vector<int32_t> asked = question.conversation ? engine.chat_prompt(*question.conversation)
+                                                           : prompt_ids(engine, question.prompt, false);
+  request.prompt_ids.insert(request.prompt_ids.end(), asked.begin(), asked.end());
   request.attention = attention;
   request.sampling = sampling_of(a.sampling);
   request.max_new_tokens = a.max_new_tokens;
@@ -93,6 +109,7 @@ Json report(const Engine& engine, const GenerateResult& result, const ResolvedAt
   const auto after_first = static_cast<double>(result.ids.empty() ? 0 : result.ids.size() - 1);
   return {{"model", to_json(engine.model())},
           {"prompt_tokens", result.prompt_tokens},
+          {"held_tokens", result.held_tokens},
           {"text", result.text},
           {"ids", result.ids},
           {"finish", name_of(result.finish)},
@@ -129,16 +146,28 @@ void print_summary(const GenerateResult& result) {
 }
 
 // Streams the text unless ids must precede it.
-GenerateResult answer(Engine& engine, GenerateRequest& request, bool quiet) {
+GenerateResult answer(Engine& engine, Conversation* conversation, GenerateRequest& request, bool quiet) {
   AnswerStream stream(quiet);
   ProgressBar bar("reading the prompt");
   request.prefill_progress = bar.callback();
-  return engine.generate(request, [&](const TokenEvent& event) {
+  const TokenCallback show = [&](const TokenEvent& event) {
     bar.clear();
     stream.print(event.text);
     check_interrupted();
     return true;
-  });
+  };
+  return conversation != nullptr ? conversation->answer(request, show) : engine.generate(request, show);
+}
+
+// With the answer, and the messages where there are some.
+void save(const Question& question, const GenerateResult& result, SavedConversation& conversation,
+          const std::filesystem::path& path) {
+  conversation.messages = Json();
+  if (question.conversation) {
+    conversation.messages = messages_of(question.conversation->messages, "the prompt");
+    conversation.messages.push_back(message("assistant", result.text));
+  }
+  save_conversation(conversation, path);
 }
 
 void save_logits(OutputFile& file, const GenerateResult& result) {
@@ -151,18 +180,27 @@ void save_logits(OutputFile& file, const GenerateResult& result) {
 void run(Arguments& a) {
   check_model_options(a.engine);
   const AttentionConfig attention = attention_of(a.attention);
-  const Question question = read_question(a);
+  Question question = read_question(a);
   const bool has_logprobs = sampling_of(a.sampling).logprobs.has_value();
   require(!has_logprobs || a.json, "--logprobs is given without --json, which shows them; add it");
   std::optional<OutputFile> logits_file;
   if (!a.dump_logits.empty()) logits_file.emplace(a.dump_logits);
+  if (!a.state.save.empty()) (void)OutputFile(a.state.save);  // so that nothing is computed in vain
 
   const Stopwatch load_watch;
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
   const double load_s = load_watch.seconds();
   const ResolvedAttention resolved = engine->resolve(attention);
-  GenerateRequest request = request_of(a, *engine, question, attention);
-  const GenerateResult result = answer(*engine, request, a.print_ids || a.json);
+  SavedConversation conversation;
+  if (a.state.given()) conversation = open_conversation(*engine, attention, a.state.load);
+  question = after(conversation, std::move(question), a);
+  GenerateRequest request = request_of(a, *engine, question, attention, conversation);
+  const GenerateResult result = answer(*engine, conversation.held.get(), request, a.print_ids || a.json);
+  if (!a.state.load.empty() && result.held_tokens == 0) {
+    std::cerr
+        << "what the state holds was read again: the prompt does not begin with it, or is the longer part\n";
+  }
+  if (!a.state.save.empty()) save(question, result, conversation, a.state.save);
   print_notes("attention", resolved.notes);
   if (logits_file) save_logits(*logits_file, result);
   if (a.json) {

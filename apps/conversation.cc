@@ -49,6 +49,14 @@ void check_message(const Json& message, const std::string& name) {
           kind_of(*content));
 }
 
+Json checked_messages(Json messages, const std::string& name) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    check_message(messages[i], fmt::format("{}: message {}", name, i + 1));
+    open_call_arguments(messages[i]);
+  }
+  return messages;
+}
+
 }  // namespace
 
 bool ConversationArguments::given() const {
@@ -119,11 +127,13 @@ std::string variables_of(const ConversationArguments& arguments) {
 Json read_messages(const std::filesystem::path& path, std::string_view option) {
   Json messages = read_array(path, option);
   require(!messages.empty(), "{} holds no messages; check {}", path.string(), option);
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    check_message(messages[i], fmt::format("{}: message {}", path.string(), i + 1));
-    open_call_arguments(messages[i]);
-  }
-  return messages;
+  return checked_messages(std::move(messages), path.string());
+}
+
+Json messages_of(std::string_view text, const std::string& name) {
+  Json messages = parse_json(text, name);
+  require(messages.is_array(), "{} is no state of a conversation", name);
+  return checked_messages(std::move(messages), name);
 }
 
 std::string read_tools(const std::filesystem::path& path) {

@@ -42,6 +42,8 @@ void add_conversation_options(CLI::App& app, ConversationArguments& arguments);
 // A JSON array of messages. Throws InvalidInput naming the file, and the message, for what is none. Arguments
 // of tool calls that are texts of JSON become what they spell, as templates expect them.
 [[nodiscard]] Json read_messages(const std::filesystem::path& path, std::string_view option);
+// The same of a text; `name` stands for it in messages.
+[[nodiscard]] Json messages_of(std::string_view text, const std::string& name);
 // The text of a JSON array of functions.
 [[nodiscard]] std::string read_tools(const std::filesystem::path& path);
 

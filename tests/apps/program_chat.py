@@ -19,7 +19,53 @@ FRAME = "<|im_start|>{}\n{}<|im_end|>\n"
 OPENING = "<|im_start|>assistant\n"
 
 
-class Messages(ProgramTest):
+class Conversation(ProgramTest):
+    def messages(self, *messages):
+        return self.write("messages.json", json.dumps([{"role": role, "content": text} for role, text in messages]))
+
+
+class SavedState(Conversation):
+    """--save-state and --load-state, of text and of messages, and the chat's commands."""
+
+    BASE = ["generate", *MODEL, "-n", "12", "--ignore-eos"]
+
+    def test_text_goes_on_as_ids_do(self):
+        state = self.folder / "state"
+        first = self.succeed(*self.BASE, "--print-ids", "--prompt-ids", "5,6,7,8,9", "--save-state", state).text
+        said = [5, 6, 7, 8, 9] + [int(i) for i in first.split("\n")[0].split()]
+        whole = self.succeed(*self.BASE, "--print-ids", "--prompt-ids", ",".join(map(str, said + [10, 11]))).text
+        self.assertEqual(
+            self.succeed(*self.BASE, "--print-ids", "--load-state", state, "--prompt-ids", "10,11").text, whole)
+
+    def test_messages_go_on_as_messages_do(self):
+        state = self.folder / "state"
+        ask = ["generate", *MODEL, "--ignore-eos", "--json", "-n"]
+        first = json.loads(self.succeed(*ask, "1", "--chat", "Hi", "--save-state", state).text)
+        found = json.loads(self.succeed(*ask, "12", "--chat", "And you?", "--load-state", state).text)
+        self.assertEqual(found["held_tokens"], first["prompt_tokens"])
+        said = self.messages(("user", "Hi"), ("assistant", first["text"]), ("user", "And you?"))
+        self.assertEqual(json.loads(self.succeed(*ask, "12", "--messages", said).text)["ids"], found["ids"])
+        chat = self.succeed("chat", *MODEL, "--max-new-tokens", "5", stdin=b"Hi\n/save-state %s\n" % bytes(state))
+        self.assertIn("saved 2 messages", chat.errors)
+        again = self.succeed("chat", *MODEL, "--max-new-tokens", "5", "--stats",
+                             stdin=b"/load-state %s\nAnd you?\n" % bytes(state))
+        self.assertIn("loaded 2 messages", again.errors)
+
+    def test_what_cannot_be_is_one_line(self):
+        state = self.folder / "state"
+        self.succeed(*self.BASE, "Hi", "--save-state", state)
+        self.refuse(*self.BASE, "--chat", "Hi", "--load-state", state, says=["saved from plain text"])
+        self.refuse(*self.BASE, "Hi", "--preset", "full", "--load-state", state, says=["method=full"])
+        self.refuse(*self.BASE, "Hi", "--load-state", self.folder / "none", says=["No such file"])
+        self.refuse(*self.BASE, "Hi", "--save-state", self.folder / "no" / "folder", says=["cannot write"])
+        whole = state.read_bytes()
+        state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        self.refuse(*self.BASE, "Hi", "--load-state", state, says=["is damaged"])
+        state.write_bytes(whole[:100])
+        self.refuse(*self.BASE, "Hi", "--load-state", state, says=["cut short or damaged"])
+
+
+class Messages(Conversation):
     """`generate` over messages, by the tiny model's own template, which is plain ChatML."""
 
     def answer(self, *options, stdin=b""):
@@ -29,9 +75,6 @@ class Messages(ProgramTest):
         """What follows when the template's text is written out, special tokens spelled."""
         text = "".join(FRAME.format(*message) for message in messages) + OPENING
         return self.answer("--prompt-ids", self.succeed("tokenize", *model, text).text)
-
-    def messages(self, *messages):
-        return self.write("messages.json", json.dumps([{"role": role, "content": text} for role, text in messages]))
 
     def test_a_file_of_messages_is_what_the_template_makes_of_it(self):
         said = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "h\u00e9llo\n\n?")]
