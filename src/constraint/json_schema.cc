@@ -26,6 +26,7 @@ constexpr int64_t kMostItems = kMostNodes;
 
 constexpr std::string_view kFrame = "x-frame";
 constexpr int64_t kMostFrames = 64;
+constexpr std::size_t kMostFrameBytes = 64;
 
 const std::set<std::string_view> kNotes = {
     "title",      "description", "default",   "examples",      "$schema", "$id",         "$comment",
@@ -96,6 +97,7 @@ class SchemaCompiler {
   // All of the following append what a schema allows, and return the node behind.
   NodeId value(const Place& place, NodeId from);
   NodeId framed(const Place& place, NodeId from);
+  NodeId framed_in_text(const Place& place, std::string_view before, std::string_view after, NodeId from);
   NodeId unframed(const Place& place, NodeId from);
   NodeId reference(const Place& place, NodeId from);
   NodeId any_of(const Place& place, std::string_view keyword, NodeId from);
@@ -185,12 +187,14 @@ NodeId SchemaCompiler::value(const Place& given, NodeId from) {
 NodeId SchemaCompiler::framed(const Place& place, NodeId from) {
   const Place frame = place.at(kFrame);
   frame.require(frame.schema().is_object(), "a frame must be an object");
-  for (const auto& [key, text] : frame.schema().items()) {
-    const bool is_known = key == "before" || key == "between" || key == "after" || key == "most";
-    frame.require(is_known && (key == "most" || text.is_string()), "{} is no text of a frame",
-                  in_quotes(key));
+  for (const auto& [key, value] : frame.schema().items()) {
+    const bool is_text = key == "before" || key == "between" || key == "after";
+    frame.require((is_text && value.is_string()) || (key == "in_text" && value.is_boolean()) || key == "most",
+                  "{} is no part of a frame", in_quotes(key));
   }
   const auto text = [&](const char* key) { return frame.schema().value(key, std::string()); };
+  if (frame.schema().value("in_text", false))
+    return framed_in_text(place, text("before"), text("after"), from);
   const int64_t most = frame.count("most", 1);
   frame.require(most >= 1 && most <= kMostFrames, "most must be from 1 to {}", kMostFrames);
   const RuleId rule = grammar_.add_rule();
@@ -201,6 +205,30 @@ NodeId SchemaCompiler::framed(const Place& place, NodeId from) {
     from = grammar_.call(i == 0 ? from : grammar_.text(from, text("between")), rule);
     grammar_.add_skip(from, end);
   }
+  return end;
+}
+
+// Text in which `before` begins a frame wherever it comes to stand: a node for each length of it that the
+// text ends with.
+NodeId SchemaCompiler::framed_in_text(const Place& place, std::string_view before, std::string_view after,
+                                      NodeId from) {
+  place.require(!before.empty() && before.size() <= kMostFrameBytes,
+                "a frame in text must begin with a text of 1 to {} bytes", kMostFrameBytes);
+  std::vector<NodeId> nodes;
+  for (std::size_t i = 0; i <= before.size(); ++i) nodes.push_back(grammar_.add_node());
+  const NodeId end = grammar_.add_node();
+  grammar_.add_skip(from, nodes[0]);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    grammar_.add_skip(nodes[i], end);
+    for (int byte = 0; byte < 256; ++byte) {
+      const std::string text = std::string(before.substr(0, i)) + static_cast<char>(byte);
+      std::size_t length = text.size();
+      while (length > 0 && !std::string_view(text).ends_with(before.substr(0, length))) --length;
+      grammar_.add_bytes(nodes[i], static_cast<uint8_t>(byte), static_cast<uint8_t>(byte), nodes[length]);
+    }
+  }
+  const NodeId behind = space(unframed(place, space(nodes.back())));
+  grammar_.add_skip(grammar_.text(behind, after), nodes[0]);
   return end;
 }
 

@@ -11,7 +11,8 @@
 //   of integers minimum, maximum, exclusiveMinimum, exclusiveMaximum;
 //   $id, of which only that "#" within its schema is that schema;
 //   x-frame, {"before", "between", "after": texts, "most": 1 to 64}, for answers that are more than JSON: the
-//     value stands between two texts, once or up to so many times with a text in between.
+//     value stands between two texts, once or up to so many times with a text in between; with "in_text":
+//     true instead of the latter two within any text, as often as `before` comes to stand in it.
 // title, description, default, examples, $schema, $comment, deprecated, readOnly, writeOnly and discriminator
 // say nothing about values. Every other keyword, and what does not go together, is refused by
 // name with its place.

@@ -11,6 +11,7 @@
 #include "server/json_fields.h"
 #include "server/metrics.h"
 #include "server/openapi.h"
+#include "server/tool_request.h"
 
 namespace shadowkv {
 namespace {
@@ -204,6 +205,7 @@ std::unique_ptr<HttpReply> Api::metrics(const Call& call) {
 std::unique_ptr<HttpReply> Api::tokenize(const Call& call) {
   const OrderedJsonDocument body = call.body();
   const JsonFields fields(*body);
+  (void)tool_request_of(fields);  // what is wrong with tools is refused beside a plain text, too
   std::vector<int32_t> ids;
   if (fields.find("messages") != nullptr) {
     ids = chat_ids_of(*body, served());

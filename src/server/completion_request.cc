@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "formats/json.h"
 #include "server/api_error.h"
@@ -116,23 +118,44 @@ std::vector<int32_t> chat_ids_of(const JsonFields& fields, const ToolRequest& to
   return model.engine.chat_prompt(request);
 }
 
-// Makes the answer's tokens those of calls, or also of a form that it may have instead.
-void require_calls(const ToolRequest& tools, const ToolStyle& style, CompletionRequest& request) {
-  SamplingParams& sampling = request.sampling;
+// The form that an answer must have, as a schema with references of its own.
+Json schema_of_form(const SamplingParams& sampling) {
+  if (sampling.json_object) return {{"type", "object"}};
+  const OrderedJsonDocument form = parse_ordered_json(sampling.json_schema, "the JSON schema");
+  if (form->is_object() && !form->contains("$id")) (*form)["$id"] = "answer";
+  return std::move(*form);
+}
+
+// Whether calls that nobody requires are kept to their schemas: where the syntax shows in text, and nothing
+// else is asked of the answer that a constraint does not go with.
+bool is_strict_in_text(const ToolRequest& tools, ToolFormat format, const CompletionRequest& request) {
+  const bool has_strict = std::find(tools.strict.begin(), tools.strict.end(), true) != tools.strict.end();
+  return has_strict && !syntax_of(format).close.empty() && !request.ignore_eos &&
+         request.sampling.min_tokens == 0;
+}
+
+// What the answer's tokens may make up: calls that are required, calls or a form, or text with calls.
+Json schema_of_answer(const ToolRequest& tools, const ToolStyle& style, const CompletionRequest& request) {
+  const SamplingParams& sampling = request.sampling;
   const bool has_form = sampling.json_object || !sampling.json_schema.empty();
-  const bool is_required = tools.choice == ToolChoice::required;
   // A token that texts leave out cannot be written under a constraint: it becomes the prompt's last.
   const bool is_hidden = style.format == ToolFormat::mistral && style.open_token;
-  if (!is_required && (!has_form || is_hidden)) return;
-  Json schema = schema_of_calls(tools, style.format, is_hidden);
-  if (!is_required) {
-    Json form = sampling.json_object ? Json{{"type", "object"}} : Json::parse(sampling.json_schema);
-    if (form.is_object() && !form.contains("$id")) form["$id"] = "answer";
-    schema = {{"anyOf", {std::move(form), std::move(schema)}}};
-  }
-  sampling.json_object = false;
-  sampling.json_schema = schema.dump();
-  if (!is_required || !is_hidden) return;
+  if (tools.choice == ToolChoice::required)
+    return schema_of_calls(tools, style.format, is_hidden ? CallPlace::opened : CallPlace::alone);
+  if (has_form && !is_hidden)
+    return {{"anyOf", {schema_of_form(sampling), schema_of_calls(tools, style.format, CallPlace::alone)}}};
+  if (!has_form && is_strict_in_text(tools, style.format, request))
+    return schema_of_calls(tools, style.format, CallPlace::in_text);
+  return nullptr;
+}
+
+void constrain(const ToolRequest& tools, const ToolStyle& style, CompletionRequest& request) {
+  const Json schema = schema_of_answer(tools, style, request);
+  if (schema.is_null()) return;
+  request.sampling.json_object = false;
+  request.sampling.json_schema = schema.dump();
+  if (tools.choice != ToolChoice::required || style.format != ToolFormat::mistral || !style.open_token)
+    return;
   request.prompts.front().push_back(*style.open_token);
   request.tools->is_opened = true;
 }
@@ -142,7 +165,7 @@ void add_tools(const ToolRequest& tools, const ToolStyle& style, CompletionReque
   request.tools = ToolParsing{.format = style.format, .names = tools.names, .by_pieces = request.stream};
   if (!tools.is_parallel && tools.choice == ToolChoice::automatic) request.tools->most = 1;
   request.open_token = style.open_token;
-  require_calls(tools, style, request);
+  constrain(tools, style, request);
 }
 
 }  // namespace

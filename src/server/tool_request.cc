@@ -45,6 +45,10 @@ std::string name_of_tool(const Json& tool, const std::string& place) {
   return name;
 }
 
+bool is_strict(const Json& tool, const std::string& place) {
+  return JsonFields(tool.at("function"), place + ".function.").boolean("strict").value_or(false);
+}
+
 void read_tools(const JsonFields& fields, ToolRequest& request) {
   const Json* tools = fields.find("tools");
   if (tools == nullptr) return;
@@ -57,6 +61,7 @@ void read_tools(const JsonFields& fields, ToolRequest& request) {
     if (!known.insert(name).second)
       refuse(place + ".function.name", fmt::format("= \"{}\" is another tool's name, too", name));
     request.names.push_back(std::move(name));
+    request.strict.push_back(is_strict(tools->at(i), place));
   }
   request.tools = *tools;
 }
@@ -94,7 +99,8 @@ void read_choice(const JsonFields& fields, ToolRequest& request) {
 }
 
 // Of a tool's arguments. Its own references start at itself.
-Json arguments_schema(const Json& tool, const std::string& name) {
+Json arguments_schema(const Json& tool, const std::string& name, bool is_any) {
+  if (is_any) return {{"type", "object"}};
   const Json& function = tool.at("function");
   const auto found = function.find("parameters");
   const bool has_some = found != function.end() && !found->is_null() && !found->empty();
@@ -103,8 +109,10 @@ Json arguments_schema(const Json& tool, const std::string& name) {
   return schema;
 }
 
-Json schema_of_call(const Json& tool, const std::string& name, ToolFormat format) {
-  Json arguments = arguments_schema(tool, name);
+Json schema_of_call(const ToolRequest& request, std::size_t i, ToolFormat format, CallPlace place) {
+  const std::string& name = request.names[i];
+  const bool is_any = place == CallPlace::in_text && !request.strict[i];
+  Json arguments = arguments_schema(request.tools[i], name, is_any);
   if (format == ToolFormat::glm) {
     arguments["x-frame"] = {{"before", name + "\n"}};
     return arguments;
@@ -128,23 +136,25 @@ ToolRequest tool_request_of(const JsonFields& fields) {
   return request;
 }
 
-Json schema_of_calls(const ToolRequest& request, ToolFormat format, bool is_opened) {
+Json schema_of_calls(const ToolRequest& request, ToolFormat format, CallPlace place) {
   Json calls = Json::array();
   for (std::size_t i = 0; i < request.names.size(); ++i) {
-    if (!request.only || *request.only == i)
-      calls.push_back(schema_of_call(request.tools[i], request.names[i], format));
+    if (!request.only || *request.only == i) calls.push_back(schema_of_call(request, i, format, place));
   }
   Json call = {{"anyOf", std::move(calls)}};
   const int64_t most = request.is_parallel && !request.only ? kMostCalls : 1;
   const ToolSyntax& syntax = syntax_of(format);
-  if (format == ToolFormat::hermes) {
+  if (place == CallPlace::in_text) {
+    call["x-frame"] = {
+        {"before", std::string(syntax.open)}, {"after", std::string(syntax.close)}, {"in_text", true}};
+  } else if (format == ToolFormat::hermes) {
     call["x-frame"] = {{"before", fmt::format("{}\n", syntax.open)},
                        {"between", "\n"},
                        {"after", fmt::format("\n{}", syntax.close)},
                        {"most", most}};
   } else if (format == ToolFormat::mistral) {
     call = {{"type", "array"}, {"items", std::move(call)}, {"minItems", 1}, {"maxItems", most}};
-    if (!is_opened) call["x-frame"] = {{"before", fmt::format("{} ", syntax.open)}};
+    if (place == CallPlace::alone) call["x-frame"] = {{"before", fmt::format("{} ", syntax.open)}};
   }
   return call;
 }

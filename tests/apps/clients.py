@@ -65,11 +65,12 @@ class OpenAi(Clients):
 
     def test_structured_output(self):
         class Verdict(pydantic.BaseModel):
-            guilty: bool
+            verdict: bool
             judges: Literal[1, 2, 3]
 
         answer = self.client.chat.completions.parse(model="tiny", messages=HI, response_format=Verdict, max_tokens=300)
         self.assertIn(answer.choices[0].message.parsed.judges, (1, 2, 3))
+        self.assertEqual(list(json.loads(answer.choices[0].message.content)), ["verdict", "judges"])
 
     def call(self, **fields):
         return self.client.chat.completions.create(model="tiny", messages=HI, tools=[WEATHER], max_tokens=300, **fields)

@@ -185,7 +185,10 @@ class Serve(ProgramTest):
         server = Server("--quiet")  # whose bodies may be large
         self.addCleanup(server.end)
         for fields, status in [({"response_format": form}, 400), ({"logit_bias": many}, 400), (many, 200),
-                               ({"chat_template_kwargs": many}, 400), ({"messages": ask["messages"] + calls}, 400)]:
+                               ({"chat_template_kwargs": many}, 400),
+                               ({"response_format": form, "tools": [CLOCK]}, 400),
+                               ({"tools": [{"function": {"name": "f", "strict": True, "parameters": many}}]}, 400),
+                               ({"messages": ask["messages"] + calls}, 400)]:
             begun = time.monotonic()
             got, _, answer = server.ask("POST", "/v1/chat/completions", {**ask, **fields})
             self.assertEqual(got, status, answer)
@@ -474,6 +477,9 @@ class Tools(ProgramTest):
                              ({"tool_choice": "required", "tools": [odd]}, '"not" is not supported'),
                              ({"tool_choice": "required", "ignore_eos": True}, "ignore-eos")]:
             self.assertIn(part, self.chat(server, status=400, **fields)["error"]["message"])
+        for text in ({"prompt": "x"}, {"messages": [{"role": "user", "content": "x"}]}):
+            status, _, answer = server.ask("POST", "/tokenize", {**text, "tools": [{"function": {"name": "é"}}]})
+            self.assertEqual((status, answer["error"]["param"]), (400, "tools[0].function.name"))
         self.chat(server, tools=[odd], max_tokens=1)  # which nobody has to call
         self.refuse("serve", *MODEL, "--tool-format", "other", says=["other", "hermes"])
 

@@ -57,8 +57,24 @@ TEST(JsonSchema, AFrameIsTextAroundAValue) {
   expect_refused(R"({"x-frame": 3})", R"("#/x-frame", a frame must be an object)");
   expect_refused(R"({"x-frame": {"most": 0}})", "most must be from 1 to 64");
   expect_refused(R"({"x-frame": {"most": 65}})", "most must be from 1 to 64");
-  expect_refused(R"({"x-frame": {"before": 3}})", "\"before\" is no text of a frame");
-  expect_refused(R"({"x-frame": {"above": "x"}})", "\"above\" is no text of a frame");
+  expect_refused(R"({"x-frame": {"before": 3}})", "\"before\" is no part of a frame");
+  expect_refused(R"({"x-frame": {"above": "x"}})", "\"above\" is no part of a frame");
+}
+
+TEST(JsonSchema, AFrameInTextBeginsWhereverItsTextStands) {
+  const auto framed = compile(ConstraintKind::json_schema, R"({"type": "boolean", "x-frame":
+      {"before": "<<a>", "after": "</a>", "in_text": true}})");
+  for (const char* text : {"", "any <text> at all, <<", "<<a>true</a>", "x<<<a> true\n</a>y<<a>false</a><<a",
+                           "<<b>true", "\xC3\xA9 {"}) {
+    EXPECT_TRUE(takes(framed, text)) << text;
+  }
+  for (const char* text : {"<<a>", "<<a>no</a>", "<<a>true", "x <<a>1</a>", "<<<a>true</b>"}) {
+    EXPECT_FALSE(takes(framed, text)) << text;
+  }
+  std::mt19937 random(1);
+  for (int i = 0; i < 20; ++i) (void)random_answer(framed, random);  // no dead ends
+  expect_refused(R"({"x-frame": {"in_text": true}})", "must begin with a text of 1 to 64 bytes");
+  expect_refused(R"({"x-frame": {"in_text": 1}})", "\"in_text\" is no part of a frame");
 }
 
 TEST(JsonSchema, ReferencesStartAtTheInnermostIdentifiedSchema) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "constraint/tokens.h"
 #include "server/api_error.h"
 #include "server/completion_request.h"
 #include "server/fake_engine.h"
@@ -67,7 +68,7 @@ TEST(ToolRequests, RefusalsNameThePlace) {
 
 TEST(ToolRequests, SchemasAreThoseOfTheFamily) {
   ToolRequest request = read(std::string(kTwo));
-  const Json hermes = schema_of_calls(request, ToolFormat::hermes, false);
+  const Json hermes = schema_of_calls(request, ToolFormat::hermes, CallPlace::alone);
   EXPECT_EQ(hermes["x-frame"]["before"], "<tool_call>\n");
   EXPECT_EQ(hermes["x-frame"]["most"], kMostCalls);
   const Json first = hermes["anyOf"][0];
@@ -77,14 +78,15 @@ TEST(ToolRequests, SchemasAreThoseOfTheFamily) {
   EXPECT_EQ(hermes["anyOf"][1]["properties"]["arguments"]["properties"], Json::object());
 
   request.is_parallel = false;
-  EXPECT_EQ(schema_of_calls(request, ToolFormat::hermes, false)["x-frame"]["most"], 1);
-  EXPECT_EQ(schema_of_calls(request, ToolFormat::mistral, true)["maxItems"], 1);
+  EXPECT_EQ(schema_of_calls(request, ToolFormat::hermes, CallPlace::alone)["x-frame"]["most"], 1);
+  EXPECT_EQ(schema_of_calls(request, ToolFormat::mistral, CallPlace::opened)["maxItems"], 1);
   request.only = 1;
-  const Json glm = schema_of_calls(request, ToolFormat::glm, false);
+  const Json glm = schema_of_calls(request, ToolFormat::glm, CallPlace::alone);
   EXPECT_EQ(glm["anyOf"].size(), 1);
   EXPECT_EQ(glm["anyOf"][0]["x-frame"]["before"], "stay\n");
   EXPECT_TRUE(
-      schema_of_calls(request, ToolFormat::llama, false)["anyOf"][0]["properties"].contains("parameters"));
+      schema_of_calls(request, ToolFormat::llama, CallPlace::alone)["anyOf"][0]["properties"].contains(
+          "parameters"));
 }
 
 CompletionRequest chat(const std::string& fields, ToolFormat format) {
@@ -116,6 +118,40 @@ TEST(ToolRequests, AFormMayBeTakenInsteadOfCalls) {
   EXPECT_EQ(schema["anyOf"][0]["type"], "object");
   EXPECT_TRUE(schema["anyOf"][1].contains("x-frame"));
   EXPECT_TRUE(chat(kTwo + form + R"(, "tool_choice": "none")", ToolFormat::hermes).sampling.json_object);
+}
+
+TEST(ToolRequests, StrictToolsKeepCallsWithinTextToTheirSchemas) {
+  const std::string tools =
+      R"("tools": [{"function": {"name": "f", "strict": true, "parameters": {"properties": {"a": {}}}}},
+                                         {"function": {"name": "g", "parameters": {"not": {}}}}])";
+  const Json schema = Json::parse(chat(tools, ToolFormat::hermes).sampling.json_schema);
+  EXPECT_EQ(schema["x-frame"].dump(), R"({"before":"<tool_call>","after":"</tool_call>","in_text":true})");
+  EXPECT_TRUE(schema["anyOf"][0]["properties"]["arguments"]["properties"].contains("a"));
+  EXPECT_EQ(schema["anyOf"][1]["properties"]["arguments"].dump(), R"({"type":"object"})");
+  for (const char* more : {R"(, "ignore_eos": true)", R"(, "min_tokens": 3)", R"(, "tool_choice": "none")"})
+    EXPECT_EQ(chat(tools + more, ToolFormat::hermes).sampling.json_schema, "") << more;
+  EXPECT_EQ(chat(tools, ToolFormat::llama).sampling.json_schema, "");
+  EXPECT_EQ(chat(kTwo, ToolFormat::hermes).sampling.json_schema, "");
+  EXPECT_THAT(refusal(R"("tools": [{"function": {"name": "f", "strict": 1}}])"),
+              HasSubstr("tools[0].function.strict"));
+}
+
+// As the constraint understands the schema.
+TEST(ToolRequests, CallsWithinTextAreTakenWhereTheySatisfyTheirSchemas) {
+  const std::string tools =
+      R"("tools": [{"function": {"name": "f", "strict": true, "parameters": {"properties": {"a": {"$ref":
+      "#/$defs/a"}}, "required": ["a"], "$defs": {"a": {"enum": [1]}}}}}, {"function": {"name": "g"}}])";
+  const auto taken =
+      compile(ConstraintKind::json_schema, chat(tools, ToolFormat::hermes).sampling.json_schema);
+  EXPECT_TRUE(takes(taken, "Let me see."));
+  EXPECT_TRUE(
+      takes(taken, "So: <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call> Well."));
+  EXPECT_TRUE(takes(
+      taken,
+      R"(<tool_call>{"name": "g", "arguments": {"x": [2]}}</tool_call><tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>)"));
+  EXPECT_FALSE(takes(taken, R"(<tool_call>{"name": "f", "arguments": {"a": 2}}</tool_call>)"));
+  EXPECT_FALSE(takes(taken, R"(<tool_call>{"name": "h", "arguments": {}}</tool_call>)"));
+  EXPECT_FALSE(takes(taken, "<tool_call>"));
 }
 
 // The fake engine's prompt shows what its template would be given.
