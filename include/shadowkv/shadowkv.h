@@ -249,9 +249,10 @@ struct LayerObservation {
   std::span<const float> output;  // [heads, head_dim], before the output projection
   // [kv_heads] positions that were attended, ascending; the token's own is the last.
   std::span<const std::vector<int32_t>> attended;
-  // [tokens, kv_heads, head_dim], keys rotated, where the method holds all of them as they are: full
+  // Keys of all tokens, [tokens, kv_heads, head_dim], rotated, where the method holds them as they are: full
   // attention, and sequences below `exact_below`. Empty otherwise.
-  std::span<const float> k, v;
+  std::span<const float> k;
+  std::span<const float> v;  // values, likewise
 };
 // Sees each layer of each sequence of a step.
 using LayerObserver = std::function<void(const LayerObservation&)>;
