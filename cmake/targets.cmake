@@ -20,13 +20,20 @@ function(shadowkv_layer name)
   target_link_libraries(shadowkv_${name} PUBLIC shadowkv_options ${ARG_DEPENDS})
 endfunction()
 
-# shadowkv_test(NAME SOURCES ... DEPENDS ...): one GoogleTest program per folder under tests/.
+# shadowkv_test(NAME SOURCES ... DEPENDS ... [ALONE SUITE]): one GoogleTest program per folder under tests/. ALONE: a
+# suite that measures times, beside which no other test runs.
 function(shadowkv_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "ALONE" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name}_tests ${ARG_SOURCES})
   target_include_directories(${name}_tests PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_definitions(${name}_tests PRIVATE SHADOWKV_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/testdata")
   target_link_libraries(${name}_tests PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
+  set(others)
+  if(ARG_ALONE)
+    gtest_discover_tests(${name}_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+                         TEST_FILTER "${ARG_ALONE}.*" PROPERTIES TIMEOUT 600 RUN_SERIAL ON)
+    set(others TEST_FILTER "-${ARG_ALONE}.*")
+  endif()
   gtest_discover_tests(${name}_tests DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-                       PROPERTIES TIMEOUT 600)
+                       ${others} PROPERTIES TIMEOUT 600)
 endfunction()
