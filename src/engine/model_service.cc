@@ -459,7 +459,7 @@ void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
       item, [&] { item.second.answer->fail(error); }, error ? now_.failed : now_.cancelled);
 }
 
-// Gives everything back, and only then says so.
+// Gives everything back and counts it, and only then says so: who has an answer finds it in the statistics.
 template <typename Say>
 void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
   Job& job = item.second;
@@ -467,10 +467,11 @@ void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
   scheduler_.remove(item.first);
   if (!job.has_begun) --waiting_;
   ++counted;
-  ++ended_;
+  publish();
   say();
   tell(job);
   jobs_.erase(item.first);
+  ++ended_;
 }
 
 void ModelService::fail_all(const std::exception_ptr& error) noexcept {

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "engine/engines.h"
@@ -75,6 +76,26 @@ TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
     EXPECT_EQ(statistics.first_token.count(), 20);
     EXPECT_EQ(statistics.first_token.count() + statistics.between_tokens.count(), statistics.new_tokens);
     EXPECT_EQ(statistics.running + statistics.reading + statistics.waiting + statistics.paused, 0);
+  }
+}
+
+TEST_F(Services, CountAnAnswerBeforeTheySayThatItHasEnded) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  for (const int64_t more : {1, 5}) {  // ends with its prompt, and in a step
+    const ServiceStatistics before = service->statistics();
+    std::optional<ServiceStatistics> at_end;
+    ServiceRequest r = request(30, more);
+    int64_t news = 0;
+    r.on_news = [&] {
+      if (++news == more) at_end = service->statistics();
+    };
+    (void)read_all(*service->submit(r));
+    service->wait_idle();
+    ASSERT_TRUE(at_end);
+    EXPECT_EQ(at_end->finished, before.finished + 1);
+    EXPECT_EQ(at_end->prompt_tokens, before.prompt_tokens + 30);
+    EXPECT_EQ(at_end->new_tokens, before.new_tokens + more);
+    EXPECT_EQ(at_end->running + at_end->reading, 0);
   }
 }
 
