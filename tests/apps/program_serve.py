@@ -491,10 +491,10 @@ class Load(ProgramTest):
         back = b""
         while part := plain.recv(65536):
             back += part
-        return back.decode()
+        return back.decode("utf-8", "replace")  # which may be cut
 
     def test_a_thousand_streams_at_a_time(self):
-        server = Server("--quiet", "--comment-every", "1")
+        server = Server("--quiet")
         self.addCleanup(server.end)
         streams = [self.open_stream(server, max_tokens=4) for _ in range(1000)]
         begun = time.monotonic()
@@ -504,7 +504,18 @@ class Load(ProgramTest):
         for text in texts:
             self.assertIn("[DONE]", text)
             self.assertIn('"finish_reason":"length"', text)
-        self.assertTrue(any(": still at it" in text for text in texts) or time.monotonic() - begun < 2)
+
+    def test_a_stream_that_waits_says_so(self):
+        server = Server("--quiet", "--comment-every", "1", "--max-running", "1")
+        self.addCleanup(server.end)
+        before = self.open_stream(server, max_tokens=4000, n=8)  # some seconds
+        self.assertTrue(before.recv(1))
+        waits = self.open_stream(server, max_tokens=4)
+        back = b""
+        while b": still at it\n\n" not in back:
+            part = waits.recv(65536)
+            self.assertTrue(part, back)
+            back += part
 
     def test_who_reads_slowly_slows_nobody_and_is_dropped(self):
         server = Server("--quiet", "--write-timeout", "3")
@@ -540,9 +551,10 @@ class LoadBench(ProgramTest):
             self.assertEqual((report["completed"], report["failed"], report["total_output_tokens"]), (12, 0, 96))
             self.assertAlmostEqual(report["request_goodput"], report["request_throughput"])
             self.assertLess(20 * 12, report["total_input_tokens"])
-            for name in ("ttft", "itl", "e2el"):
-                self.assertGreater(report[f"mean_{name}_ms"], 0)
+            for name in ("ttft", "itl", "e2el"):  # an answer may come in one piece, without gaps in it
+                self.assertGreaterEqual(report[f"mean_{name}_ms"], 0 if name == "itl" else 1e-3)
                 self.assertLessEqual(report[f"median_{name}_ms"], report[f"p99_{name}_ms"])
+            self.assertAlmostEqual(report["mean_tpot_ms"] * 7, report["mean_e2el_ms"] - report["mean_ttft_ms"], 3)
         metrics = server.ask("GET", "/metrics")[2]
         self.assertIn(f'shadowkv_prompt_tokens_total{{model_name="f32"}} {2 * report["total_input_tokens"]}\n', metrics)
         text = self.succeed("bench", "serve", "--url", f"http://127.0.0.1:{server.port}/", "--requests", "2",
