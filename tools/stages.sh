@@ -35,6 +35,14 @@ failed() {
   exit "$1"
 }
 
+# Says again, last, which checks failed and why: CTest's list of skipped tests stands behind what it printed of them.
+failed_checks() {  # CODE LOG
+  printf '\nWhat failed, of %s:\n' "$2"
+  grep -E -A 6 '^(FAIL|ERROR): |: Failure$|Error: |\*\*\*(Failed|Timeout|Exception)|WARNING: ThreadSanitizer' "$2" |
+    tail -n 80
+  return "$1"
+}
+
 # Adds what CTest ran, "100% tests passed, 0 tests failed out of N", less what it skipped.
 count_ctest() {
   local total skipped
