@@ -275,6 +275,11 @@ class Session {
   // what it held.
   virtual std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                                      const Progress& progress = {}) = 0;
+  // The same, but only the next token comes back: the one that sampler.pick() would pick from those logits,
+  // drawn where they lie, as decode_sampled() does. The sampler goes on only where it succeeds; throws what
+  // the sampler refuses, too.
+  virtual int32_t prefill_sampled(SequenceId sequence, std::span<const int32_t> ids, Sampler& sampler,
+                                  const Progress& progress = {}) = 0;
   // Appends one token to each of several sequences under one method; returns [batch.size(), vocab] logits.
   // The methods of a session go on independently after the prefill. Throws InvalidInput for an empty batch, a
   // sequence that stands in it twice, has no prompt or is full, and ids outside of the vocabulary;

@@ -112,60 +112,71 @@ FollowUp ModelConversation::follow_up(std::span<const int32_t> ids, int64_t toke
   return follows ? choose_follow_up(parts_.model, attention_, held_tokens(), more) : FollowUp::anew;
 }
 
-// `step` takes the token into the sequence.
-template <typename Step>
-void ModelConversation::append(int32_t id, const Step& step) {
-  step({.sequence = *sequence_, .token = id});
-  held_.push_back(id);
-}
-
-// Logits after the last of the tokens that are new. Where there is no memory for a layer's past, steps do.
-std::vector<float> ModelConversation::take_in(FollowUp how, std::span<const int32_t> ids,
-                                              const Progress& progress) {
+// What comes behind the tokens that are new. Where there is no memory for a layer's past, steps read them.
+ModelConversation::Next ModelConversation::take_in(FollowUp how, std::span<const int32_t> ids,
+                                                   const Draw& draw) {
   try {
-    if (how == FollowUp::append) return read_on(ids, progress);
+    if (how == FollowUp::append) return read_rest(ids, draw);
   } catch (const OutOfMemory&) {
   }
-  return step_on(ids, progress);
+  return step_on(ids, draw);
 }
 
-std::vector<float> ModelConversation::read_on(std::span<const int32_t> ids, const Progress& progress) {
-  std::vector<int32_t> held = held_;
-  held.reserve(static_cast<std::size_t>(room_));
+// The sequence reads what it lacks of `ids`.
+ModelConversation::Next ModelConversation::read_rest(std::span<const int32_t> ids, const Draw& draw) {
+  std::vector<int32_t> held;
+  held.reserve(static_cast<std::size_t>(room_));  // no later token asks for memory
   held.assign(ids.begin(), ids.end());
-  std::vector<float> logits = session_->prefill(*sequence_, ids.subspan(held_.size()), progress);
-  held_ = std::move(held);
-  return logits;
+  const std::span<const int32_t> rest = ids.subspan(held_.size());
+  Next next;
+  if (draw.keeps_logits) {
+    next.logits = session_->prefill(*sequence_, rest, draw.progress);
+    held_ = std::move(held);
+    next.id = draw.sampler.pick(next.logits);
+  } else {
+    next.id = session_->prefill_sampled(*sequence_, rest, draw.sampler, draw.progress);
+    held_ = std::move(held);
+  }
+  return next;
 }
 
-std::vector<float> ModelConversation::step_on(std::span<const int32_t> ids, const Progress& progress) {
+// The sequence takes the token.
+ModelConversation::Next ModelConversation::decode(int32_t id, const Draw& draw) {
+  const SequenceToken token{.sequence = *sequence_, .token = id};
+  Sampler* const sampler = &draw.sampler;
+  Next next;
+  if (draw.keeps_logits) {
+    next.logits = session_->decode(0, {&token, 1});
+    held_.push_back(id);
+    next.id = draw.sampler.pick(next.logits);
+  } else {
+    next.id = session_->decode_sampled(0, {&token, 1}, {&sampler, 1})[0];
+    held_.push_back(id);
+  }
+  return next;
+}
+
+ModelConversation::Next ModelConversation::step_on(std::span<const int32_t> ids, const Draw& draw) {
   const int64_t before = held_tokens(), more = std::ssize(ids) - before;
   while (held_tokens() + 1 < std::ssize(ids)) {
-    append(ids[held_.size()], [&](const SequenceToken& next) {
-      (void)session_->decode_greedy(0, {&next, 1});
-    });
-    if (progress) progress(static_cast<double>(held_tokens() - before) / static_cast<double>(more));
+    const SequenceToken token{.sequence = *sequence_, .token = ids[held_.size()]};
+    (void)session_->decode_greedy(0, {&token, 1});
+    held_.push_back(token.token);
+    if (draw.progress) draw.progress(static_cast<double>(held_tokens() - before) / static_cast<double>(more));
   }
-  std::vector<float> logits;
-  append(ids.back(), [&](const SequenceToken& next) { logits = session_->decode(0, {&next, 1}); });
-  return logits;
+  return decode(ids.back(), draw);
 }
 
 // Into a new sequence, with room for turns to come where there is memory for it.
-std::vector<float> ModelConversation::read(std::span<const int32_t> ids, int64_t tokens,
-                                           const Progress& progress) {
+ModelConversation::Next ModelConversation::read(std::span<const int32_t> ids, int64_t tokens,
+                                                const Draw& draw) {
   const int64_t spare = goes_on_ ? std::max(tokens, kLeastSpareTokens) : 0;
   for (const int64_t room : {std::min(tokens + spare, parts_.model.context), tokens}) {
     forget();
     sequence_ = session_->add(room);
     room_ = room;
     try {
-      std::vector<int32_t> held;
-      held.reserve(static_cast<std::size_t>(room));  // no later token asks for memory
-      held.assign(ids.begin(), ids.end());
-      std::vector<float> logits = session_->prefill(*sequence_, ids, progress);
-      held_ = std::move(held);
-      return logits;
+      return read_rest(ids, draw);
     } catch (const OutOfMemory&) {
       if (room == tokens) throw;
     }
@@ -191,32 +202,21 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
   const SessionStatistics before = session_->statistics(0);
 
   rest_.clear();
+  const Draw draw{
+      .sampler = sampler, .keeps_logits = request.keep_logits, .progress = request.prefill_progress};
   const Clock::time_point start = Clock::now();
-  std::vector<float> logits;
   const FollowUp how = follow_up(ids, result.prompt_tokens + wanted);
-  if (how == FollowUp::anew) {
-    logits = read(ids, result.prompt_tokens + wanted, request.prefill_progress);
-  } else {
-    result.held_tokens = held_tokens();
-    logits = take_in(how, ids, request.prefill_progress);
-  }
-  int32_t id = sampler.pick(logits);
+  if (how != FollowUp::anew) result.held_tokens = held_tokens();
+  Next next =
+      how == FollowUp::anew ? read(ids, result.prompt_tokens + wanted, draw) : take_in(how, ids, draw);
   result.ttft_s = seconds_since(start);
   const Clock::time_point first = Clock::now();
   while (true) {
-    if (request.keep_logits) result.logits.insert(result.logits.end(), logits.begin(), logits.end());
-    if (!answer.add(id, sampler, on_token)) break;
-    append(id, [&](const SequenceToken& next) {
-      Sampler* const one = &sampler;
-      if (request.keep_logits) {
-        logits = session_->decode(0, {&next, 1});
-        id = sampler.pick(logits);
-      } else {
-        id = session_->decode_sampled(0, {&next, 1}, {&one, 1})[0];
-      }
-    });
+    result.logits.insert(result.logits.end(), next.logits.begin(), next.logits.end());
+    if (!answer.add(next.id, sampler, on_token)) break;
+    next = decode(next.id, draw);
   }
-  rest_.assign(1, id);
+  rest_.assign(1, next.id);
   result.decode_s = seconds_since(first);
   result.statistics = session_->statistics(0).since(before);
   return result;

@@ -35,13 +35,23 @@ class ModelConversation final : public Conversation {
   void forget() override;
 
  private:
+  // What comes behind what the sequence holds.
+  struct Next {
+    int32_t id = 0;
+    std::vector<float> logits = {};  // that it was drawn from, where they are kept
+  };
+  // How it is drawn.
+  struct Draw {
+    Sampler& sampler;
+    bool keeps_logits = false;  // then on the host, else where the logits lie
+    const Progress& progress;
+  };
   [[nodiscard]] FollowUp follow_up(std::span<const int32_t> ids, int64_t tokens) const;
-  std::vector<float> take_in(FollowUp how, std::span<const int32_t> ids, const Progress& progress);
-  std::vector<float> read_on(std::span<const int32_t> ids, const Progress& progress);
-  std::vector<float> step_on(std::span<const int32_t> ids, const Progress& progress);
-  std::vector<float> read(std::span<const int32_t> ids, int64_t tokens, const Progress& progress);
-  template <typename Step>
-  void append(int32_t id, const Step& step);
+  Next take_in(FollowUp how, std::span<const int32_t> ids, const Draw& draw);
+  Next step_on(std::span<const int32_t> ids, const Draw& draw);
+  Next read(std::span<const int32_t> ids, int64_t tokens, const Draw& draw);
+  Next read_rest(std::span<const int32_t> ids, const Draw& draw);
+  Next decode(int32_t id, const Draw& draw);
 
   ConversationParts parts_;
   AttentionConfig attention_;  // resolved

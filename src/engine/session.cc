@@ -113,8 +113,10 @@ void ModelSession::check_room_to_read(SequenceId id, int64_t tokens) {
   check_room(attention_->append_bytes(id, tokens), working, held + tokens);
 }
 
-std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
-                                         const Progress& progress) {
+// `end` takes the result of the prompt's last position.
+template <typename End>
+auto ModelSession::read_prompt(SequenceId id, std::span<const int32_t> ids, const Progress& progress,
+                               const End& end) {
   check_prompt(id, ids);
   check_room_to_read(id, std::ssize(ids));
   begin_prefill(id, ids);
@@ -124,12 +126,22 @@ std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t>
         advance_prefill(id, std::ssize(ids));
         if (progress) progress(reading(id).share(model_.layers));
       }
-      return end_prefill(id);
+      return end();
     });
   } catch (...) {
     abandon_prefill(id);
     throw;
   }
+}
+
+std::vector<float> ModelSession::prefill(SequenceId id, std::span<const int32_t> ids,
+                                         const Progress& progress) {
+  return read_prompt(id, ids, progress, [&] { return end_prefill(id); });
+}
+
+int32_t ModelSession::prefill_sampled(SequenceId id, std::span<const int32_t> ids, Sampler& sampler,
+                                      const Progress& progress) {
+  return read_prompt(id, ids, progress, [&] { return end_prefill_sampled(id, sampler); });
 }
 
 void ModelSession::check_prompt(SequenceId id, std::span<const int32_t> ids) {
@@ -205,8 +217,8 @@ int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
   sampling_.prepare(0, {&of, 1}, {&one, 1}, model_.vocab_size);
   const Transformer::Drawn drawn = transformer_.end_prefill_sampled(
       reading(id), {.how = sampling_.rows(), .changes = sampling_.changes()});
-  finish_reading(id);
   sampling_.finish(drawn.ids, drawn.ranks);
+  finish_reading(id);
   return drawn.ids[0];
 }
 

@@ -35,6 +35,8 @@ class ModelSession final : public Session {
   SequenceId add(int64_t max_tokens) override;
   std::vector<float> prefill(SequenceId sequence, std::span<const int32_t> ids,
                              const Progress& progress) override;
+  int32_t prefill_sampled(SequenceId sequence, std::span<const int32_t> ids, Sampler& sampler,
+                          const Progress& progress) override;
   // The same in units (a layer's slice of at most `rows` queries, or closing a layer for so many tokens),
   // between which other sequences may decode and, between two layers, read prompts of their own.
   // begin_prefill takes all memory but an empty sequence's own, without asking whether that will fit; after
@@ -104,6 +106,8 @@ class ModelSession final : public Session {
   void check_room_to_read(SequenceId id, int64_t tokens);
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);
+  template <typename End>
+  auto read_prompt(SequenceId id, std::span<const int32_t> ids, const Progress& progress, const End& end);
   void hold_layer(SequenceId id);
   void finish_reading(SequenceId id);
   void forget_reading(SequenceId id);

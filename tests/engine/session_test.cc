@@ -185,6 +185,25 @@ TEST_F(Sessions, SamplersMustBeAsManyAsSequencesAndGoOnOnlyWithThem) {
   EXPECT_EQ(sampler.picked(), 1u);
 }
 
+TEST_F(Sessions, APromptWhoseFirstTokenCannotBeDrawnLeavesItsSequenceAsItWas) {
+  const auto session = open({small_shadow()});
+  const SequenceId id = session->add(60);
+  Sampler sampler({});
+  expect_refused([&] { (void)session->prefill_sampled(77, random_ids(4), sampler); }, "77 is unknown");
+  SamplingParams beyond_bounds;
+  beyond_bounds.regex = "x(a?){3000}";  // at too many places behind its first byte
+  Sampler fails = engine_->make_sampler(beyond_bounds, random_ids(4), false);
+  expect_refused([&] { (void)session->prefill_sampled(id, random_ids(4), fails); }, "places at once");
+  EXPECT_EQ(sampler.picked() + fails.picked(), 0u);
+  const std::vector<float> logits = session->prefill(id, random_ids(4));
+  const std::vector<int32_t> more = random_ids(5, 2);
+  expect_refused([&] { (void)session->prefill_sampled(id, more, fails); }, "places at once");
+  const auto other = open({small_shadow()});
+  ASSERT_EQ(other->add(60), id);
+  EXPECT_EQ(other->prefill(id, random_ids(4)), logits);
+  EXPECT_EQ(session->prefill(id, more), other->prefill(id, more));
+}
+
 // For benchmarks: state that is made up has the sizes of the real one and can be decoded on.
 TEST_F(Sessions, MadeUpStateHoldsAndAttendsWhatAPromptOfItsLengthWould) {
   const std::vector<AttentionConfig> methods = {full_attention(), small_shadow(), preset("paper")};

@@ -118,12 +118,16 @@ class Twins {
   void add() {
     const auto prompt =
         random_ids(1 + static_cast<int64_t>(random_() % 120), static_cast<uint32_t>(random_()));
-    const SequenceToken next{by_logits_->add(300), 5};
-    (void)by_logits_->prefill(next.sequence, prompt);
-    ASSERT_EQ(drawing_->add(300), next.sequence);
-    (void)drawing_->prefill(next.sequence, prompt);
+    const SequenceId id = by_logits_->add(300);
+    ASSERT_EQ(drawing_->add(300), id);
     const Sampler sampler = sampler_for(prompt);
-    sequences_.push_back({prompt, next, sampler, sampler});
+    sequences_.push_back(
+        {.prompt = prompt, .next = {.sequence = id}, .sampler = sampler, .expected = sampler});
+    Sequence& one = sequences_.back();
+    one.next.token = one.expected.pick(by_logits_->prefill(id, prompt));
+    ASSERT_EQ(drawing_->prefill_sampled(id, prompt, one.sampler), one.next.token);
+    ASSERT_EQ(one.sampler.picked(), one.expected.picked());
+    expect_same_logprobs(one);
   }
   void meddle(Sequence& one) {
     const auto chance = random_() % 20;
