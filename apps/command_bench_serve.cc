@@ -226,6 +226,8 @@ Command add_bench_serve(CLI::App& bench) {
            a->load.rate);
   add_whole(app, {"--max-running", "COUNT", "Requests in one decode step at most", group}, {1, 1'000'000},
             a->service.max_running);
+  add_whole(app, {"--max-reading", "COUNT", "Prompts that are read in turns, short ones first", group},
+            {1, 1'000'000}, a->service.max_reading);
   add_real(app, {"--max-gap", "TIMES", "Gap between tokens while prompts are read, in gaps without", group},
            {1, 1000, true}, a->service.max_gap);
   return {&app, [a] { run_serve(*a); }};

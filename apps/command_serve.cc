@@ -69,6 +69,8 @@ void declare_limits(CLI::App& app, Arguments& a) {
   const std::string group = "Limits";
   add_whole(app, {"--max-running", "REQUESTS", "Requests that answer at a time", group}, {1, 4096},
             a.service.max_running);
+  add_whole(app, {"--max-reading", "PROMPTS", "Prompts that are read in turns, short ones first", group},
+            {1, 4096}, a.service.max_reading);
   add_whole(app, {"--max-waiting", "REQUESTS", "Requests that wait; more are refused with 429", group},
             {1, 1'000'000}, a.service.max_waiting);
   add_real(app,

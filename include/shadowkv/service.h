@@ -27,7 +27,10 @@ namespace shadowkv {
 struct ServiceOptions {
   AttentionConfig attention = {};  // of all requests
   int64_t max_running = 64;        // requests in one decode step at most, from 1
-  int64_t max_waiting = 1024;      // requests that wait for their turn at most, from 1; more are refused
+  // Prompts that are read in turns, layer by layer, from 1: short ones so do not wait for long ones. Each
+  // takes memory for its activations.
+  int64_t max_reading = 4;
+  int64_t max_waiting = 1024;  // requests that wait for their turn at most, from 1; more are refused
   // Longest gap between two tokens of an answer while prompts are read, in gaps without, over 1: more reads
   // prompts sooner. Kept as far as the smallest pieces of a prompt allow.
   double max_gap = 2.0;

@@ -18,17 +18,16 @@ int64_t ExactPrefill::workspace_bytes(int64_t prompt_tokens) const {
 }
 
 void ExactPrefill::begin(int64_t prompt_tokens) {
-  if (prompt_tokens > capacity_) {
-    workspace_ = Buffer();
-    workspace_ = device_.allocate(Tier::device, Purpose::prompts, workspace_bytes(prompt_tokens));
-    capacity_ = prompt_tokens;
-  }
+  tokens_ = 0;
+  if (prompt_tokens <= capacity_) return;
+  end();
+  workspace_ = device_.allocate(Tier::device, Purpose::prompts, workspace_bytes(prompt_tokens));
+  capacity_ = prompt_tokens;
   std::vector<int32_t> positions(static_cast<std::size_t>(capacity_));
   std::iota(positions.begin(), positions.end(), 0);
   std::byte* to = workspace_.data() + 3 * capacity_ * token_bytes();
   device_.compute().copy(to, positions.data(), capacity_ * static_cast<int64_t>(sizeof(int32_t)));
   device_.compute().synchronize();  // the host copy dies here
-  tokens_ = 0;
 }
 
 TensorView ExactPrefill::keys_values(int which) const {

@@ -22,6 +22,8 @@ constexpr auto kAttentionEvery = 100ms;
 ServiceOptions checked(const ServiceOptions& options) {
   require(options.max_running >= 1, "max_running = {} is out of range; it must be at least 1",
           options.max_running);
+  require(options.max_reading >= 1, "max_reading = {} is out of range; it must be at least 1",
+          options.max_reading);
   require(options.max_waiting >= 1, "max_waiting = {} is out of range; it must be at least 1",
           options.max_waiting);
   require(options.max_gap > 1 && options.max_gap < 1e6, "max_gap = {} is out of range; it must be over 1",
@@ -65,9 +67,12 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
       options_(checked(options)),
       session_(parts_.model, parts_.compute, parts_.transformer, parts_.device, {&options_.attention, 1}),
       scheduler_(
-          {.max_running = options_.max_running, .growth_tokens = options_.growth_tokens},
+          {.max_running = options_.max_running,
+           .max_reading = options_.max_reading,
+           .growth_tokens = options_.growth_tokens},
           [this](const SequencePlan& plan, int64_t tokens) { return session_.peak_until(plan, tokens); }),
-      pace_(options_.max_gap, unit_work(parts_.model), kGoodRows),
+      work_(unit_work(parts_.model)),
+      pace_(options_.max_gap, work_, kGoodRows),
       booked_until_(Clock::now()),
       attention_read_(booked_until_),
       bell_(std::make_shared<Bell>()) {
@@ -255,6 +260,7 @@ void ModelService::forget(Item& item) noexcept {
   } catch (...) {     // then nothing is: the device has failed
   }
   session_.remove(job.sequence);
+  order_.remove(item.first);
   if (reading_ == &item) reading_ = nullptr;
 }
 
@@ -333,7 +339,8 @@ void ModelService::begin_reading(Item& item) {
   try {
     job.sequence = session_.add(job.max_tokens);
     job.stage = Stage::reading;
-    reading_ = &item;
+    const int64_t tokens = std::ssize(job.prompt);
+    order_.add(item.first, job.priority, static_cast<double>(parts_.model.layers) * work_.of(0, tokens));
     session_.begin_prefill(job.sequence, job.prompt);
   } catch (...) {
     if (!memory_ended()) throw;
@@ -343,22 +350,33 @@ void ModelService::begin_reading(Item& item) {
 
 // As many units as the next step can wait for, at least one; without anybody waiting until there is news.
 void ModelService::read() {
-  if (reading_ == nullptr) return;
+  if (next_to_read() == nullptr) return;
   book(now_.scheduling_s);
   std::optional<double> left;
   if (!batch_.empty()) left = pace_.allowance();
-  for (bool is_first = true; reading_ != nullptr; is_first = false) {
+  for (bool is_first = true; Item* item = next_to_read(); is_first = false) {
     const Clock::time_point start = Clock::now();
     try {
-      if (!read_unit(*reading_, left, is_first)) break;
+      if (!read_unit(*item, left, is_first)) break;
     } catch (...) {
       if (!memory_ended()) throw;
-      reading_failed(*reading_);
+      reading_failed(*item);
     }
     if (left) *left -= seconds_between(start, Clock::now());
     if (!left && bell_->has_rung()) break;
   }
   book(now_.reading_s);
+}
+
+// Another prompt may go on only between two layers of this one, whose answer begins as soon as all are done.
+ModelService::Item* ModelService::next_to_read() {
+  if (reading_ != nullptr) {
+    const SequenceId sequence = reading_->second.sequence;
+    if (!session_.reading(sequence).between_layers() || session_.prefill_is_done(sequence)) return reading_;
+  }
+  const std::optional<RequestId> next = order_.next();
+  reading_ = next ? &item_of(*next) : nullptr;
+  return reading_;
 }
 
 // Reads a unit, or finishes. left: seconds that streams can wait; none where nobody waits. False when the
@@ -383,6 +401,7 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
   }
   const Clock::time_point start = Clock::now();
   session_.advance_prefill(sequence, rows);
+  if (!closes) order_.did(item.first, work_.of(first, rows));
   if (left || closes) session_.wait();  // else the device stays ahead, by a layer at most
   if (!left) return true;
   const double took = seconds_between(start, Clock::now());
@@ -406,18 +425,20 @@ void ModelService::finish_reading(Item& item) {
   job.stage = Stage::running;
   job.shortages = 0;
   reading_ = nullptr;
+  order_.remove(item.first);
   now_.prompt_tokens += std::ssize(job.prompt);
   scheduler_.finished_reading(item.first);
   if (is_new) deliver(item, token);
 }
 
-// Memory ended while a prompt was read: it waits until one that runs has left. While none does, what is
+// Memory ended while a prompt was read: it waits until another gives some back. While none has any, what is
 // paused gives way; when there is nothing left to take, the request fails.
 void ModelService::reading_failed(Item& item) {
   const std::exception_ptr error = std::current_exception();
   scheduler_.drop(item.first);
   let_go(item);
-  if (++item.second.shortages < kPatience || scheduler_.counts().running > 0) return;
+  const SchedulerCounts counts = scheduler_.counts();
+  if (++item.second.shortages < kPatience || counts.running + counts.reading > 0) return;
   const SchedulerAction action = scheduler_.give_way(room());
   if (action.kind == SchedulerAction::Kind::none) return fail(item, error);
   perform(action);

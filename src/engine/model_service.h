@@ -16,6 +16,7 @@
 #include "engine/answer.h"
 #include "engine/constraint_cache.h"
 #include "engine/pace.h"
+#include "engine/reading_order.h"
 #include "engine/scheduler.h"
 #include "engine/session.h"
 #include "model/config.h"
@@ -93,6 +94,7 @@ class ModelService final : public Service {
   void took_step(Item& item, int32_t picked);
   void step_failed();
   void read();
+  [[nodiscard]] Item* next_to_read();
   [[nodiscard]] bool read_unit(Item& item, std::optional<double> left, bool is_first);
   void finish_reading(Item& item);
   void reading_failed(Item& item);
@@ -117,13 +119,15 @@ class ModelService final : public Service {
   ServiceOptions options_;
   ModelSession session_;
   Scheduler scheduler_;
+  UnitWork work_;
   Pace pace_;
+  ReadingOrder order_;
   Jobs jobs_;
   std::vector<Item*> batch_;                // of the step
   std::vector<SequenceToken> step_tokens_;  // likewise
   std::vector<Sampler*> step_samplers_;     // likewise
-  Item* reading_ = nullptr;
-  int step_shortages_ = 0;  // steps in a row that memory ended for
+  Item* reading_ = nullptr;                 // whose layer has begun, or was the last to end
+  int step_shortages_ = 0;                  // steps in a row that memory ended for
   Clock::time_point booked_until_;
   Clock::time_point attention_read_;  // when its statistics were read
   ServiceStatistics now_;             // without memory

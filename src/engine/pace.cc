@@ -17,20 +17,20 @@ void smooth(double& average, double measured) {
 
 }  // namespace
 
+double UnitWork::of(int64_t first, int64_t rows) const {
+  const double keys = static_cast<double>(first) + static_cast<double>(rows) / 2;
+  return static_cast<double>(rows) * (row + key * keys);
+}
+
 Pace::Pace(double max_gap, const UnitWork& work, int64_t good_rows)
     : max_gap_(max_gap), work_(work), good_rows_(good_rows) {}
-
-double Pace::work(int64_t first, int64_t rows) const {
-  const double keys = static_cast<double>(first) + static_cast<double>(rows) / 2;
-  return static_cast<double>(rows) * (work_.row + work_.key * keys);
-}
 
 void Pace::step_took(double seconds) {
   smooth(step_s_, seconds);
 }
 
 void Pace::slice_took(int64_t first, int64_t rows, double seconds) {
-  smooth(s_per_work_, seconds / work(first, rows));
+  smooth(s_per_work_, seconds / work_.of(first, rows));
 }
 
 void Pace::closing_took(int64_t tokens, double seconds) {

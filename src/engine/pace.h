@@ -10,6 +10,9 @@ namespace shadowkv {
 struct UnitWork {
   double row = 1;
   double key = 0;
+
+  // Of queries [first, first + rows) of a layer.
+  [[nodiscard]] double of(int64_t first, int64_t rows) const;
 };
 
 class Pace {
@@ -31,8 +34,6 @@ class Pace {
   [[nodiscard]] int64_t closed_within(double seconds, int64_t least, int64_t most_tokens) const;
 
  private:
-  [[nodiscard]] double work(int64_t first, int64_t rows) const;
-
   double max_gap_;
   UnitWork work_;
   int64_t good_rows_;

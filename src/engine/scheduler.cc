@@ -138,6 +138,7 @@ void Scheduler::finished_reading(RequestId id) {
   Footprint bytes = entry.set_aside;
   bytes.device -= entry.size.working_bytes;
   change(entry, State::running, bytes);
+  ++departures_;
 }
 
 void Scheduler::took_step(RequestId id) {
@@ -181,9 +182,9 @@ SchedulerAction Scheduler::grow(const Room& room) {
 SchedulerAction Scheduler::admit(const Room& room) {
   const int64_t active = count(State::reading) + count(State::running);
   if (active >= limits_.max_running) return {};
-  const bool is_reading = count(State::reading) > 0;
+  const bool may_read = count(State::reading) < limits_.max_reading;
   const auto can_start = [&](const Item& item) {
-    return item.second.state == State::paused || (item.second.state == State::waiting && !is_reading);
+    return item.second.state == State::paused || (item.second.state == State::waiting && may_read);
   };
   Item* first = first_of(can_start, [this](const Item& a, const Item& b) { return goes_before(a, b); });
   if (!first || (active > 0 && first->second.stalled_at == departures_)) return {};

@@ -36,6 +36,7 @@ struct RequestSize {
 
 struct SchedulerLimits {
   int64_t max_running = 64;  // sequences in a step, those that are reading or to join it included
+  int64_t max_reading = 4;   // prompts that have begun to be read
   // Tokens that are set aside beyond those held: fewer let more in, and pause them more often.
   int64_t growth_tokens = 512;
 };
@@ -72,7 +73,7 @@ class Scheduler {
   void remove(RequestId id);  // in any state; unknown ids are ignored
 
   // What to do next; it counts as done. After an exception nothing has changed.
-  // At most one prompt is read at a time; the first in line is waited for, nobody overtakes it.
+  // The first in line is waited for, nobody overtakes it.
   [[nodiscard]] SchedulerAction next(const Room& room);
 
   void finished_reading(RequestId id);  // it runs from now on
@@ -132,7 +133,7 @@ class Scheduler {
   };
   std::map<std::string, Client> clients_;
   Footprint sum_;
-  int64_t departures_ = 0;  // requests that gave memory back
+  int64_t departures_ = 0;  // how often one gave memory back
 };
 
 }  // namespace shadowkv

@@ -46,6 +46,7 @@ class Histories : public ::testing::Test {
     const AttentionConfig& method = methods_[seed / engines_.size() % known_.size()];
     const auto service = engine.serve({.attention = method,
                                        .max_running = below(8) + 1,
+                                       .max_reading = below(4) + 1,
                                        .max_gap = 1.1 + static_cast<double>(below(3)),
                                        .growth_tokens = below(24) + 1});
     std::vector<Sent> sent;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/pace.h"
+#include "engine/reading_order.h"
 
 namespace shadowkv::testing {
 namespace {
@@ -13,9 +14,9 @@ using Kind = SchedulerAction::Kind;
 
 class Scheduling : public ::testing::Test {
  protected:
-  static Scheduler make(int64_t max_running = 8, int64_t growth = 10) {
+  static Scheduler make(int64_t max_running = 8, int64_t growth = 10, int64_t max_reading = 1) {
     return Scheduler(
-        {.max_running = max_running, .growth_tokens = growth},
+        {.max_running = max_running, .max_reading = max_reading, .growth_tokens = growth},
         [](const SequencePlan& /*plan*/, int64_t tokens) { return Footprint{.device = tokens}; });
   }
   static RequestSize size(int64_t prompt, int64_t max, int priority = 0, const std::string& client = "") {
@@ -45,7 +46,7 @@ TEST(Fitting, ValuesTakeWhatTheDeviceLeavesThenHostMemory) {
   EXPECT_FALSE(fits({.device = 60, .pinned_host = 1, .either = 90}, room));
 }
 
-TEST_F(Scheduling, OnePromptIsReadAtATimeAndSoManyRun) {
+TEST_F(Scheduling, SoManyRunAndOneOfThemMayBeReading) {
   Scheduler scheduler = make(2);
   const Room room{.device = 1000};
   for (const RequestId id : {1, 2, 3}) scheduler.add(id, size(10, 50));
@@ -56,6 +57,22 @@ TEST_F(Scheduling, OnePromptIsReadAtATimeAndSoManyRun) {
   expect(scheduler, room, Kind::none);
   scheduler.remove(1);
   expect(scheduler, room, Kind::read, 3);
+}
+
+TEST_F(Scheduling, SeveralPromptsMayBeReadEachWithMemoryOfItsOwn) {
+  Scheduler scheduler = make(8, 10, 2);
+  const Room room{.device = 100};
+  RequestSize sized = size(20, 30);
+  sized.working_bytes = 15;
+  for (const RequestId id : {1, 2, 3}) scheduler.add(id, sized);
+  expect(scheduler, room, Kind::read, 1);
+  expect(scheduler, room, Kind::read, 2);
+  EXPECT_EQ(scheduler.set_aside().device, 90);
+  expect(scheduler, room, Kind::none);
+  scheduler.finished_reading(2);
+  expect(scheduler, room, Kind::none);  // 75 are taken
+  scheduler.finished_reading(1);
+  expect(scheduler, {.device = 105}, Kind::read, 3);
 }
 
 TEST_F(Scheduling, TheFirstInLineIsWaitedForAndNobodyOvertakesIt) {
@@ -168,6 +185,43 @@ TEST_F(Scheduling, EverythingIsGivenBack) {
   for (const RequestId id : {1, 2, 3, 4}) scheduler.remove(id);
   EXPECT_EQ(scheduler.set_aside().device, 0);
   EXPECT_EQ(scheduler.counts().waiting, 0);
+}
+
+TEST(ReadingOrders, TheLeastWorkLeftGoesFirstOfThoseOfThePriority) {
+  ReadingOrder order;
+  EXPECT_FALSE(order.next());
+  order.add(1, 0, 100);
+  order.add(2, 0, 100);
+  EXPECT_EQ(order.next(), 1);
+  order.did(1, 10);
+  order.add(3, 0, 95);
+  EXPECT_EQ(order.next(), 1);
+  order.add(4, 0, 20);
+  EXPECT_EQ(order.next(), 4);
+  order.add(5, 1, 1000);
+  EXPECT_EQ(order.next(), 5);
+  order.remove(5);
+  order.remove(5);
+  order.remove(4);
+  EXPECT_EQ(order.next(), 1);
+}
+
+TEST(ReadingOrders, NobodyWaitsForMoreThanItsOwnWorkOfThoseThatCameLater) {
+  ReadingOrder order;
+  order.add(1, 0, 100);
+  order.did(1, 10);
+  const auto comes = [&](RequestId id) {
+    order.add(id, 0, 30);
+    return order.next();
+  };
+  for (const RequestId id : {2, 3, 4, 5}) {
+    ASSERT_EQ(comes(id), id);
+    order.did(id, 30);
+    order.remove(id);
+  }
+  EXPECT_EQ(comes(6), 1) << "after 120 of its 100";
+  order.add(99, 1, 10);
+  EXPECT_EQ(order.next(), 99) << "a higher priority goes first nevertheless";
 }
 
 TEST(Pacing, SlicesTakeWhatTheGapAllows) {

@@ -184,6 +184,31 @@ TEST_F(Services, APromptThatIsReadLeavesRunningStreamsTheirTokens) {
   EXPECT_EQ(read_all(*long_one), answer_alone(*alone_, small_shadow(), request(3000, 1, 2)));
 }
 
+// Submitted from the service's thread, so that each is there when it has to be.
+TEST_F(Services, AShortPromptDoesNotWaitForALongOneThatCameBefore) {
+  const auto service = engine_->serve({.attention = small_shadow(), .max_running = 3});
+  const ServiceRequest long_one = request(3000, 4, 2), short_one = request(20, 4, 3);
+  std::unique_ptr<Stream> reads_long, reads_short;
+  ServiceRequest noticed = short_one;
+  std::optional<int64_t> of_the_long;  // tokens, when the short one has its first
+  noticed.on_news = [&] {
+    if (!of_the_long) of_the_long = reads_long->report().new_tokens;
+  };
+  ServiceRequest running = request(50, 300);
+  int64_t news = 0;
+  running.on_news = [&] {
+    ++news;
+    if (news == 2) reads_long = service->submit(long_one);
+    if (news == 5) reads_short = service->submit(noticed);  // the long one is being read
+  };
+  const auto runs = service->submit(running);
+  EXPECT_EQ(read_all(*runs), answer_alone(*alone_, small_shadow(), request(50, 300)));
+  service->wait_idle();
+  EXPECT_EQ(of_the_long, 0);
+  EXPECT_EQ(read_all(*reads_long), answer_alone(*alone_, small_shadow(), long_one));
+  EXPECT_EQ(read_all(*reads_short), answer_alone(*alone_, small_shadow(), short_one));
+}
+
 // Seconds between the tokens that a stream delivers.
 class Gaps {
  public:
@@ -334,6 +359,7 @@ TEST_F(Services, RefuseOneByOneWhatTheyCannotDo) {
 
 TEST_F(Services, RefuseOptionsOutOfRange) {
   EXPECT_THROW((void)engine_->serve({.max_running = 0}), InvalidInput);
+  EXPECT_THROW((void)engine_->serve({.max_reading = 0}), InvalidInput);
   EXPECT_THROW((void)engine_->serve({.max_waiting = 0}), InvalidInput);
   EXPECT_THROW((void)engine_->serve({.max_gap = 1.0}), InvalidInput);
   EXPECT_THROW((void)engine_->serve({.growth_tokens = 0}), InvalidInput);
