@@ -1,6 +1,7 @@
 # The parts of ./run test-gpu, each over within minutes. Sourced by ./run.
 
-GPU_PARTS=(ops laws models sanitizer)
+GPU_PARTS=(ops laws models engine sanitizer)
+GPU_FAILED=()
 GPU_PROGRAMS=${SHADOWKV_GPU_TESTS:-build/cuda}  # folder of the test programs
 
 # Every op against its CPU twin or a definition, over shapes and types; the device itself.
@@ -15,6 +16,9 @@ gpu_laws() { gpu_tests laws attention_tests '*Gpu*' 1; }
 # Golden models against the CPU; batches, micro-batches, tokens drawn on the device.
 gpu_models() { gpu_tests models model_tests '*Gpu*' 1; }
 
+# Tokens drawn where the logits lie, first ones included; histories of a service.
+gpu_engine() { gpu_tests engine engine_tests '*/cuda*' 2; }
+
 # memcheck sees every kernel that the ops have. racecheck follows each access to shared memory, of our kernels alone, and
 # leaves out tests that take it minutes and only choose again, from more entries.
 gpu_sanitizer() {
@@ -26,7 +30,8 @@ gpu_sanitizer() {
 }
 
 # gpu_tests NAME PROGRAM FILTER PROCESSES [WRAPPER...]: a program's tests that a filter names, dealt to so many
-# processes at a time; prints how many passed and in what time.
+# processes at a time; prints how many passed and in what time. Where one fails the others still run: a GPU is there for
+# a while.
 gpu_tests() {
   local name=$1 program=$GPU_PROGRAMS/$2 filter=$3 processes=$4 start=$SECONDS shard pids=() logs=()
   shift 4
@@ -37,10 +42,15 @@ gpu_tests() {
     GTEST_SHARD_INDEX=$shard "$@" "$program" --gtest_filter="$filter" >"${logs[shard]}" 2>&1 &
     pids+=($!)
   done
+  local passed skipped failed=0
   for ((shard = 0; shard < processes; ++shard)); do
-    wait "${pids[shard]}" || fail_with_log "gpu-$name-$shard"
+    wait "${pids[shard]}" || { cat "${logs[shard]}" >&2 && ((++failed)); }
   done
-  local passed skipped
+  if ((failed)); then
+    GPU_FAILED+=("$name")
+    printf '%s: failed in %d s; its output stands above and in %s\n' "$name" $((SECONDS - start)) "${logs[*]}"
+    return
+  fi
   passed=$(count_gtests PASSED "${logs[@]}")
   skipped=$(count_gtests SKIPPED "${logs[@]}")
   ((passed > 0)) || fail "no test of $program has a name like $filter"
@@ -63,8 +73,9 @@ run_gpu_tests() {
   has_gpu || fail "no NVIDIA GPU was found: nvidia-smi does not run here"
   if [[ -z ${SHADOWKV_GPU_TESTS:-} ]]; then
     stage "packages" install_packages "${BUILD_PACKAGES[@]}"
-    stage "cuda build" build cuda base_tests kernels_tests attention_tests model_tests
+    stage "cuda build" build cuda base_tests kernels_tests attention_tests model_tests engine_tests
   fi
   for part in "$@"; do stage "$part" "gpu_$part"; done
+  ((${#GPU_FAILED[@]} == 0)) || fail "failed: ${GPU_FAILED[*]}"
   summary
 }
