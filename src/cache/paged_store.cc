@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <unordered_set>
+#include <utility>
 
 #include "base/check.h"
 
@@ -40,12 +42,20 @@ PagedStore::~PagedStore() {
 
 // ---- placement --------------------------------------------------------------------------------------------
 
+// Rows that share blocks were used when the latest of them was. What one that was sent to the host has on the
+// device is others'.
 std::vector<PlacedRow> PagedStore::placed() const {
   std::vector<PlacedRow> placed;
   placed.reserve(rows_.size());
   for (const Row& row : rows_) {
     placed.push_back({row.held[static_cast<std::size_t>(Tier::device)],
                       row.held[static_cast<std::size_t>(Tier::pinned_host)], row.last_used});
+    PlacedRow& here = placed.back();
+    for (const Row* other : relatives(&row - rows_.data())) {
+      if (other->last_used == kNever) continue;
+      if (row.last_used == kNever) here.device_bytes = 0;
+      if (row.last_used != kNever) here.last_used = std::max(here.last_used, other->last_used);
+    }
   }
   return placed;
 }
@@ -78,9 +88,7 @@ void PagedStore::end_step(std::span<const int64_t> rows) {
 }
 
 int64_t PagedStore::movable_bytes() const {
-  int64_t sum = 0;
-  for (const Row& row : rows_) sum += row.held[static_cast<std::size_t>(Tier::device)];
-  return moves() ? sum : 0;
+  return moves() ? held_bytes(Tier::device) : 0;
 }
 
 // Blocks of one row, for an allocation that found no room. Kernels of any queue may read what moves, and
@@ -123,7 +131,7 @@ class PagedStore::Moving {
   Moving& operator=(const Moving&) = delete;
   ~Moving() {
     store_.is_moving_ = false;
-    if (moved_ > 0) store_.write_table(row_);
+    if (moved_ > 0) store_.write_tables(row_);
   }
 
  private:
@@ -139,18 +147,17 @@ int64_t PagedStore::move_blocks(const PlacedMove& move) {
   Row& entry = rows_[static_cast<std::size_t>(move.row)];
   int64_t moved = 0;
   const Moving moving(*this, move.row, moved);
-  for (auto& list : entry.lists) {
+  for (const auto& list : entry.lists) {
     const auto count = static_cast<int64_t>(list.size());
     for (int64_t n = 0; n < count; ++n) {
-      Block& block = list[static_cast<std::size_t>(move.to == Tier::device ? n : count - 1 - n)];
-      if (block->tier() == move.to) continue;
+      Buffer& block = *list[static_cast<std::size_t>(move.to == Tier::device ? n : count - 1 - n)];
+      if (block.tier() == move.to) continue;
       std::optional<Buffer> place;
-      if (moved < move.bytes) place = try_allocate(move.to, block->bytes());
+      if (moved < move.bytes) place = try_allocate(move.to, block.bytes());
       if (!place) return moved;
-      device_.compute().copy(place->data(), block->data(), place->bytes());
-      auto there = std::make_shared<Buffer>(std::move(*place));
-      moved += there->bytes();
-      block = std::move(there);
+      device_.compute().copy(place->data(), block.data(), place->bytes());
+      moved += place->bytes();
+      block = std::move(*place);
     }
   }
   return moved;
@@ -212,26 +219,72 @@ void PagedStore::reserve(int64_t row, int64_t tokens) {
 
 void PagedStore::release(int64_t row) {
   if (row >= static_cast<int64_t>(rows_.size())) return;
-  rows_[static_cast<std::size_t>(row)] = Row();
+  Row& entry = rows_[static_cast<std::size_t>(row)];
+  const int64_t family = std::exchange(entry.family, 0);
+  entry = Row();
+  const auto is_of_it = [family](const Row& other) { return other.family == family; };
+  if (family != 0 && std::ranges::count_if(rows_, is_of_it) == 1)
+    std::ranges::find_if(rows_, is_of_it)->family = 0;
+}
+
+void PagedStore::share(int64_t from, int64_t to, int64_t tokens) {
+  if (tokens == 0) return;
+  if (to >= static_cast<int64_t>(rows_.size())) rows_.resize(static_cast<std::size_t>(to) + 1);
+  const int64_t capacity = capacity_for(tokens), whole = tokens / config_.block_tokens;
+  const int64_t open_bytes = (capacity - whole * config_.block_tokens) * config_.token_bytes;
+  Row& source = rows_[static_cast<std::size_t>(from)];
+  std::vector<std::vector<Block>> lists;
+  for (const auto& list : source.lists) {
+    std::vector<Block>& mine = lists.emplace_back(list.begin(), list.begin() + whole);
+    if (open_bytes == 0) continue;
+    mine.push_back(allocate(open_bytes));
+    const Buffer& open = *list[static_cast<std::size_t>(whole)];
+    device_.compute().copy(mine.back()->data(), open.data(), std::min(open.bytes(), open_bytes));
+  }
+  Row& entry = rows_[static_cast<std::size_t>(to)];
+  entry.lists = std::move(lists);
+  entry.capacity = capacity;
+  entry.last_used = steps_;
+  if (source.family == 0) source.family = ++families_;
+  entry.family = source.family;
+  fit_table(static_cast<int64_t>(rows_.size()), ceil_div(capacity, config_.block_tokens));
+  write_table(to);
+}
+
+// Others of its family.
+std::vector<const PagedStore::Row*> PagedStore::relatives(int64_t row) const {
+  std::vector<const Row*> others;
+  const Row& entry = rows_[static_cast<std::size_t>(row)];
+  if (entry.family == 0) return others;
+  for (const Row& other : rows_) {
+    if (&other != &entry && other.family == entry.family) others.push_back(&other);
+  }
+  return others;
 }
 
 void PagedStore::move(int64_t row, Tier to) {
   if (row >= static_cast<int64_t>(rows_.size())) return;
+  std::unordered_set<const Buffer*> stay;
+  for (const Row* other : relatives(row)) {
+    if (to == Tier::device || other->last_used == kNever) continue;
+    for (const auto& list : other->lists) {
+      for (const Block& block : list) stay.insert(block.get());
+    }
+  }
   Row& entry = rows_[static_cast<std::size_t>(row)];
   Queue& queue = device_.compute();
-  std::vector<std::vector<Block>> lists = entry.lists;
-  for (auto& list : lists) {
-    for (Block& block : list) {
-      if (block->tier() == to) continue;
-      auto moved = std::make_shared<Buffer>(device_.allocate(to, config_.purpose, block->bytes()));
-      queue.copy(moved->data(), block->data(), block->bytes());
-      block = std::move(moved);
+  std::vector<std::pair<Buffer*, Buffer>> moved;
+  for (const auto& list : entry.lists) {
+    for (const Block& block : list) {
+      if (block->tier() == to || stay.contains(block.get())) continue;
+      moved.emplace_back(block.get(), device_.allocate(to, config_.purpose, block->bytes()));
+      queue.copy(moved.back().second.data(), block->data(), block->bytes());
     }
   }
   queue.synchronize();  // the old blocks die here
-  entry.lists = std::move(lists);
-  if (to == Tier::pinned_host) entry.last_used = kNever;
-  write_table(row);
+  for (auto& [block, there] : moved) *block = std::move(there);
+  entry.last_used = to == Tier::pinned_host ? kNever : steps_;
+  write_tables(row);
 }
 
 void PagedStore::add_memory(int64_t row, int64_t tokens, std::span<const int64_t> arrays,
@@ -260,6 +313,27 @@ int64_t PagedStore::held_bytes(int64_t row, Tier tier) const {
   return rows_[static_cast<std::size_t>(row)].held[static_cast<std::size_t>(tier)];
 }
 
+int64_t PagedStore::held_bytes(Tier tier) const {
+  int64_t sum = 0;
+  std::unordered_set<const Buffer*> seen;
+  for (const Row& row : rows_) {
+    if (row.family == 0) {
+      sum += row.held[static_cast<std::size_t>(tier)];
+      continue;
+    }
+    for (const auto& list : row.lists) {
+      for (const Block& block : list) {
+        if (block->tier() == tier && seen.insert(block.get()).second) sum += block->bytes();
+      }
+    }
+  }
+  return sum;
+}
+
+int64_t PagedStore::shared_bytes(int64_t tokens) const {
+  return memory_bytes(tokens / config_.block_tokens * config_.block_tokens);
+}
+
 int64_t PagedStore::capacity_tokens(int64_t row) const {
   return row < static_cast<int64_t>(rows_.size()) ? rows_[static_cast<std::size_t>(row)].capacity : 0;
 }
@@ -286,6 +360,14 @@ void PagedStore::write_table(int64_t row) {
     for (std::size_t i = 0; i < entry.lists[list].size(); ++i) {
       table_.set(base + static_cast<int64_t>(i), entry.lists[list][i]->data());
     }
+  }
+}
+
+void PagedStore::write_tables(int64_t row) {
+  const int64_t family = rows_[static_cast<std::size_t>(row)].family;
+  for (int64_t other = 0; other < static_cast<int64_t>(rows_.size()); ++other) {
+    const bool is_of_it = family != 0 && rows_[static_cast<std::size_t>(other)].family == family;
+    if (other == row || is_of_it) write_table(other);
   }
 }
 

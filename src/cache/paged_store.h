@@ -46,8 +46,13 @@ class PagedStore {
   // before.
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
-  // Brings all blocks of a row to one tier; from the host they return by themselves once a step has used the
-  // row. Throws OutOfMemory, and then they are where they were.
+  // An empty row `to` comes to hold the first `tokens` tokens of another, which may hold more. Whole blocks
+  // are from then on both rows' and are written no more; the one that is not whole is copied, in the compute
+  // queue's order. Throws OutOfMemory and then changes nothing.
+  void share(int64_t from, int64_t to, int64_t tokens);
+  // Brings a row's blocks to one tier; from the host they return by themselves once a step has used the row.
+  // Blocks that are others' too move for all of them; to the host they go with the last that leaves. Throws
+  // OutOfMemory, and then they are where they were.
   void move(int64_t row, Tier to);
   void upload_tables(Queue& queue) { table_.upload(queue); }
 
@@ -66,8 +71,10 @@ class PagedStore {
 
   [[nodiscard]] const PagedStoreConfig& config() const { return config_; }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const;  // what reserve(row, tokens) holds for an empty row
-  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
-  [[nodiscard]] int64_t capacity_tokens(int64_t row) const;  // tokens there is room for
+  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;  // shared blocks too
+  [[nodiscard]] int64_t held_bytes(Tier tier) const;               // of all rows, shared blocks once
+  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const;        // that share(from, to, tokens) copies not
+  [[nodiscard]] int64_t capacity_tokens(int64_t row) const;        // tokens there is room for
 
   // The memory of the first `tokens` tokens of a row, for which there is room, in an order that depends on
   // them alone. arrays: bytes of a token in each of the arrays [tokens of a block, bytes] that a block of one
@@ -84,13 +91,14 @@ class PagedStore {
   [[nodiscard]] PagedView view(Queue& queue, int64_t first_list, bool by_head);
 
  private:
-  using Block = std::shared_ptr<Buffer>;
+  using Block = std::shared_ptr<Buffer>;  // moves in place, so that all who share it see where it is
   class Moving;
   struct Row {
     std::vector<std::vector<Block>> lists;  // [lists][blocks]
     int64_t capacity = 0;                   // tokens
     std::array<int64_t, kTiers> held{};     // bytes of the blocks, by tier
     int64_t last_used = 0;                  // step
+    int64_t family = 0;                     // of rows that may have blocks in common; 0: none
   };
 
   [[nodiscard]] int64_t capacity_for(int64_t tokens) const;
@@ -102,13 +110,16 @@ class PagedStore {
   int64_t relieve(int64_t bytes);
   int64_t move_blocks(const PlacedMove& move);
   void grow_list(std::vector<Block>& list, int64_t capacity);
-  void write_table(int64_t row);  // after every change of the row's blocks
+  void write_table(int64_t row);   // after every change of the row's blocks
+  void write_tables(int64_t row);  // and of its family's
+  [[nodiscard]] std::vector<const Row*> relatives(int64_t row) const;
   void fit_table(int64_t rows, int64_t blocks);
 
   Device& device_;
   PagedStoreConfig config_;
   std::vector<Row> rows_;
   int64_t steps_ = 0;
+  int64_t families_ = 0;  // so far
   int64_t keep_free_ = 0;
   bool is_moving_ = false;         // an allocation for a move must not move others
   int64_t blocks_per_list_ = 0;    // stride of the table

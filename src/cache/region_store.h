@@ -28,6 +28,12 @@ class RegionStore {
     table_.set(row, regions_[index].data());
     counts_.set(row, static_cast<int32_t>(count));
   }
+  // A copy of another row's region, in the compute queue's order.
+  void copy(int64_t from, int64_t to) {
+    allocate(to, regions_[static_cast<std::size_t>(from)].bytes(), counts_[from]);
+    const Buffer& region = regions_[static_cast<std::size_t>(to)];
+    device_.compute().copy(region.data(), regions_[static_cast<std::size_t>(from)].data(), region.bytes());
+  }
   void clear(int64_t row) {
     if (row >= static_cast<int64_t>(regions_.size())) return;
     const Buffer& region = regions_[static_cast<std::size_t>(row)];
@@ -46,6 +52,11 @@ class RegionStore {
     if (row >= static_cast<int64_t>(regions_.size())) return 0;
     const Buffer& region = regions_[static_cast<std::size_t>(row)];
     return region.tier() == tier ? region.bytes() : 0;
+  }
+  [[nodiscard]] int64_t held_bytes(Tier tier) const {
+    int64_t sum = 0;
+    for (const Buffer& region : regions_) sum += region.tier() == tier ? region.bytes() : 0;
+    return sum;
   }
   [[nodiscard]] MemoryPiece memory(int64_t row) const {
     const Buffer& region = regions_[static_cast<std::size_t>(row)];

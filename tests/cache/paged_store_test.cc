@@ -292,6 +292,137 @@ TEST_F(Paged, AReserveWithoutMemoryLeavesContentsAndBytesAsTheyWere) {
   expect_kept(store, 0, 6);
 }
 
+// ---- rows that share blocks
+
+class Shared : public Paged {
+ protected:
+  // Tokens [0, end) of a row are those that were written as another's.
+  void expect_of(PagedStore& store, int64_t row, int64_t writer, int64_t end) {
+    const PagedView at = view(store);
+    for (int64_t list = 0; list < store.config().lists; ++list) {
+      for (int64_t t = 0; t < end; ++t) {
+        ASSERT_EQ(std::memcmp(at.at(row, list, t), at.at(writer, list, t), kTokenBytes), 0)
+            << row << " " << t;
+      }
+    }
+    expect_kept(store, writer, end);
+  }
+  [[nodiscard]] int64_t of_values() const {
+    const MemoryUse use = device_->memory();
+    return use.of(Tier::device, Purpose::values) + use.of(Tier::pinned_host, Purpose::values);
+  }
+};
+
+TEST_F(Shared, WholeBlocksAreTheSameAndTheOpenOneIsACopy) {
+  for (const int64_t tokens : {1, 31, 32, 33, 64, 100}) {
+    PagedStore store(*device_, {.block_tokens = 32,
+                                .token_bytes = kTokenBytes,
+                                .lists = 3,
+                                .growth_tokens = 8,
+                                .purpose = Purpose::values});
+    store.reserve(0, 110);
+    fill(store, 0, 0, 110);
+    store.share(0, 2, tokens);
+    expect_of(store, 2, 0, tokens);
+    for (int64_t t = 0; t < tokens; ++t) {
+      EXPECT_EQ(view(store).at(0, 1, t) == view(store).at(2, 1, t), t / 32 < tokens / 32) << t;
+    }
+    EXPECT_EQ(held(store, 2), store.bytes_for(tokens));
+    EXPECT_EQ(of_values(), store.bytes_for(110) + store.bytes_for(tokens) - store.shared_bytes(tokens));
+    EXPECT_EQ(store.held_bytes(Tier::device), of_values());
+    store.reserve(2, tokens + 40);  // each goes on by itself
+    fill(store, 2, tokens, tokens + 40);
+    expect_kept(store, 0, 110);
+    store.release(0);
+    EXPECT_EQ(of_values(), store.bytes_for(tokens + 40));
+    store.release(2);
+    EXPECT_EQ(of_values(), 0);
+  }
+}
+
+TEST_F(Shared, WhatIsForkedAgainLivesAsLongAsAnyOfThem) {
+  PagedStore store(*device_, {.block_tokens = 8, .token_bytes = kTokenBytes, .purpose = Purpose::values});
+  store.reserve(0, 20);
+  fill(store, 0, 0, 20);
+  store.share(0, 1, 20);
+  store.share(1, 2, 17);
+  store.release(1);
+  expect_of(store, 2, 0, 17);
+  store.reserve(1, 9);  // a row used again is no relative any more
+  fill(store, 1, 0, 9);
+  expect_of(store, 2, 0, 17);
+  store.release(0);
+  EXPECT_EQ(of_values(), store.bytes_for(17) + store.bytes_for(9));
+  store.release(2);
+  store.release(1);
+  EXPECT_EQ(of_values(), 0);
+}
+
+TEST_F(Shared, BlocksGoToTheHostWithTheLastThatLeavesAndComeBackWithTheFirst) {
+  PagedStore store(*device_, {.block_tokens = 8, .token_bytes = kTokenBytes, .purpose = Purpose::values});
+  store.reserve(0, 20);
+  fill(store, 0, 0, 20);
+  store.share(0, 1, 20);
+  const int64_t all = of_values();
+  store.move(0, Tier::pinned_host);
+  EXPECT_EQ(store.held_bytes(0, Tier::device), store.shared_bytes(20)) << "the other needs it";
+  store.move(1, Tier::pinned_host);
+  EXPECT_EQ(store.held_bytes(Tier::device), 0);
+  EXPECT_EQ(store.held_bytes(Tier::pinned_host), all);
+  store.move(1, Tier::device);
+  EXPECT_EQ(store.held_bytes(1, Tier::device), store.bytes_for(20));
+  EXPECT_EQ(store.held_bytes(0, Tier::device), store.shared_bytes(20));
+  store.move(0, Tier::device);
+  EXPECT_EQ(store.held_bytes(Tier::device), all);
+  EXPECT_EQ(of_values(), all);
+  expect_of(store, 1, 0, 20);
+}
+
+TEST_F(Shared, ValuesMoveOnceForAllAndStayWithWhoeverUsesThem) {
+  PagedStore store(*device_, {.block_tokens = 8,
+                              .token_bytes = kTokenBytes,
+                              .lists = 2,
+                              .purpose = Purpose::values,
+                              .spill_to_host = true,
+                              .least_spill_bytes = 1,
+                              .most_moved_bytes = 1 << 20});
+  store.reserve(0, 16);
+  fill(store, 0, 0, 16);
+  store.share(0, 1, 16);
+  store.reserve(2, 16);
+  fill(store, 2, 0, 16);
+  EXPECT_EQ(store.movable_bytes(), 2 * store.bytes_for(16)) << "counted once";
+  const std::array<int64_t, 1> used = {1};
+  store.end_step(used);
+  store.keep_free(device_->free_bytes(Tier::device) + store.bytes_for(16));
+  store.end_step(used);
+  EXPECT_EQ(store.held_bytes(2, Tier::device), 0) << "the one that nobody uses goes first";
+  EXPECT_EQ(store.held_bytes(0, Tier::device), store.bytes_for(16));
+  store.keep_free(device_->free_bytes(Tier::device) + store.bytes_for(16));
+  store.end_step(used);
+  EXPECT_EQ(store.held_bytes(Tier::device), 0);
+  EXPECT_EQ(store.held_bytes(1, Tier::pinned_host), store.bytes_for(16));
+  expect_of(store, 1, 0, 16);
+  store.keep_free(0);
+  store.move(0, Tier::pinned_host);  // leaves for a while, what it has in common does not
+  store.end_step(used);
+  EXPECT_EQ(store.held_bytes(0, Tier::device), store.bytes_for(16));
+  expect_of(store, 1, 0, 16);
+}
+
+TEST_F(Shared, WithoutMemoryForTheOpenBlockNothingIsShared) {
+  PagedStore store(*device_, {.block_tokens = 8, .token_bytes = kTokenBytes, .purpose = Purpose::values});
+  store.reserve(0, 20);
+  fill(store, 0, 0, 20);
+  const int64_t before = of_values();
+  device_->set_budget(Tier::device, device_->memory().held(Tier::device));
+  EXPECT_THROW(store.share(0, 1, 20), OutOfMemory);
+  EXPECT_EQ(of_values(), before);
+  EXPECT_EQ(store.held_bytes(1, Tier::device), 0);
+  store.share(0, 1, 16);  // whole blocks need none
+  EXPECT_EQ(of_values(), before);
+}
+
 TEST_F(Paged, SizesOfNothingAndSizesThatOverflowAreRefused) {
   EXPECT_THROW(PagedStore(*device_, {.block_tokens = 0, .token_bytes = 8}), InvalidInput);
   EXPECT_THROW(PagedStore(*device_, {.block_tokens = 8, .token_bytes = 0}), InvalidInput);
