@@ -105,6 +105,14 @@ class Attention {
   }
   virtual void begin(SeqId sequence, const SequencePlan& plan) = 0;
 
+  // Between steps: begins a sequence that holds what another holds and may grow to max_tokens of the plan; it
+  // shares what never changes with it, and each goes on to the bit as though it had read and decoded all by
+  // itself. `from` is neither paused nor reading on. After an exception `to` is to be ended.
+  virtual void fork(SeqId from, SeqId to, const SequencePlan& plan) = 0;
+  // The most that a sequence forked from one of prompt_tokens tokens takes beside what it shares, until it
+  // holds `tokens` tokens.
+  [[nodiscard]] virtual Footprint fork_until(const SequencePlan& plan, int64_t tokens) const = 0;
+
   // For benchmarks of decode: the begun sequence holds `tokens` tokens of made-up state, as if it had read a
   // prompt.
   virtual void fill(SeqId sequence, int64_t tokens, uint64_t seed) = 0;
@@ -165,8 +173,9 @@ class Attention {
   [[nodiscard]] virtual std::vector<int64_t> step_shape() const = 0;
 
   // Between steps: moves all that a sequence holds into host memory, and back what belongs on the device; it
-  // then goes on to the bit. A paused sequence takes no step. Throws OutOfMemory, which leaves it between the
-  // two: either can be tried again, or end() be called.
+  // then goes on to the bit. What it shares moves with the last of those that are not paused. A paused
+  // sequence takes no step. Throws OutOfMemory, which leaves it between the two: either can be tried again,
+  // or end() be called.
   virtual void pause(SeqId sequence) = 0;
   virtual void resume(SeqId sequence) = 0;
 

@@ -17,10 +17,13 @@ class ExactStore {
   ExactStore(const AttentionShape& shape, DType type, Device& device);
 
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
+  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const { return store_.shared_bytes(tokens); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const { return store_.held_bytes(row, tier); }
+  [[nodiscard]] int64_t held_bytes(Tier tier) const { return store_.held_bytes(tier); }
 
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
+  void share(int64_t from, int64_t to, int64_t tokens) { store_.share(from, to, tokens); }
   void move(int64_t row, Tier to) { store_.move(row, to); }
   void upload_tables(Queue& queue) { store_.upload_tables(queue); }
 

@@ -36,6 +36,17 @@ class FullAttention final : public Attention {
     }
   }
 
+  void fork(SeqId from, SeqId to, const SequencePlan& plan) override {
+    begin(to, plan);
+    const Sequence& source = sequences_.at(from);
+    Sequence& sequence = sequences_.at(to);
+    store_.share(source.row, sequence.row, source.tokens);
+    sequence.tokens = source.tokens;
+  }
+  [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const override {
+    return {.device = store_.bytes_for(tokens) - store_.shared_bytes(plan.prompt_tokens)};
+  }
+
   void fill(SeqId id, int64_t tokens, uint64_t seed) override {
     Sequence& sequence = sequences_.at(id);
     store_.reserve(sequence.row, tokens);
@@ -155,10 +166,7 @@ class FullAttention final : public Attention {
 
   [[nodiscard]] AttentionStatistics statistics() override {
     AttentionStatistics now = statistics_;
-    for (const auto& [id, sequence] : sequences_) {
-      now.held_bytes[0] += store_.held_bytes(sequence.row, Tier::device);
-      now.held_bytes[1] += store_.held_bytes(sequence.row, Tier::pinned_host);
-    }
+    now.held_bytes = {store_.held_bytes(Tier::device), store_.held_bytes(Tier::pinned_host)};
     return now;
   }
 

@@ -21,14 +21,20 @@ class LandmarkIndex final : public ShadowIndex {
 
   void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
   void release(int64_t row) override { store_.release(row); }
+  // Of whole chunks: the next token makes the mean of one that is not anew.
+  void share(int64_t from, int64_t to, int64_t tokens) override {
+    store_.share(from, to, tokens / config_.chunk_size);
+    store_.reserve(to, chunks_of(tokens));
+  }
   void move(int64_t row, Tier to) override { store_.move(row, to); }
   void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const override {
     return store_.bytes_for(chunks_of(tokens));
   }
-  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const override {
-    return store_.held_bytes(row, tier);
+  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const override {
+    return store_.shared_bytes(tokens / config_.chunk_size);
   }
+  [[nodiscard]] int64_t held_bytes(Tier tier) const override { return store_.held_bytes(tier); }
   [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
 
   // Of whole chunks: the mean of one that is not is made anew with each of its tokens.

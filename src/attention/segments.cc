@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -51,16 +52,17 @@ int64_t Segments::bytes_for(int64_t first, int64_t end) const {
 }
 
 // Zeroed: between what is kept of the layers lie a few bytes that nothing is written to, and files hold all.
-Buffer Segments::allocate() {
-  Buffer buffer = device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes());
-  device_.compute().fill_zero(buffer.data(), buffer.bytes());
+std::shared_ptr<Buffer> Segments::allocate() {
+  auto buffer = std::make_shared<Buffer>(
+      device_.allocate(Tier::device, Purpose::factors, shape_.layers * layer_bytes()));
+  device_.compute().fill_zero(buffer->data(), buffer->bytes());
   return buffer;
 }
 
 void Segments::extend(int64_t row, int64_t first, int64_t end) {
   Row& entry = rows_[static_cast<std::size_t>(row)];
   const std::vector<Range> added = split(first, end);
-  std::vector<Buffer> buffers;
+  std::vector<std::shared_ptr<Buffer>> buffers;
   for (std::size_t i = 0; i < added.size(); ++i) buffers.push_back(allocate());
   entry.fitted.insert(entry.fitted.end(), added.begin(), added.end());
   std::move(buffers.begin(), buffers.end(), std::back_inserter(entry.buffers));
@@ -94,8 +96,8 @@ bool Segments::can_hold(const std::vector<Range>& fitted, int64_t end) const {
 }
 
 void Segments::add_memory(int64_t row, std::vector<MemoryPiece>& to) const {
-  for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) {
-    to.push_back({buffer.data(), buffer.bytes()});
+  for (const auto& buffer : rows_[static_cast<std::size_t>(row)].buffers) {
+    to.push_back({buffer->data(), buffer->bytes()});
   }
 }
 
@@ -108,6 +110,18 @@ void Segments::restore(int64_t row, std::vector<Range> fitted, int64_t max_token
   for (std::size_t i = 0; i < entry.fitted.size(); ++i) {
     entry.buffers.push_back(allocate());
   }
+  fit_table(index, max_tokens);
+}
+
+void Segments::share(int64_t from, int64_t to, int64_t max_tokens) {
+  const auto index = static_cast<std::size_t>(to);
+  if (index >= rows_.size()) rows_.resize(index + 1);
+  rows_[index] = rows_[static_cast<std::size_t>(from)];
+  fit_table(index, max_tokens);
+}
+
+// Room for a row of so many tokens, which is then written.
+void Segments::fit_table(std::size_t index, int64_t max_tokens) {
   const int64_t segments = ceil_div(max_tokens, segment_tokens_);
   const bool wider = segments > stride_;
   stride_ = std::max(stride_, segments);
@@ -123,7 +137,7 @@ void Segments::write_table(std::size_t row) {
   std::size_t own = 0;
   for (int64_t s = 0; s < stride_ && !entry.buffers.empty(); ++s) {
     while (own + 1 < entry.fitted.size() && entry.fitted[own + 1].first <= s * segment_tokens_) ++own;
-    table_.set(static_cast<int64_t>(row) * stride_ + s, entry.buffers[own].data());
+    table_.set(static_cast<int64_t>(row) * stride_ + s, entry.buffers[own]->data());
   }
 }
 
@@ -144,7 +158,7 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range&
     const int64_t count = range.end - range.first;
     const TensorView before = raw.k_raw.rows(range.first, count).reshaped({count, width});
     const TensorView rotated = raw.k.rows(range.first, count).reshaped({count, width});
-    std::byte* part = entry.buffers[i].data() + layer * layer_bytes();
+    std::byte* part = entry.buffers[i]->data() + layer * layer_bytes();
     const TensorView basis(part, basis_dtype_, {rank_, width});
     const TensorView mean(part + basis_bytes(), DType::f32, {width});
     const TensorView centre(part + basis_bytes() + mean_bytes(), DType::f32, {width});
@@ -157,7 +171,7 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range&
 void Segments::fill(int64_t row, uint64_t seed) {
   Queue& queue = device_.compute();
   const Row& entry = rows_[static_cast<std::size_t>(row)];
-  for (const Buffer& buffer : entry.buffers) queue.fill_zero(buffer.data(), buffer.bytes());
+  for (const auto& buffer : entry.buffers) queue.fill_zero(buffer->data(), buffer->bytes());
   // Uniform numbers of variance 1 / width, so that rows are of length about 1.
   const float bound = std::sqrt(3.0f / static_cast<float>(shape_.kv_width()));
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
@@ -181,17 +195,29 @@ void Segments::release(int64_t row) {
 void Segments::move(int64_t row, Tier to) {
   if (row >= static_cast<int64_t>(rows_.size())) return;
   Row& entry = rows_[static_cast<std::size_t>(row)];
-  for (Buffer& buffer : entry.buffers) move_buffer(device_.compute(), buffer, to);
-  write_table(static_cast<std::size_t>(row));
+  for (const auto& buffer : entry.buffers) {
+    if (to == Tier::device || !serves_others(entry, buffer)) move_buffer(device_.compute(), *buffer, to);
+  }
+  entry.is_on_host = to == Tier::pinned_host;
+  for (std::size_t each = 0; each < rows_.size(); ++each) write_table(each);
 }
 
-int64_t Segments::held_bytes(int64_t row, Tier tier) const {
-  int64_t sum = 0;
-  if (row < static_cast<int64_t>(rows_.size())) {
-    for (const Buffer& buffer : rows_[static_cast<std::size_t>(row)].buffers) {
-      if (buffer.tier() == tier) sum += buffer.bytes();
+bool Segments::serves_others(const Row& row, const std::shared_ptr<Buffer>& buffer) const {
+  return buffer.use_count() > 1 && std::ranges::any_of(rows_, [&](const Row& other) {
+           return &other != &row && !other.is_on_host &&
+                  std::ranges::find(other.buffers, buffer) != other.buffers.end();
+         });
+}
+
+int64_t Segments::held_bytes(Tier tier) const {
+  std::set<const Buffer*> held;
+  for (const Row& row : rows_) {
+    for (const auto& buffer : row.buffers) {
+      if (buffer->tier() == tier) held.insert(buffer.get());
     }
   }
+  int64_t sum = 0;
+  for (const Buffer* buffer : held) sum += buffer->bytes();
   return sum;
 }
 

@@ -42,13 +42,16 @@ class Segments {
   // After begin(): bases of made-up directions around a mean of zero.
   void fill(int64_t row, uint64_t seed);
   void release(int64_t row);
+  // An empty row has the segments of another from then on, for max_tokens tokens.
+  void share(int64_t from, int64_t to, int64_t max_tokens);
+  // What others use as well leaves the device with the last of them, and comes back with the first.
   void move(int64_t row, Tier to);
   void upload_tables(Queue& queue) { table_.upload(queue); }
 
   [[nodiscard]] int64_t tokens() const { return segment_tokens_; }
   [[nodiscard]] int64_t bytes_for(int64_t prompt_tokens) const { return bytes_for(0, prompt_tokens); }
   [[nodiscard]] int64_t bytes_for(int64_t first, int64_t end) const;  // that extend() or begin() take
-  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
+  [[nodiscard]] int64_t held_bytes(Tier tier) const;                  // of all rows, shared ones once
   // Token ranges [first, end) of the row's segments that a prompt fitted, in order.
   [[nodiscard]] const std::vector<Range>& fitted(int64_t row) const;
   // The next place from `token` on where a prompt of `tokens` can be cut: all before it use segments that
@@ -62,11 +65,14 @@ class Segments {
  private:
   struct Row {
     std::vector<Range> fitted;
-    std::vector<Buffer> buffers;  // one a fitted range, all layers
+    std::vector<std::shared_ptr<Buffer>> buffers;  // one a fitted range, all layers; may be others' too
+    bool is_on_host = false;                       // where they do not serve others
   };
 
   [[nodiscard]] std::vector<Range> split(int64_t first, int64_t end) const;
-  [[nodiscard]] Buffer allocate();
+  [[nodiscard]] std::shared_ptr<Buffer> allocate();
+  void fit_table(std::size_t row, int64_t max_tokens);
+  [[nodiscard]] bool serves_others(const Row& row, const std::shared_ptr<Buffer>& buffer) const;
   void write_table(std::size_t row);
   [[nodiscard]] int64_t layer_bytes() const;
   [[nodiscard]] int64_t basis_bytes() const;

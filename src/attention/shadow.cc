@@ -126,6 +126,40 @@ void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
   }
 }
 
+// Slots are copied with what is in them: the fork finds what the other has used.
+void ShadowAttention::fork(SeqId from, SeqId to, const SequencePlan& plan) {
+  forget_failed_step();
+  begin(to, plan);
+  const Sequence& source = sequences_.at(from);
+  Sequence& sequence = sequences_.at(to);
+  sequence.tokens = source.tokens;
+  sequence.sparse = source.sparse;
+  sequence.budget = source.budget;
+  sequence.candidates = source.candidates;
+  const int64_t row = sequence.row, tokens = source.tokens;
+  if (!source.sparse) return exact_.share(source.row, row, tokens);
+  segments_.share(source.row, row, std::max(tokens, plan.max_tokens));
+  index_->share(source.row, row, tokens);
+  keys_.share(source.row, row, tokens);
+  values_.share(source.row, row, tokens);
+  resident_.copy(source.row, row);
+  slots_.copy(source.row, row);
+}
+
+// One that turns sparse later shares nothing of that form.
+Footprint ShadowAttention::fork_until(const SequencePlan& plan, int64_t tokens) const {
+  const int64_t held = plan.prompt_tokens;
+  Footprint more = peak_until(plan, tokens);
+  if (held < config_.exact_below) {
+    if (tokens < config_.exact_below) more.device -= exact_.shared_bytes(held);
+    return more;
+  }
+  more.device -= segments_.bytes_for(held) + index_->shared_bytes(held) + keys_.shared_bytes(held) +
+                 values_.shared_scale_bytes(held);
+  (config_.placement == Placement::spill ? more.either : more.pinned_host) -= values_.shared_run_bytes(held);
+  return more;
+}
+
 void ShadowAttention::reserve_sparse(int64_t row, int64_t tokens) {
   index_->reserve(row, tokens);
   keys_.reserve(row, tokens);
@@ -434,14 +468,11 @@ AttentionStatistics ShadowAttention::statistics() {
   device_.compute().synchronize();
   now.chosen_chunks = counted[0];
   now.slot_hits = counted[1];
-  for (const auto& [id, sequence] : sequences_) {
-    const int64_t row = sequence.row;
-    for (const Tier tier : {Tier::device, Tier::pinned_host}) {
-      now.held_bytes[static_cast<std::size_t>(tier)] +=
-          exact_.held_bytes(row, tier) + index_->held_bytes(row, tier) + keys_.held_bytes(row, tier) +
-          segments_.held_bytes(row, tier) + resident_.held_bytes(row, tier) + slots_.held_bytes(row, tier) +
-          values_.held_bytes(row, tier);
-    }
+  for (const Tier tier : {Tier::device, Tier::pinned_host}) {
+    now.held_bytes[static_cast<std::size_t>(tier)] = exact_.held_bytes(tier) + index_->held_bytes(tier) +
+                                                     keys_.held_bytes(tier) + segments_.held_bytes(tier) +
+                                                     resident_.held_bytes(tier) + slots_.held_bytes(tier) +
+                                                     values_.held_bytes(tier);
   }
   return now;
 }

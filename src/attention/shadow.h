@@ -31,6 +31,8 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;
   [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const override;
   void begin(SeqId id, const SequencePlan& plan) override;
+  void fork(SeqId from, SeqId to, const SequencePlan& plan) override;
+  [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
   void prefill(const LayerInput& input, TensorView out) override;

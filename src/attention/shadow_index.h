@@ -18,9 +18,11 @@ class ShadowIndex {
 
   virtual void reserve(int64_t row, int64_t tokens) = 0;
   virtual void release(int64_t row) = 0;
+  virtual void share(int64_t from, int64_t to, int64_t tokens) = 0;  // as PagedStore::share
   virtual void move(int64_t row, Tier to) = 0;
   [[nodiscard]] virtual int64_t bytes_for(int64_t tokens) const = 0;
-  [[nodiscard]] virtual int64_t held_bytes(int64_t row, Tier tier) const = 0;
+  [[nodiscard]] virtual int64_t shared_bytes(int64_t tokens) const = 0;  // that sharing copies not
+  [[nodiscard]] virtual int64_t held_bytes(Tier tier) const = 0;         // of all rows, shared ones once
 
   // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
   virtual void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const = 0;

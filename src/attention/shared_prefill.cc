@@ -34,6 +34,16 @@ void SharedPrefill::begin(SeqId sequence, const SequencePlan& plan) {
   for (const auto& method : methods_) method->begin(sequence, plan);
 }
 
+void SharedPrefill::fork(SeqId from, SeqId to, const SequencePlan& plan) {
+  for (const auto& method : methods_) method->fork(from, to, plan);
+}
+
+Footprint SharedPrefill::fork_until(const SequencePlan& plan, int64_t tokens) const {
+  Footprint sum;
+  for (const auto& method : methods_) sum += method->fork_until(plan, tokens);
+  return sum;
+}
+
 void SharedPrefill::fill(SeqId sequence, int64_t tokens, uint64_t seed) {
   methods_[selected_]->fill(sequence, tokens, seed);
 }

@@ -21,6 +21,8 @@ class SharedPrefill final : public Attention {
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;  // of all methods together
   [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const override;
   void begin(SeqId sequence, const SequencePlan& plan) override;
+  void fork(SeqId from, SeqId to, const SequencePlan& plan) override;
+  [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const override;
   void fill(SeqId sequence, int64_t tokens, uint64_t seed) override;  // under the selected method
   void force_hit_share(double share) override;                        // of the selected method
   void prefill(const LayerInput& input, TensorView out) override;

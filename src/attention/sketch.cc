@@ -22,12 +22,12 @@ class SketchIndex final : public ShadowIndex {
 
   void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, tokens); }
   void release(int64_t row) override { store_.release(row); }
+  void share(int64_t from, int64_t to, int64_t tokens) override { store_.share(from, to, tokens); }
   void move(int64_t row, Tier to) override { store_.move(row, to); }
   void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const override { return store_.bytes_for(tokens); }
-  [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const override {
-    return store_.held_bytes(row, tier);
-  }
+  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const override { return store_.shared_bytes(tokens); }
+  [[nodiscard]] int64_t held_bytes(Tier tier) const override { return store_.held_bytes(tier); }
   [[nodiscard]] bool wants_outliers() const override { return false; }
 
   void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const override {

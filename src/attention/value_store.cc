@@ -48,6 +48,11 @@ void ValueStore::release(int64_t row) {
   if (scales_) scales_->release(row);
 }
 
+void ValueStore::share(int64_t from, int64_t to, int64_t tokens) {
+  runs_.share(from, to, tokens);
+  if (scales_) scales_->share(from, to, tokens);
+}
+
 void ValueStore::pause(int64_t row) {
   runs_.move(row, Tier::pinned_host);
   if (scales_) scales_->move(row, Tier::pinned_host);
@@ -59,6 +64,10 @@ void ValueStore::resume(int64_t row) {
 
 int64_t ValueStore::held_bytes(int64_t row, Tier tier) const {
   return runs_.held_bytes(row, tier) + (scales_ ? scales_->held_bytes(row, tier) : 0);
+}
+
+int64_t ValueStore::held_bytes(Tier tier) const {
+  return runs_.held_bytes(tier) + (scales_ ? scales_->held_bytes(tier) : 0);
 }
 
 QuantizedView ValueStore::view(Queue& queue, int64_t layer) {

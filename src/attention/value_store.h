@@ -17,6 +17,7 @@ class ValueStore {
 
   void reserve(int64_t row, int64_t tokens);
   void release(int64_t row);
+  void share(int64_t from, int64_t to, int64_t tokens);  // as PagedStore::share
   // All of a row into host memory, and back what never lies there otherwise.
   void pause(int64_t row);
   void resume(int64_t row);
@@ -27,6 +28,11 @@ class ValueStore {
   [[nodiscard]] int64_t run_bytes_for(int64_t tokens) const { return runs_.bytes_for(tokens); }
   [[nodiscard]] int64_t scale_bytes_for(int64_t tokens) const {
     return scales_ ? scales_->bytes_for(tokens) : 0;
+  }
+  // That sharing so many tokens copies not.
+  [[nodiscard]] int64_t shared_run_bytes(int64_t tokens) const { return runs_.shared_bytes(tokens); }
+  [[nodiscard]] int64_t shared_scale_bytes(int64_t tokens) const {
+    return scales_ ? scales_->shared_bytes(tokens) : 0;
   }
   // Of one layer's values of that many tokens, without scales.
   [[nodiscard]] int64_t layer_bytes(int64_t tokens) const {
@@ -39,6 +45,7 @@ class ValueStore {
   int64_t release_device(int64_t bytes) { return runs_.release_device(bytes); }
   [[nodiscard]] bool quantized() const { return scales_.has_value(); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
+  [[nodiscard]] int64_t held_bytes(Tier tier) const;
 
   // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
   void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const;

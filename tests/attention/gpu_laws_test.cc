@@ -104,6 +104,31 @@ TEST_P(GpuLaws, OthersInTheBatchChangeWhatIsRoundedAlone) {
   }
 }
 
+// Beside each other, one step each in turn, before and after the first reads on.
+TEST_P(GpuLaws, ForksGoOnAsThoughEachWereAlone) {
+  AttentionConfig config = GetParam().config;
+  config.step_parts = config.micro_batches = 1;
+  TinyModel model(GetParam().shape, make_cuda_device());
+  Methods methods(model, {config});
+  const SeqId first = 0, fork = 1, alone = 2;
+  const auto step = [&](SeqId id, int32_t token) { return methods.decode({&id, 1}, {&token, 1}); };
+  const auto begin = [&](SeqId id) {
+    (void)methods.prefill(id, tiny_ids(kPrompt), 200);
+    for (const int32_t token : tiny_ids(kSteps, 2)) (void)step(id, token);
+  };
+  std::vector<std::vector<float>> expected;
+  begin(alone);
+  for (const int32_t token : tiny_ids(kSteps, 3)) expected.push_back(step(alone, token));
+  begin(first);
+  methods.fork(first, fork, kPrompt + kSteps, 200);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (i == expected.size() / 2)
+      (void)methods.append(first, kPrompt + kSteps + std::ssize(expected) / 2, tiny_ids(40, 5));
+    (void)step(first, tiny_ids(kSteps, 4)[i]);
+    EXPECT_EQ(step(fork, tiny_ids(kSteps, 3)[i]), expected[i]) << i;
+  }
+}
+
 TEST_P(GpuLaws, AnswersHaveNoLimit) {
   TinyModel model(GetParam().shape, make_cuda_device());
   Methods methods(model, {GetParam().config});

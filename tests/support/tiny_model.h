@@ -148,6 +148,11 @@ class Methods {
     return logits;
   }
 
+  // `to` goes on from where `from` is, which holds `held` tokens, and may grow by `more`.
+  void fork(SeqId from, SeqId to, int64_t held, int64_t more) {
+    shared_->fork(from, to, {.prompt_tokens = held, .max_tokens = held + more});
+  }
+
   // Reads on behind what the sequence holds.
   std::vector<float> append(SeqId id, int64_t held, std::span<const int32_t> ids, int64_t slice = 512,
                             const StepProgress& progress = {}, int64_t rows = int64_t{1} << 30) {
