@@ -313,6 +313,13 @@ class Session {
   // Times of the ops since the last call, in order of their first runs. Only while ops are timed.
   [[nodiscard]] virtual std::vector<OpTime> op_times() = 0;
 
+  // A new sequence that holds what another holds under every method, and may grow to max_tokens: each goes on
+  // by itself, as though it had read and decoded all of it. What is full of what they hold is theirs in
+  // common and takes memory once; what they will still write to is copied. Throws InvalidInput for a sequence
+  // that holds nothing, or more than max_tokens, or is reading, and for more than the model's context;
+  // OutOfMemory, with what is needed and what is free, where growing so far would not fit.
+  virtual SequenceId fork(SequenceId sequence, int64_t max_tokens) = 0;
+
   // Writes all that a sequence holds to a file, whole or not at all: a temporary file beside it is filled,
   // brought to the disk and renamed. Under one method alone. Throws InvalidInput for a sequence that holds
   // nothing, ids that are fewer than its tokens and a place that cannot be written, DeviceFailure where the

@@ -49,13 +49,48 @@ ModelSession::Sequence& ModelSession::at(SequenceId id) {
   return found->second;
 }
 
-SequenceId ModelSession::add(int64_t max_tokens) {
+void ModelSession::check_length(int64_t max_tokens) const {
   require(
       max_tokens >= 1 && max_tokens <= model_.context,
       "a sequence of {} tokens was asked for, the model's context is {}; shorten the prompt or the answer",
       max_tokens, model_.context);
+}
+
+SequenceId ModelSession::add(int64_t max_tokens) {
+  check_length(max_tokens);
   sequences_[next_id_] = {.max_tokens = max_tokens, .tokens = {}};
   return next_id_++;
+}
+
+SequenceId ModelSession::fork(SequenceId id, int64_t max_tokens) {
+  check_fork(id, max_tokens);
+  const int64_t least = *std::ranges::min_element(at(id).tokens);  // a method that holds less shares less
+  check_room(attention_->fork_until({.prompt_tokens = least, .max_tokens = max_tokens}, max_tokens), 0,
+             max_tokens);
+  return branch(id, max_tokens);
+}
+
+void ModelSession::check_fork(SequenceId id, int64_t max_tokens) {
+  const std::vector<int64_t>& tokens = at(id).tokens;
+  require(!tokens.empty() && !readings_.contains(id), "sequence {} holds nothing that could be forked", id);
+  check_length(max_tokens);
+  const int64_t held = *std::ranges::max_element(tokens);
+  require(held <= max_tokens, "sequence {} holds {} tokens, a fork of it was to hold {} at most", id, held,
+          max_tokens);
+}
+
+SequenceId ModelSession::branch(SequenceId id, int64_t max_tokens) {
+  check_fork(id, max_tokens);
+  const SequenceId forked = add(max_tokens);
+  try {
+    const std::vector<int64_t>& tokens = sequences_.at(forked).tokens = at(id).tokens;
+    const SequencePlan plan{.prompt_tokens = *std::ranges::max_element(tokens), .max_tokens = max_tokens};
+    run([&] { attention_->fork(id, forked, plan); });
+  } catch (...) {
+    remove(forked);
+    throw;
+  }
+  return forked;
 }
 
 int64_t ModelSession::working_bytes(int64_t prompt_tokens) const {

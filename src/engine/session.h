@@ -52,6 +52,13 @@ class ModelSession final : public Session {
   // The same, but the first token under method 0 comes back, drawn on the device.
   [[nodiscard]] int32_t end_prefill_sampled(SequenceId sequence, Sampler& sampler);
 
+  SequenceId fork(SequenceId sequence, int64_t max_tokens) override;
+  // The same without asking whether growing will fit.
+  SequenceId branch(SequenceId sequence, int64_t max_tokens);
+  [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const {
+    return attention_->fork_until(plan, tokens);
+  }
+
   // Between steps: a sequence that has read its prompt into host memory and back (Attention::pause).
   void pause(SequenceId sequence);
   void resume(SequenceId sequence);
@@ -103,6 +110,8 @@ class ModelSession final : public Session {
 
   [[nodiscard]] int64_t held_by(const Sequence& sequence) const;
   void check_room(const Footprint& state, int64_t working, int64_t tokens) const;
+  void check_length(int64_t max_tokens) const;
+  void check_fork(SequenceId id, int64_t max_tokens);
   void check_room_to_read(SequenceId id, int64_t tokens);
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);

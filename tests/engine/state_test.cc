@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "engine/engines.h"
+#include "engine/storage_cases.h"
 #include "formats/state_file.h"
 #include "formats/temporary_file.h"
 
@@ -14,28 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-
-struct StateCase {
-  std::string name;
-  AttentionConfig config;
-  std::string dtype = "float32";
-};
-
-std::string name_of_case(const ::testing::TestParamInfo<StateCase>& info) {
-  return info.param.name;
-}
-
-AttentionConfig with(AttentionConfig config, const std::function<void(AttentionConfig&)>& change) {
-  change(config);
-  return config;
-}
-
-std::unique_ptr<Engine> engine_of(const std::string& dtype, int64_t device_bytes = 0) {
-  EngineOptions options = small_engine_options();
-  options.dtype = dtype;
-  options.device_bytes = device_bytes;
-  return Engine::load(options);
-}
 
 template <typename Call>
 std::string refusal(const Call& call) {
@@ -49,7 +28,7 @@ std::string refusal(const Call& call) {
   return "taken";
 }
 
-class SavedStates : public ::testing::TestWithParam<StateCase> {
+class SavedStates : public ::testing::TestWithParam<StorageCase> {
  protected:
   // Steps of forced tokens.
   static std::vector<std::vector<float>> steps(Session& session, SequenceId id, int64_t count,
@@ -130,32 +109,7 @@ TEST_P(SavedStates, ThatAreDamagedLeaveTheSequenceEmptyAndGiveAllBack) {
   EXPECT_EQ(session->prefill(again, random_ids(300)).size(), 288u);
 }
 
-const std::vector<StateCase>& cases() {
-  static const std::vector<StateCase> all = [] {
-    const auto int8 = [](AttentionConfig& c) {
-      c.factors = c.values = StorageType::int8;
-      c.sketch_bits = 2;
-    };
-    AttentionConfig landmarks = preset("paper");
-    landmarks.outlier_chunks = 2;
-    landmarks.sparse_budget = 32;
-    return std::vector<StateCase>{
-        {"full", full_attention()},
-        {"full_bf16", full_attention(), "bfloat16"},
-        {"full_int8", with(full_attention(), [](AttentionConfig& c) { c.values = StorageType::int8; })},
-        {"shadow_int8", with(small_shadow(), int8)},
-        {"shadow_bf16",
-         with(small_shadow(), [](AttentionConfig& c) { c.factors = c.values = StorageType::bfloat16; }),
-         "bfloat16"},
-        {"shadow_host", with(small_shadow(), [](AttentionConfig& c) { c.placement = Placement::host; })},
-        {"shadow_exact_below", with(small_shadow(), [](AttentionConfig& c) { c.exact_below = 350; })},
-        {"landmarks", landmarks},
-        {"landmarks_int8", with(landmarks, [](AttentionConfig& c) { c.landmarks = StorageType::int8; })}};
-  }();
-  return all;
-}
-
-INSTANTIATE_TEST_SUITE_P(Configurations, SavedStates, ::testing::ValuesIn(cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Configurations, SavedStates, ::testing::ValuesIn(storage_cases()), name_of_case);
 
 class OneState : public ::testing::Test {
  protected:
