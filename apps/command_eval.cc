@@ -11,7 +11,7 @@ Command add_eval(CLI::App& root) {
   return {&app,
           {},
           {add_eval_ruler(app), add_eval_needle(app), add_eval_kv(app), add_eval_babilong(app),
-           add_fidelity(app)}};
+           add_eval_longbench(app), add_fidelity(app)}};
 }
 
 }  // namespace shadowkv::apps

@@ -58,7 +58,7 @@ void run(Arguments& a) {
   const std::shared_ptr<Sentences> book = read_book(a);
   const auto corpus = std::make_shared<eval::Corpus>(a.shared.data);
   run_eval(a.shared, {"BABILong", eval::Scoring::ruler, {}},
-           [&](const eval::CountTokens& count) { return source_of(a, corpus, book, count); });
+           [&](const SourceModel& model) { return source_of(a, corpus, book, model.count); });
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ void run(Arguments& a) {
   (void)lengths_of(a.shared);
   const auto corpus = std::make_shared<eval::Corpus>(a.shared.data);
   run_eval(a.shared, {"Key-value retrieval", eval::Scoring::ruler, {}},
-           [&](const eval::CountTokens& count) { return source_of(a, corpus, count); });
+           [&](const SourceModel& model) { return source_of(a, corpus, model.count); });
 }
 
 }  // namespace

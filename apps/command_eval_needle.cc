@@ -130,7 +130,7 @@ void run(Arguments& a) {
     return std::vector<std::string>{eval::svg_of(maps)};
   };
   run_eval(a.shared, {"Needle", eval::Scoring::ruler, figures},
-           [&](const eval::CountTokens& count) { return source_of(a, prompt, haystack, corpus, count); });
+           [&](const SourceModel& model) { return source_of(a, prompt, haystack, corpus, model.count); });
   if (svg) svg->commit();
   if (png) png->commit();
 }

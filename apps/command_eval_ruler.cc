@@ -77,15 +77,15 @@ void run(Arguments& a) {
   if (!a.input.empty()) {
     const std::vector<eval::Sample> samples =
         eval::read_samples(a.input, {tasks.size() == 1 ? tasks.front() : std::string()});
-    return run_eval(a.shared, eval_run, [&](const eval::CountTokens&) { return from_file(samples); });
+    return run_eval(a.shared, eval_run, [&](const SourceModel&) { return from_file(samples); });
   }
   require(!a.shared.data.empty(), "no data is given; add --data DIR, or --input FILE with finished samples");
   const auto corpus = std::make_shared<eval::Corpus>(a.shared.data, a.haystack);
   for (const std::string& task : tasks) eval::check_data(task, *corpus);
   std::shared_ptr<OutputFile> kept_file;
   if (!a.write_samples.empty()) kept_file = std::make_shared<OutputFile>(a.write_samples);
-  run_eval(a.shared, eval_run, [&](const eval::CountTokens& count) {
-    eval::SampleSource source = generated(a, corpus, count);
+  run_eval(a.shared, eval_run, [&](const SourceModel& model) {
+    eval::SampleSource source = generated(a, corpus, model.count);
     return kept_file ? kept(std::move(source), kept_file) : source;
   });
   if (kept_file) kept_file->commit();

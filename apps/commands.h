@@ -20,6 +20,7 @@ namespace shadowkv::apps {
 [[nodiscard]] Command add_eval_needle(CLI::App& eval);
 [[nodiscard]] Command add_eval_kv(CLI::App& eval);
 [[nodiscard]] Command add_eval_babilong(CLI::App& eval);
+[[nodiscard]] Command add_eval_longbench(CLI::App& eval);
 [[nodiscard]] Command add_bench_decode(CLI::App& bench);
 [[nodiscard]] Command add_bench_prefill(CLI::App& bench);
 [[nodiscard]] Command add_bench_kernels(CLI::App& bench);

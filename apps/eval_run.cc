@@ -41,7 +41,8 @@ std::string shown(const Percent& p) {
 }
 
 std::string scores_text(const Summary& summary, std::size_t length) {
-  std::vector<std::string> header{fmt::format("{} tokens", eval::length_label(summary.lengths()[length])),
+  const int64_t tokens = summary.lengths()[length];
+  std::vector<std::string> header{tokens > 0 ? fmt::format("{} tokens", eval::length_label(tokens)) : "task",
                                   "samples"};
   header.insert(header.end(), summary.methods().begin(), summary.methods().end());
   Table table(std::move(header));
@@ -179,16 +180,20 @@ class Reporter {
 }  // namespace
 
 void add_eval_options(CLI::App& app, EvalArguments& a) {
+  add_text(app,
+           {"--lengths", "TOKENS", "Tokens of prompt and answer together; several separated by commas", ""},
+           a.lengths);
+  add_whole(app, {"--seed", "NUMBER", "Of the samples: the same seed gives the same prompts", ""},
+            {0, std::numeric_limits<int64_t>::max()}, a.seed);
+  add_finished_eval_options(app, a);
+}
+
+void add_finished_eval_options(CLI::App& app, EvalArguments& a) {
   add_path(app,
            {"--data", "DIR",
             "Folder of texts and word lists, laid out as docs/ACCURACY.md says [default: none]", ""},
            a.data);
-  add_text(app,
-           {"--lengths", "TOKENS", "Tokens of prompt and answer together; several separated by commas", ""},
-           a.lengths);
   add_whole(app, {"--samples", "COUNT", "Samples of each task and length", ""}, {1, 1'000'000}, a.samples);
-  add_whole(app, {"--seed", "NUMBER", "Of the samples: the same seed gives the same prompts", ""},
-            {0, std::numeric_limits<int64_t>::max()}, a.seed);
   add_path(app,
            {"--out", "FILE",
             "JSON lines of all answers; what the file holds already is not asked again [default: none]", ""},
@@ -241,7 +246,8 @@ void run_eval(EvalArguments& a, const EvalRun& run, const MakeSource& make_sourc
   const eval::RunOptions options{run.scoring, [&](int64_t done, int64_t all, const std::string& task) {
                                    reporter.update(done, all, task);
                                  }};
-  const eval::RunOutcome outcome = eval::run_samples(make_source(count), subject, file, options);
+  const eval::RunOutcome outcome =
+      eval::run_samples(make_source({count, engine->model().context}), subject, file, options);
   print_notes(methods);
   const std::vector<std::string> figures = run.figures ? run.figures(outcome) : std::vector<std::string>();
   if (page) {

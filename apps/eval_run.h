@@ -26,13 +26,20 @@ struct EvalArguments {
 
 // All of them, model and methods included.
 void add_eval_options(CLI::App& app, EvalArguments& arguments);
+// Those of samples that are not made to a length.
+void add_finished_eval_options(CLI::App& app, EvalArguments& arguments);
 // "all", or names of the known separated by commas; throws InvalidInput naming the known otherwise.
 [[nodiscard]] std::vector<std::string> names_of(const std::string& text, const char* option,
                                                 const std::vector<std::string>& known);
 [[nodiscard]] std::vector<int64_t> lengths_of(const EvalArguments& arguments);
 
-// Makes the samples once the model is there: lengths are counted by its tokenizer.
-using MakeSource = std::function<eval::SampleSource(const eval::CountTokens& count)>;
+// What samples are made for.
+struct SourceModel {
+  eval::CountTokens count;  // by its tokenizer; good while the run lasts
+  int64_t context = 0;      // tokens of prompt and answer at most
+};
+// Makes the samples once the model is there.
+using MakeSource = std::function<eval::SampleSource(const SourceModel& model)>;
 
 struct EvalRun {
   std::string title;  // "RULER"

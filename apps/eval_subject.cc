@@ -48,7 +48,7 @@ EngineSubject::EngineSubject(Engine& engine, const EngineOptions& options, std::
 }
 
 std::vector<int32_t> EngineSubject::encode(const eval::Prompt& prompt) const {
-  if (!chat_) return engine_.tokenize(prompt.question + prompt.answer_prefix);
+  if (!chat_ || !prompt.frame) return engine_.tokenize(prompt.question + prompt.answer_prefix);
   std::vector<int32_t> ids = engine_.chat_prompt(prompt.question);
   const std::vector<int32_t> prefix = engine_.tokenize(prompt.answer_prefix);
   // What the tokenizer puts before every text stands before the frame already.

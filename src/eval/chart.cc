@@ -142,6 +142,7 @@ std::string escaped(std::string_view text) {
 
 std::string length_label(int64_t tokens) {
   constexpr int64_t kKilo = 1024;
+  if (tokens == 0) return "any";
   if (tokens >= kKilo * kKilo && tokens % (kKilo * kKilo) == 0)
     return fmt::format("{}M", tokens / kKilo / kKilo);
   if (tokens >= kKilo && tokens % kKilo == 0) return fmt::format("{}K", tokens / kKilo);

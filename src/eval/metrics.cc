@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/suggest.h"
+#include "eval/longbench.h"
 #include "eval/text.h"
 
 namespace shadowkv::eval {
@@ -130,6 +131,7 @@ double score(const Sample& sample, std::string_view output, Scoring scoring) {
   const auto of_first = [&](const auto& right) {
     return static_cast<double>(!sample.outputs.empty() && right(sample.outputs.front()));
   };
+  if (sample.metric >= Metric::f1) return longbench_score(sample, output);
   if (sample.metric == Metric::contained) {
     return of_first(
         [&](const std::string& r) { return normalized(output).find(normalized(r)) != std::string::npos; });

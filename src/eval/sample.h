@@ -13,7 +13,8 @@ namespace shadowkv::eval {
 // that the model continues rather than refuses.
 struct Prompt {
   std::string question;
-  std::string answer_prefix;
+  std::string answer_prefix = {};
+  bool frame = true;  // may stand in a chat frame
 };
 
 // How an output is scored against its references, as the RULER benchmark says.
@@ -23,6 +24,12 @@ enum class Metric : uint8_t {
   contained,  // 1 where the output holds the reference once both have no punctuation and articles
   word,       // 1 where the reference is a word of the output, between blanks and punctuation
   only,       // 1 where the output's first sentence holds the reference and none of the distractors
+  // LongBench's, the best of the references (longbench_metrics.cc):
+  f1,      // of words
+  rouge,   // ROUGE-L
+  number,  // share of the output's numbers that are the reference's
+  kind,    // 1 / names in the output where the reference is among them; distractors: all names
+  code,    // edit similarity of the first line of code
 };
 
 struct Sample {

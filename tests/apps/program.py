@@ -19,7 +19,7 @@ SHAPE = ["--shape", "tiny"]
 PROGRAM = os.environ.get("SHADOWKV_PROGRAM", str(ROOT / "build/release/shadowkv"))
 COMMANDS = ["generate", "chat", "compare", "fidelity", "eval", "tokenize", "detokenize", "info", "download", "serve",
             "bench"]
-EVALS = ["ruler", "needle", "kv", "babilong"]
+EVALS = ["ruler", "needle", "kv", "babilong", "longbench"]
 BENCHES = ["decode", "prefill", "kernels", "serve-load", "serve"]
 
 

@@ -123,6 +123,24 @@ class Others(ProgramTest):
         self.refuse(*command, "1", "--tasks", "qa2", says=["qa2_two-supporting-facts_test.txt", "can be had from"])
         self.refuse(*command, "1", "--tasks", "qa9", says=["qa9", "qa1"])
 
+    def test_longbench_asks_finished_prompts_and_its_own_lines(self):
+        (self.folder / "tasks").mkdir()
+        passage = " ".join(f"Harbour {i} holds {i * i} ships." for i in range(400))
+        finished = [{"prompt": f"{passage}\nHow many ships?", "answers": ["some", "many"]}, {"prompt": "x", "answers": ["y"]}]
+        self.write("tasks/qasper.jsonl", "".join(json.dumps(line) + "\n" for line in finished))
+        self.write("tasks/trec.jsonl", json.dumps({"input": "q", "context": "c", "answers": ["a"], "all_classes": ["a"]}))
+        layouts = self.write("layouts.json", json.dumps({"trec": "{context}: {input}"}))
+        command = ["eval", "longbench", *MODEL, *METHODS, "--input", self.folder / "tasks"]
+        done = self.succeed(*command, "--layouts", layouts)
+        for part in ("qasper", "trec", "mean of the tasks", "3 prompts"):  # the long one is cut to the context
+            self.assertIn(part, done.text)
+        self.assertIn("1 prompts", self.succeed(*command, "--tasks", "qasper", "--longer-than", "2000").text)
+        self.refuse(*command, says=["trec.jsonl", "dataset2prompt.json"])
+        self.refuse(*command, "--tasks", "lcc", says=["lcc.jsonl", "can be had from"])
+        self.refuse(*command, "--tasks", "hotpot", says=["hotpot", "did you mean", "hotpotqa"])
+        self.refuse(*command, "--tasks", "qasper", "--longer-than", "100000", says=["--longer-than"])
+        self.refuse("eval", "longbench", *MODEL, says=["--input"])
+
     def test_what_cannot_be_done_is_refused(self):
         self.refuse("eval", "needle", *MODEL, says=["--haystack", "--data"])
         self.refuse("eval", "needle", *MODEL, "--data", self.folder, says=["kjv_bible_pg19.txt", "--haystack"])
