@@ -15,7 +15,7 @@ namespace shadowkv::eval {
 [[nodiscard]] std::string_view series_colour(std::size_t i);
 // & < > " as entities.
 [[nodiscard]] std::string escaped(std::string_view text);
-// "4K", "128K", "1M", or the number itself.
+// "4K", "128K", "1M", or the number itself; "any" for 0.
 [[nodiscard]] std::string length_label(int64_t tokens);
 
 struct Series {
