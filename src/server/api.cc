@@ -11,6 +11,7 @@
 #include "server/json_fields.h"
 #include "server/metrics.h"
 #include "server/openapi.h"
+#include "server/page.h"
 #include "server/tool_request.h"
 
 namespace shadowkv {
@@ -80,6 +81,7 @@ struct Api::Call {
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> known = {
+      {"GET", "/", &Api::page, false, false},  // holds no secret; what it asks for carries the key
       {"GET", "/health", &Api::health, false, false},
       {"GET", "/version", &Api::show_version, true, false},
       {"GET", "/openapi.json", &Api::openapi, true, false},
@@ -180,6 +182,14 @@ std::unique_ptr<HttpReply> Api::show_version(const Call& call) {
 
 std::unique_ptr<HttpReply> Api::openapi(const Call& call) {
   return call.with("application/json", std::string(openapi_text()));
+}
+
+std::unique_ptr<HttpReply> Api::page(const Call& call) {
+  Page page = page_of(random_id() + random_id());
+  page.headers.insert(page.headers.end(), call.headers.begin(), call.headers.end());
+  return std::make_unique<WholeReply>(
+      HttpHead{.content_type = "text/html; charset=utf-8", .headers = std::move(page.headers)},
+      std::move(page.html));
 }
 
 std::unique_ptr<HttpReply> Api::models(const Call& call) {

@@ -60,6 +60,7 @@ class Api {
   [[nodiscard]] std::unique_ptr<HttpReply> model(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> metrics(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> openapi(const Call& call);
+  [[nodiscard]] std::unique_ptr<HttpReply> page(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> tokenize(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> detokenize(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> chat(const Call& call);

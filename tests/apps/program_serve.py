@@ -20,10 +20,10 @@ GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
 
 
 class Server:
-    """A server of the tiny model at a free port."""
+    """A server of the tiny model, at a free port unless one is named."""
 
-    def __init__(self, *options, model=MODEL, env=None):
-        command = [PROGRAM, "serve", *model, "--port", "0", "--threads", "2", *map(str, options)]
+    def __init__(self, *options, model=MODEL, env=None, port=0):
+        command = [PROGRAM, "serve", *model, "--port", str(port), "--threads", "2", *map(str, options)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                         env={**os.environ, **(env or {})})
         line = self.process.stdout.readline()
@@ -238,6 +238,22 @@ class Serve(ProgramTest):
             for method in methods:
                 status, _, _ = self.server.ask(method.upper(), path.replace("{model}", "tiny"), "{}" if method == "post" else None)
                 self.assertIn(str(status), methods[method]["responses"], (method, path))
+
+    def test_the_page_comes_under_a_policy_of_its_own_and_without_a_key(self):
+        nonces = set()
+        server = Server("--quiet", env={"SHADOWKV_API_KEY": "sesame"})
+        self.addCleanup(server.end)
+        for _ in range(2):
+            status, answer, page = server.ask("GET", "/")
+            self.assertEqual((status, answer.getheader("Content-Type")), (200, "text/html; charset=utf-8"))
+            nonce, = re.findall(r"script-src 'nonce-([0-9a-f]{48})'", answer.getheader("Content-Security-Policy"))
+            self.assertIn(f'<script nonce="{nonce}">', page)
+            self.assertEqual(answer.getheader("X-Content-Type-Options"), "nosniff")
+            self.assertEqual(answer.getheader("Referrer-Policy"), "no-referrer")
+            nonces.add(nonce)
+        self.assertEqual(len(nonces), 2)
+        self.assertEqual(server.ask("HEAD", "/")[0], 200)
+        self.assertEqual(server.ask("POST", "/", "{}")[0], 405)
 
     def test_metrics_count_what_was_answered(self):
         def counts():
