@@ -22,6 +22,7 @@ struct Arguments {
   EvalArguments shared;
   std::string prompt = "paper";
   int64_t depths = 10;
+  int64_t turns = 1;
   std::filesystem::path haystack;
   std::filesystem::path svg;
   std::filesystem::path png;
@@ -65,10 +66,22 @@ std::string depth_name(int64_t percent) {
   return fmt::format("depth {} %", percent);
 }
 
+// Tasks, each a row of the heat maps, and what a row is called there.
+std::vector<std::pair<std::string, std::string>> rows_of(const Arguments& a) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  if (a.turns > 1) {
+    for (int64_t t = 1; t <= a.turns; ++t)
+      rows.emplace_back(fmt::format("turn {}", t), fmt::format("turn {}", t));
+    return rows;
+  }
+  for (const int64_t depth : eval::needle_depths(a.depths))
+    rows.emplace_back(depth_name(depth), fmt::format("{} %", depth));
+  return rows;
+}
+
 // One a method, in the order of the methods.
 std::vector<eval::HeatMap> heat_maps(const Arguments& a, const eval::RunOutcome& outcome) {
   const eval::Summary summary(outcome.results);
-  const std::vector<int64_t> depths = eval::needle_depths(a.depths);
   std::vector<eval::HeatMap> maps;
   for (std::size_t m = 0; m < summary.methods().size(); ++m) {
     eval::HeatMap map;
@@ -78,9 +91,9 @@ std::vector<eval::HeatMap> heat_maps(const Arguments& a, const eval::RunOutcome&
     for (const eval::Result& r : outcome.results) {
       if (r.method == summary.methods()[m]) all.push_back(r.score);
     }
-    for (const int64_t depth : depths) {
-      map.rows.push_back(fmt::format("{} %", depth));
-      const auto task = std::find(summary.tasks().begin(), summary.tasks().end(), depth_name(depth));
+    for (const auto& [name, label] : rows_of(a)) {
+      map.rows.push_back(label);
+      const auto task = std::find(summary.tasks().begin(), summary.tasks().end(), name);
       for (std::size_t length = 0; length < summary.lengths().size(); ++length) {
         eval::Percent cell;
         if (task != summary.tasks().end()) {
@@ -97,9 +110,24 @@ std::vector<eval::HeatMap> heat_maps(const Arguments& a, const eval::RunOutcome&
   return maps;
 }
 
+eval::SampleSource turns_of(const Arguments& a, const std::shared_ptr<std::string>& haystack,
+                            const std::shared_ptr<eval::Corpus>& corpus, const eval::CountTokens& count) {
+  eval::SampleSource source;
+  for (const int64_t length : lengths_of(a.shared)) {
+    for (int64_t index = 0; index < a.shared.samples; ++index) {
+      source.emplace_back([=, turns = a.turns, seed = static_cast<uint64_t>(a.shared.seed)] {
+        return eval::make_needle_turns(
+            turns, *haystack, {"needle turns", length, index, seed, eval::Edition::current, *corpus, count});
+      });
+    }
+  }
+  return source;
+}
+
 eval::SampleSource source_of(const Arguments& a, eval::NeedlePrompt prompt,
                              const std::shared_ptr<std::string>& haystack,
                              const std::shared_ptr<eval::Corpus>& corpus, const eval::CountTokens& count) {
+  if (a.turns > 1) return turns_of(a, haystack, corpus, count);
   eval::SampleSource source;
   for (const int64_t length : lengths_of(a.shared)) {
     for (const int64_t depth : eval::needle_depths(a.depths)) {
@@ -118,6 +146,9 @@ void run(Arguments& a) {
   check_model_options(a.shared.engine);
   const eval::NeedlePrompt prompt = eval::parse_needle_prompt(a.prompt);
   (void)lengths_of(a.shared);
+  require(a.turns == 1 || prompt == eval::NeedlePrompt::paper,
+          "--turns {} was given with --prompt classic, which has one needle alone; leave one of them out",
+          a.turns);
   const auto haystack = std::make_shared<std::string>(haystack_of(a, prompt));
   const auto corpus = std::make_shared<eval::Corpus>(a.shared.data);
   std::unique_ptr<OutputFile> svg, png;
@@ -151,6 +182,10 @@ Command add_eval_needle(CLI::App& eval) {
       a.prompt);
   add_whole(app, {"--depths", "COUNT", "Depths of the needle, evenly from 0 to 100 per cent", ""}, {1, 1000},
             a.depths);
+  add_whole(app,
+            {"--turns", "COUNT",
+             "Questions of a conversation, each for one of as many needles, in place of depths", ""},
+            {1, eval::kMostNeedleTurns}, a.turns);
   add_path(app,
            {"--haystack", "FILE",
             "Text to hide the needle in [default: DIR/niah/kjv_bible_pg19.txt, or essays]", ""},

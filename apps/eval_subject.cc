@@ -6,6 +6,7 @@
 
 #include "divergence.h"
 #include "interrupt.h"
+#include "json_output.h"
 #include "progress.h"
 
 namespace shadowkv::apps {
@@ -49,14 +50,15 @@ EngineSubject::EngineSubject(Engine& engine, const EngineOptions& options, std::
 
 std::vector<int32_t> EngineSubject::encode(const eval::Prompt& prompt) const {
   if (!chat_ || !prompt.frame) return engine_.tokenize(prompt.question + prompt.answer_prefix);
-  std::vector<int32_t> ids = engine_.chat_prompt(prompt.question);
-  const std::vector<int32_t> prefix = engine_.tokenize(prompt.answer_prefix);
-  // What the tokenizer puts before every text stands before the frame already.
-  const std::vector<int32_t> nothing = engine_.tokenize("");
+  return with_prefix(engine_.chat_prompt(prompt.question), prompt.answer_prefix);
+}
+
+// A text behind what stands there already, what the tokenizer puts before every text included.
+std::vector<int32_t> EngineSubject::with_prefix(std::vector<int32_t> ids, const std::string& text) const {
+  const std::vector<int32_t> more = engine_.tokenize(text), nothing = engine_.tokenize("");
   const bool added =
-      prefix.size() >= nothing.size() && std::equal(nothing.begin(), nothing.end(), prefix.begin());
-  ids.insert(ids.end(), prefix.begin() + (added ? static_cast<std::ptrdiff_t>(nothing.size()) : 0),
-             prefix.end());
+      more.size() >= nothing.size() && std::equal(nothing.begin(), nothing.end(), more.begin());
+  ids.insert(ids.end(), more.begin() + (added ? std::ssize(nothing) : 0), more.end());
   return ids;
 }
 
@@ -94,6 +96,38 @@ std::vector<eval::Answer> EngineSubject::answer(std::span<const int32_t> ids,
     const SessionStatistics statistics = session.statistics(method);
     answers.push_back({engine_.detokenize(tokens), static_cast<int64_t>(tokens.size()), prefill_seconds,
                        seconds, statistics.held_bytes[0], statistics.held_bytes[1]});
+  }
+  return answers;
+}
+
+// Texts go on behind each other; chats are laid out as a whole, each answer as the text that it was.
+std::vector<eval::Answer> EngineSubject::converse(std::span<const eval::Prompt> turns, int64_t method,
+                                                  int64_t max_new_tokens) {
+  const std::unique_ptr<Conversation> conversation =
+      engine_.converse(methods_.at(static_cast<std::size_t>(method)).config);
+  std::vector<eval::Answer> answers;
+  Json messages = Json::array();
+  std::vector<int32_t> said;
+  for (const eval::Prompt& turn : turns) {
+    GenerateRequest request;
+    request.max_new_tokens = max_new_tokens;
+    if (chat_ && turn.frame) {
+      messages.push_back({{"role", "user"}, {"content", turn.question}});
+      request.prompt_ids = with_prefix(engine_.chat_prompt({.messages = dump(messages)}), turn.answer_prefix);
+    } else {
+      request.prompt_ids =
+          answers.empty() ? encode(turn) : with_prefix(said, turn.question + turn.answer_prefix);
+    }
+    const GenerateResult result = conversation->answer(request, [](const TokenEvent&) {
+      check_interrupted();
+      return true;
+    });
+    said = conversation->ids();
+    if (engine_.is_eos(said.back())) said.pop_back();
+    const SessionStatistics& held = result.statistics;
+    answers.push_back({engine_.detokenize(result.ids), std::ssize(result.ids), result.ttft_s, result.decode_s,
+                       held.held_bytes[0], held.held_bytes[1]});
+    messages.push_back({{"role", "assistant"}, {"content", turn.answer_prefix + answers.back().output}});
   }
   return answers;
 }

@@ -25,9 +25,12 @@ class EngineSubject final : public eval::Subject {
   [[nodiscard]] std::vector<eval::Answer> answer(std::span<const int32_t> ids,
                                                  std::span<const int64_t> methods,
                                                  int64_t max_new_tokens) override;
+  [[nodiscard]] std::vector<eval::Answer> converse(std::span<const eval::Prompt> turns, int64_t method,
+                                                   int64_t max_new_tokens) override;
 
  private:
   Session& session_of(std::span<const int64_t> methods);
+  [[nodiscard]] std::vector<int32_t> with_prefix(std::vector<int32_t> ids, const std::string& prefix) const;
 
   Engine& engine_;
   std::string name_;

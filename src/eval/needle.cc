@@ -1,5 +1,7 @@
 #include "eval/needle.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -18,12 +20,13 @@ struct Wording {
   int64_t head_room;  // tokens of the length that the prompt leaves free
   Metric metric;
 };
+constexpr const char* kPaperQuestion =
+    "Question: What is the special magic {city} number? Don't give information outside the document or "
+    "repeat your "
+    "findings. Keep your response short and direct. Answer: ";
 constexpr Wording kPaper{
     "Write a high-quality answer for the given question using only the provided search results (some of "
-    "which might "
-    "be irrelevant).\n{context}\n\nQuestion: What is the special magic {city} number? Don't give information "
-    "outside "
-    "the document or repeat your findings. Keep your response short and direct. Answer: ",
+    "which might be irrelevant).\n{context}\n\n{question}",
     "\nThe special magic {city} number is: {number}\n", 10, 32, Metric::contained};
 constexpr Wording kClassic{
     "You are a helpful AI bot that answers questions for a user. Keep your response short and "
@@ -97,6 +100,41 @@ std::vector<int64_t> needle_depths(int64_t count) {
   return depths;
 }
 
+Sample make_needle_turns(int64_t turns, const std::string& haystack, const Draw& draw) {
+  require(!haystack.empty(), "the haystack is empty; name a text with --haystack");
+  require(turns >= 1 && turns <= kMostNeedleTurns, "{} turns were asked for; take 1 to {}", turns,
+          kMostNeedleTurns);
+  Random random = draw.random();
+  std::vector<std::string> needles;
+  std::vector<Turn> asked;
+  int64_t room = kPaper.head_room;  // of the length: later questions, and all answers
+  for (const int64_t city : random.sample(std::size(kCities), turns)) {
+    const std::string number = random_number(random, 7),
+                      question = fill_in(kPaperQuestion, "city", kCities[city]);
+    needles.push_back(fill_in(fill_in(kPaper.needle, "city", kCities[city]), "number", number));
+    asked.push_back({.task = {}, .prompt = {.question = "\n\n" + question}, .outputs = {number}});
+    room += draw.count(asked.back().prompt) + kPaper.max_new_tokens;
+  }
+  const std::size_t start = draw_start(haystack, random);
+  random.shuffle(asked);
+  for (std::size_t t = 0; t < asked.size(); ++t) asked[t].task = fmt::format("turn {}", t + 1);
+  const std::vector<int64_t> depths = needle_depths(turns);
+  const std::string opening = replace_all(kPaper.question, "\n\n{question}", asked.front().prompt.question);
+  const auto make = [&](int64_t bytes) {
+    std::string context = stretch(haystack, start, bytes);
+    for (auto i = std::ssize(depths); i-- > 0;)  // from the end: depths of what stands before stay
+      context = plant(context, needles[static_cast<std::size_t>(i)], depths[static_cast<std::size_t>(i)]);
+    return Draft{{fill_in(opening, "context", context), ""}, {}};
+  };
+  Sample sample = fit_sample(draw, room, {1, 64 * draw.length}, make);
+  sample.task = asked.front().task;
+  sample.outputs = asked.front().outputs;
+  sample.max_new_tokens = kPaper.max_new_tokens;
+  sample.metric = kPaper.metric;
+  sample.later.assign(asked.begin() + 1, asked.end());
+  return sample;
+}
+
 Sample make_needle(const NeedlePlan& plan, const Draw& draw) {
   require(!plan.haystack.empty(), "the haystack is empty; name a text with --haystack");
   const bool paper = plan.prompt == NeedlePrompt::paper;
@@ -106,7 +144,7 @@ Sample make_needle(const NeedlePlan& plan, const Draw& draw) {
   const std::string number = random_number(random, 7);
   const std::size_t start = draw_start(plan.haystack, random);
   const std::string needle = fill_in(fill_in(wording.needle, "city", city), "number", number);
-  const std::string question = fill_in(wording.question, "city", city);
+  const std::string question = fill_in(fill_in(wording.question, "question", kPaperQuestion), "city", city);
   const auto make = [&](int64_t bytes) {
     const std::string context = plant(stretch(plan.haystack, start, bytes), needle, plan.depth_percent);
     return Draft{{fill_in(question, "context", context), ""}, {}};

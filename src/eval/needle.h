@@ -19,6 +19,12 @@ struct NeedlePlan {
 // another place of the haystack. Throws InvalidInput where the length is too short.
 [[nodiscard]] Sample make_needle(const NeedlePlan& plan, const Draw& draw);
 
+// `turns` needles at depths spread evenly, the paper's, and a question for each in an order that is drawn:
+// the first behind the haystack, each further one behind the answer before. Tasks are "turn 1", "turn 2" and
+// so on.
+[[nodiscard]] Sample make_needle_turns(int64_t turns, const std::string& haystack, const Draw& draw);
+inline constexpr int64_t kMostNeedleTurns = 64;
+
 // `text` with the needle after the last . or line end at or before that share of its bytes; at its end for
 // 100.
 [[nodiscard]] std::string plant(const std::string& text, const std::string& needle, int64_t depth_percent);

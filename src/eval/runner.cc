@@ -1,5 +1,6 @@
 #include "eval/runner.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "eval/random.h"
@@ -23,42 +24,73 @@ class Run {
   }
 
   void take(const Sample& sample) {
-    const std::string hash = hash_text(prompt_hash(sample.prompt));
-    outcome_.prompts_hash = hash_of(hash, outcome_.prompts_hash);
+    const std::vector<Sample> turns = turns_of(sample);
+    const std::vector<std::string> hashes = hashes_of(turns);
+    for (const std::string& hash : hashes) outcome_.prompts_hash = hash_of(hash, outcome_.prompts_hash);
     outcome_.samples += 1;
     const std::vector<std::string>& methods = subject_.methods();
     std::vector<int64_t> missing;
     for (std::size_t m = 0; m < methods.size(); ++m) {
-      if (!known_.contains(key_of(hash, methods[m]))) missing.push_back(static_cast<int64_t>(m));
+      const bool is_known = std::all_of(hashes.begin(), hashes.end(), [&](const std::string& hash) {
+        return known_.contains(key_of(hash, methods[m]));
+      });
+      if (!is_known) missing.push_back(static_cast<int64_t>(m));
     }
-    if (!missing.empty() && !ask(sample, hash, missing)) {
+    if (!missing.empty() && !ask(turns, hashes, missing)) {
       outcome_.skipped += 1;
       return;
     }
-    outcome_.found += static_cast<int64_t>(methods.size() - missing.size());
-    for (const std::string& method : methods)
-      outcome_.results.push_back(recalled(sample, key_of(hash, method)));
+    outcome_.found += (std::ssize(methods) - std::ssize(missing)) * std::ssize(turns);
+    for (std::size_t t = 0; t < turns.size(); ++t) {
+      for (const std::string& method : methods)
+        outcome_.results.push_back(recalled(turns[t], key_of(hashes[t], method)));
+    }
   }
 
   [[nodiscard]] RunOutcome outcome() && { return std::move(outcome_); }
 
  private:
+  // A turn is named by all prompts up to it.
+  [[nodiscard]] static std::vector<std::string> hashes_of(const std::vector<Sample>& turns) {
+    std::vector<std::string> hashes{hash_text(prompt_hash(turns.front().prompt))};
+    for (std::size_t t = 1; t < turns.size(); ++t)
+      hashes.push_back(hash_text(hash_of(hashes.back(), prompt_hash(turns[t].prompt))));
+    return hashes;
+  }
+
   // False where the sample is longer than the model can read.
-  bool ask(const Sample& sample, const std::string& hash, const std::vector<int64_t>& missing) {
-    const std::vector<int32_t> ids = subject_.encode(sample.prompt);
-    const auto tokens = static_cast<int64_t>(ids.size());
-    if (tokens + sample.max_new_tokens > subject_.context()) return false;
-    const std::vector<Answer> answers = subject_.answer(ids, missing, sample.max_new_tokens);
+  bool ask(const std::vector<Sample>& turns, const std::vector<std::string>& hashes,
+           const std::vector<int64_t>& missing) {
+    std::vector<Prompt> prompts;
+    std::vector<int64_t> tokens;  // up to each turn's answer
+    int64_t most = 0;
+    for (const Sample& turn : turns) {
+      prompts.push_back(turn.prompt);
+      tokens.push_back(most + std::ssize(subject_.encode(turn.prompt)));
+      most = tokens.back() + turn.max_new_tokens;
+    }
+    if (most > subject_.context()) return false;
+    const int64_t max_new_tokens = turns.front().max_new_tokens;
+    std::vector<Answer> of_one;  // question, by method
+    if (turns.size() == 1) of_one = subject_.answer(subject_.encode(prompts[0]), missing, max_new_tokens);
     for (std::size_t i = 0; i < missing.size(); ++i) {
-      const std::string& method = subject_.methods().at(static_cast<std::size_t>(missing[i]));
-      Result result = result_of(sample, answers.at(i));
-      result.prompt_hash = hash;
-      result.method = method;
-      result.prompt_tokens = tokens;
-      known_.insert_or_assign(key_of(hash, method), file_.results().size());
-      file_.append(result);
+      const std::vector<Answer> answers = turns.size() == 1
+                                              ? std::vector<Answer>{of_one.at(i)}
+                                              : subject_.converse(prompts, missing[i], max_new_tokens);
+      for (std::size_t t = 0; t < turns.size(); ++t) {
+        Result result = result_of(turns[t], answers.at(t));
+        result.prompt_hash = hashes[t];
+        result.method = subject_.methods().at(static_cast<std::size_t>(missing[i]));
+        result.prompt_tokens = tokens[t];
+        keep(result);
+      }
     }
     return true;
+  }
+
+  void keep(const Result& result) {
+    known_.insert_or_assign(key_of(result.prompt_hash, result.method), file_.results().size());
+    file_.append(result);
   }
 
   [[nodiscard]] Result result_of(const Sample& sample, const Answer& answer) const {

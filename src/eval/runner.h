@@ -35,6 +35,9 @@ class Subject {
   [[nodiscard]] virtual std::vector<Answer> answer(std::span<const int32_t> ids,
                                                    std::span<const int64_t> methods,
                                                    int64_t max_new_tokens) = 0;
+  // Greedy answers under one method to prompts of one conversation, each behind the answer before.
+  [[nodiscard]] virtual std::vector<Answer> converse(std::span<const Prompt> turns, int64_t method,
+                                                     int64_t max_new_tokens) = 0;
 };
 
 // Made when it is its turn: at large lengths all samples together would not fit in memory.

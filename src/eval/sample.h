@@ -32,6 +32,13 @@ enum class Metric : uint8_t {
   code,    // edit similarity of the first line of code
 };
 
+// A further question of a conversation.
+struct Turn {
+  std::string task;
+  Prompt prompt;
+  std::vector<std::string> outputs;
+};
+
 struct Sample {
   std::string task;
   int64_t length = 0;  // tokens that prompt and answer may take together; 0: not said
@@ -40,8 +47,12 @@ struct Sample {
   std::vector<std::string> outputs;  // references
   int64_t max_new_tokens = 128;
   Metric metric = Metric::all;
-  std::vector<std::string> distractors = {};  // for Metric::only
+  std::vector<std::string> distractors = {};  // for Metric::only and kind
+  std::vector<Turn> later = {};               // each asked behind the answer to the one before
 };
+
+// The questions of a sample, each as a sample of its own.
+[[nodiscard]] std::vector<Sample> turns_of(const Sample& sample);
 
 // Tokens of a prompt in the model's own tokenizer, chat frame and all.
 using CountTokens = std::function<int64_t(const Prompt& prompt)>;

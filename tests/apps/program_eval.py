@@ -107,6 +107,15 @@ class Others(ProgramTest):
                 self.assertGreater(len(zlib.decompress(data)), 10000)
         self.assertIn("of 6 draws", page.read_text())
 
+    def test_needle_asks_for_one_after_the_other(self):
+        for chat in ([], ["--chat"]):
+            done = self.succeed("eval", "needle", *MODEL, *METHODS, *self.STORY, "--turns", "3", "--samples", "2", "--lengths",
+                                "1500", "--svg", self.folder / "turns.svg", *chat)
+            for part in ("turn 1", "turn 2", "turn 3", "2 prompts"):
+                self.assertIn(part, done.text)
+            self.assertIn("turn 3", "".join(xml.etree.ElementTree.parse(self.folder / "turns.svg").getroot().itertext()))
+        self.refuse("eval", "needle", *MODEL, *self.STORY, "--turns", "2", "--prompt", "classic", says=["--turns", "classic"])
+
     def test_kv_takes_lengths_or_numbers_of_pairs(self):
         fitted = self.succeed("eval", "kv", *MODEL, *METHODS, "--lengths", "1500", "--samples", "2").text
         self.assertIn("2 prompts", fitted)

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -38,6 +39,39 @@ class Needle : public testing::Test {
   Corpus corpus_{"/nonexistent"};
   CountTokens count_ = quarter_bytes;
 };
+
+TEST_F(Needle, TurnsAskForEachOfAsManyNeedles) {
+  const Sample sample =
+      make_needle_turns(8, haystack_, {"needle turns", 4096, 3, 42, Edition::current, corpus_, count_});
+  const std::vector<Sample> turns = turns_of(sample);
+  ASSERT_EQ(turns.size(), 8u);
+  std::set<std::string> numbers, cities;
+  std::vector<std::size_t> places;
+  int64_t tokens = 0;
+  for (std::size_t t = 0; t < turns.size(); ++t) {
+    EXPECT_EQ(turns[t].task, "turn " + std::to_string(t + 1));
+    const std::string& text = turns[t].prompt.question;
+    const std::size_t at = text.rfind("Question: What is the special magic ") + 36;
+    const std::string city = text.substr(at, text.find(" number?", at) - at);
+    const std::string needle = "\nThe special magic " + city + " number is: " + turns[t].outputs[0] + "\n";
+    places.push_back(sample.prompt.question.find(needle));
+    EXPECT_NE(places.back(), std::string::npos);
+    numbers.insert(turns[t].outputs[0]);
+    cities.insert(city);
+    tokens += count_(turns[t].prompt) + turns[t].max_new_tokens;
+    if (t > 0) {
+      EXPECT_THAT(text, StartsWith("\n\nQuestion: "));
+    }
+  }
+  EXPECT_EQ(numbers.size(), 8u);
+  EXPECT_EQ(cities.size(), 8u);
+  EXPECT_FALSE(std::is_sorted(places.begin(), places.end())) << "the order is drawn";
+  const auto [first, last] = std::minmax_element(places.begin(), places.end());
+  EXPECT_LT(*first, sample.prompt.question.size() / 20);
+  EXPECT_GT(*last, sample.prompt.question.size() * 9 / 10);
+  EXPECT_LE(tokens, 4096);
+  EXPECT_GT(tokens, 3900);
+}
 
 TEST_F(Needle, PaperPromptAsksForAMagicNumber) {
   const Sample sample = make(NeedlePrompt::paper, 50);

@@ -38,6 +38,16 @@ class Echo final : public Subject {
     }
     return answers;
   }
+  // Says how many prompts it has heard; "blind" only of the first.
+  std::vector<Answer> converse(std::span<const Prompt> turns, int64_t method, int64_t max_new) override {
+    std::vector<Answer> answers;
+    for (std::size_t t = 0; t < turns.size(); ++t) {
+      asked += 1;
+      const bool hears = methods_[static_cast<std::size_t>(method)] == "full" || t == 0;
+      answers.push_back({hears ? std::to_string(t + 1) : "no", max_new, 0.5, 1.0, 1000, 10});
+    }
+    return answers;
+  }
 
   int64_t asked = 0;
 
@@ -110,6 +120,36 @@ TEST_F(Running, AskedAgainTakesEverythingFromTheFile) {
   for (std::size_t i = 0; i < after.results.size(); ++i) {
     EXPECT_EQ(result_line(after.results[i]), result_line(before.results[i]));
   }
+}
+
+TEST_F(Running, TurnsOfAConversationAreScoredEachByItself) {
+  const SampleSource talks = {[] {
+    Sample made = sample("turn 1", 0, "what", "1");
+    made.later = {{"turn 2", {"\nand then"}, {"2"}}, {"turn 3", {"\nand then"}, {"9"}}};
+    return made;
+  }};
+  for (const int64_t asked : {6, 0}) {  // the second time all is in the file
+    Echo subject;
+    ResultFile file(path_);
+    const RunOutcome outcome = run_samples(talks, subject, file, {});
+    EXPECT_EQ(subject.asked, asked);
+    EXPECT_EQ(outcome.found, 6 - asked);
+    ASSERT_EQ(outcome.results.size(), 6u);
+    std::vector<double> scores;
+    for (const Result& r : outcome.results) scores.push_back(r.score);
+    EXPECT_EQ(scores, (std::vector<double>{1, 1, 1, 0, 0, 0}));
+    EXPECT_EQ(outcome.results[2].task, "turn 2");
+    EXPECT_EQ(outcome.results[2].prompt_tokens, 4 + 4 + 9);
+    EXPECT_NE(outcome.results[2].prompt_hash, outcome.results[4].prompt_hash) << "the same words, later";
+  }
+  const SampleSource long_talk = {[] {
+    Sample made = sample("turn 1", 0, "what", "1");
+    made.later = {{"turn 2", {std::string(29, 'x')}, {"2"}}};
+    return made;
+  }};
+  Echo subject;
+  ResultFile file;
+  EXPECT_EQ(run_samples(long_talk, subject, file, {}).skipped, 1);
 }
 
 // Wherever a run was cut off, the next one goes on from there and ends with the same file.
