@@ -23,6 +23,7 @@ struct Arguments {
   std::string prompt = "paper";
   int64_t depths = 10;
   int64_t turns = 1;
+  int64_t answer_tokens = 0;
   std::filesystem::path haystack;
   std::filesystem::path svg;
   std::filesystem::path png;
@@ -115,10 +116,12 @@ eval::SampleSource turns_of(const Arguments& a, const std::shared_ptr<std::strin
   eval::SampleSource source;
   for (const int64_t length : lengths_of(a.shared)) {
     for (int64_t index = 0; index < a.shared.samples; ++index) {
-      source.emplace_back([=, turns = a.turns, seed = static_cast<uint64_t>(a.shared.seed)] {
-        return eval::make_needle_turns(
-            turns, *haystack, {"needle turns", length, index, seed, eval::Edition::current, *corpus, count});
-      });
+      source.emplace_back(
+          [=, turns = a.turns, answer = a.answer_tokens, seed = static_cast<uint64_t>(a.shared.seed)] {
+            return eval::make_needle_turns(
+                {.haystack = *haystack, .answer_tokens = answer}, turns,
+                {"needle turns", length, index, seed, eval::Edition::current, *corpus, count});
+          });
     }
   }
   return source;
@@ -132,9 +135,10 @@ eval::SampleSource source_of(const Arguments& a, eval::NeedlePrompt prompt,
   for (const int64_t length : lengths_of(a.shared)) {
     for (const int64_t depth : eval::needle_depths(a.depths)) {
       for (int64_t index = 0; index < a.shared.samples; ++index) {
-        source.emplace_back([=, seed = static_cast<uint64_t>(a.shared.seed)] {
-          return eval::make_needle({prompt, depth, *haystack}, {depth_name(depth), length, index, seed,
-                                                                eval::Edition::current, *corpus, count});
+        source.emplace_back([=, answer = a.answer_tokens, seed = static_cast<uint64_t>(a.shared.seed)] {
+          return eval::make_needle(
+              {prompt, depth, *haystack, answer},
+              {depth_name(depth), length, index, seed, eval::Edition::current, *corpus, count});
         });
       }
     }
@@ -186,6 +190,10 @@ Command add_eval_needle(CLI::App& eval) {
             {"--turns", "COUNT",
              "Questions of a conversation, each for one of as many needles, in place of depths", ""},
             {1, eval::kMostNeedleTurns}, a.turns);
+  add_whole(
+      app,
+      {"--answer-tokens", "COUNT", "Tokens of an answer at most; 0: as the prompt has it, 10 or 300", ""},
+      {0, 4096}, a.answer_tokens);
   add_path(app,
            {"--haystack", "FILE",
             "Text to hide the needle in [default: DIR/niah/kjv_bible_pg19.txt, or essays]", ""},

@@ -66,6 +66,14 @@ std::string stretch(const std::string& haystack, std::size_t start, int64_t byte
   return text;
 }
 
+// Room for an answer of so many tokens; 0: as it is.
+Wording with_answer(Wording wording, int64_t tokens) {
+  if (tokens == 0) return wording;
+  wording.head_room += tokens - wording.max_new_tokens;
+  wording.max_new_tokens = tokens;
+  return wording;
+}
+
 // Where a sentence or a line of the haystack begins, drawn at random.
 std::size_t draw_start(const std::string& haystack, Random& random) {
   const auto from = static_cast<std::size_t>(random.below(static_cast<int64_t>(haystack.size())));
@@ -100,20 +108,22 @@ std::vector<int64_t> needle_depths(int64_t count) {
   return depths;
 }
 
-Sample make_needle_turns(int64_t turns, const std::string& haystack, const Draw& draw) {
+Sample make_needle_turns(const NeedlePlan& plan, int64_t turns, const Draw& draw) {
+  const std::string& haystack = plan.haystack;
   require(!haystack.empty(), "the haystack is empty; name a text with --haystack");
   require(turns >= 1 && turns <= kMostNeedleTurns, "{} turns were asked for; take 1 to {}", turns,
           kMostNeedleTurns);
   Random random = draw.random();
   std::vector<std::string> needles;
   std::vector<Turn> asked;
-  int64_t room = kPaper.head_room;  // of the length: later questions, and all answers
+  const Wording wording = with_answer(kPaper, plan.answer_tokens);
+  int64_t room = wording.head_room;  // of the length: later questions, and all answers
   for (const int64_t city : random.sample(std::size(kCities), turns)) {
     const std::string number = random_number(random, 7),
                       question = fill_in(kPaperQuestion, "city", kCities[city]);
     needles.push_back(fill_in(fill_in(kPaper.needle, "city", kCities[city]), "number", number));
     asked.push_back({.task = {}, .prompt = {.question = "\n\n" + question}, .outputs = {number}});
-    room += draw.count(asked.back().prompt) + kPaper.max_new_tokens;
+    room += draw.count(asked.back().prompt) + wording.max_new_tokens;
   }
   const std::size_t start = draw_start(haystack, random);
   random.shuffle(asked);
@@ -129,7 +139,7 @@ Sample make_needle_turns(int64_t turns, const std::string& haystack, const Draw&
   Sample sample = fit_sample(draw, room, {1, 64 * draw.length}, make);
   sample.task = asked.front().task;
   sample.outputs = asked.front().outputs;
-  sample.max_new_tokens = kPaper.max_new_tokens;
+  sample.max_new_tokens = wording.max_new_tokens;
   sample.metric = kPaper.metric;
   sample.later.assign(asked.begin() + 1, asked.end());
   return sample;
@@ -138,7 +148,7 @@ Sample make_needle_turns(int64_t turns, const std::string& haystack, const Draw&
 Sample make_needle(const NeedlePlan& plan, const Draw& draw) {
   require(!plan.haystack.empty(), "the haystack is empty; name a text with --haystack");
   const bool paper = plan.prompt == NeedlePrompt::paper;
-  const Wording& wording = paper ? kPaper : kClassic;
+  const Wording wording = with_answer(paper ? kPaper : kClassic, plan.answer_tokens);
   Random random = draw.random();
   const std::string city = kCities[random.below(std::size(kCities))];
   const std::string number = random_number(random, 7);

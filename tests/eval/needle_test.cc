@@ -41,8 +41,8 @@ class Needle : public testing::Test {
 };
 
 TEST_F(Needle, TurnsAskForEachOfAsManyNeedles) {
-  const Sample sample =
-      make_needle_turns(8, haystack_, {"needle turns", 4096, 3, 42, Edition::current, corpus_, count_});
+  const Sample sample = make_needle_turns({.haystack = haystack_, .answer_tokens = 24}, 8,
+                                          {"needle turns", 4096, 3, 42, Edition::current, corpus_, count_});
   const std::vector<Sample> turns = turns_of(sample);
   ASSERT_EQ(turns.size(), 8u);
   std::set<std::string> numbers, cities;
@@ -63,6 +63,7 @@ TEST_F(Needle, TurnsAskForEachOfAsManyNeedles) {
       EXPECT_THAT(text, StartsWith("\n\nQuestion: "));
     }
   }
+  EXPECT_EQ(sample.max_new_tokens, 24);
   EXPECT_EQ(numbers.size(), 8u);
   EXPECT_EQ(cities.size(), 8u);
   EXPECT_FALSE(std::is_sorted(places.begin(), places.end())) << "the order is drawn";
