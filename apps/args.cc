@@ -176,12 +176,11 @@ CLI::Option* add_real(CLI::App& app, const OptionText& text, Range<double> range
              });
 }
 
-CLI::Option* add_bytes(CLI::App& app, const OptionText& text, int64_t& target) {
-  return add(
-      app, text, "half of the machine's memory", [&target, flag = flag_of(text)](const std::string& value) {
-        target = parse_bytes(value, flag);
-        require(target > 0, "{} is \"{}\"; it must be more than 0 bytes, for example 6GiB", flag, value);
-      });
+CLI::Option* add_bytes(CLI::App& app, const OptionText& text, const std::string& fallback, int64_t& target) {
+  return add(app, text, fallback, [&target, flag = flag_of(text)](const std::string& value) {
+    target = parse_bytes(value, flag);
+    require(target > 0, "{} is \"{}\"; it must be more than 0 bytes, for example 6GiB", flag, value);
+  });
 }
 
 CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target) {
@@ -264,9 +263,9 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
         options.threads = static_cast<int>(parse_whole(value, "--threads", {0, 4096}));
       });
   add_bytes(app, {"--device-memory", "BYTES", "Most memory of the device tier, such as 512M or 6GiB", group},
-            options.device_bytes);
+            "what a GPU has free less 3 GiB, half of the machine's memory on the CPU", options.device_bytes);
   add_bytes(app, {"--host-memory", "BYTES", "Most memory of the host tier, such as 512M or 6GiB", group},
-            options.host_bytes);
+            "half of the machine's memory", options.host_bytes);
   add_seed(app, {"--weights-seed", "NUMBER", "Seed of the random weights of --shape", group}, options.seed);
 }
 

@@ -39,7 +39,8 @@ CLI::Option* add_seed(CLI::App& app, const OptionText& text, uint64_t& target); 
 CLI::Option* add_path(CLI::App& app, const OptionText& text, std::filesystem::path& target);
 CLI::Option* add_whole(CLI::App& app, const OptionText& text, Range<int64_t> range, int64_t& target);
 CLI::Option* add_real(CLI::App& app, const OptionText& text, Range<double> range, double& target);
-CLI::Option* add_bytes(CLI::App& app, const OptionText& text, int64_t& target);  // default shown: automatic
+// fallback: the default, as help shows it.
+CLI::Option* add_bytes(CLI::App& app, const OptionText& text, const std::string& fallback, int64_t& target);
 CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target);
 
 // Calls use(part) for each part of a list separated by commas or blanks.

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "commands.h"
 #include "engine_loading.h"
@@ -81,7 +82,8 @@ void declare_limits(CLI::App& app, Arguments& a) {
             {1, kMostTokens}, a.api.limits.default_max_tokens);
   add_whole(app, {"--max-connections", "CONNECTIONS", "Open at a time; more wait", group}, {1, 65536},
             a.http.max_connections);
-  add_bytes(app, {"--max-body", "BYTES", "Largest body of a request", group}, a.http.max_body_bytes);
+  add_bytes(app, {"--max-body", "BYTES", "Largest body of a request", group},
+            format_bytes(a.http.max_body_bytes), a.http.max_body_bytes);
   add_whole(app, {"--request-timeout", "SECONDS", "For a request to arrive", group}, {1, 86400}, a.request_s);
   add_whole(app, {"--write-timeout", "SECONDS", "For a client to take what is sent", group}, {1, 86400},
             a.write_s);

@@ -185,7 +185,7 @@ struct CpuDeviceOptions {
 struct CudaDeviceOptions {
   int ordinal = 0;           // which GPU, in [0, cuda_device_count())
   int threads = 0;           // host threads; 0: one per core
-  int64_t device_bytes = 0;  // budget of the device tier; 0: what is free at the start, less 2 GiB
+  int64_t device_bytes = 0;  // budget of the device tier; 0: what is free at the start, less 3 GiB
   int64_t pinned_bytes = 0;  // budget of the host tier; 0: half of the machine's memory
 };
 

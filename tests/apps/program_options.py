@@ -24,6 +24,9 @@ class Help(ProgramTest):
                 if "[default: off]" not in option:  # not a flag: it has a unit
                     self.assertRegex(option, r"^-[^ ]+ (?!VALUE)[A-Z]+ ", command)
         self.assertIn("TOKENS [default: 256]", self.succeed("generate", "--help").text)
+        serve = self.succeed("serve", "--help").text
+        self.assertIn("--max-body BYTES [default: 64.0 MiB]", serve)
+        self.assertIn("less 3 GiB", serve)
 
     def test_every_attention_option_is_an_option_of_generate(self):
         text = self.succeed("generate", "--help").text
