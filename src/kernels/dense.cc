@@ -20,17 +20,20 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   require(hidden.size >= 1, "{}: hidden is {}, it must be at least 1", op, hidden.size);
   check_tensor(op, "weight", params.weight, DType::f32, {hidden});
   check_activation(op, queue, "out", params.out, {{"tokens", params.x.shape[0]}, hidden});
+  require(!params.accumulate || params.out.data != params.x.data, "{}: what is added to is x itself", op);
   SHADOWKV_DISPATCH(rms_norm, queue, params);
 }
 
 namespace {
 
-void check_product(const char* op, Queue& queue, const TensorView& x, const TensorView& weight,
-                   const TensorView& out) {
+void check_product(const char* op, Queue& queue, const TensorView& x,
+                   const MatmulGroupParams::Product& product) {
+  const auto& [weight, out, bias] = product;
   check_shape(op, "weight", weight, {{"out"}, {"in", x.shape[1]}});
   check_dtype(op, "weight", weight.dtype, {DType::f32, DType::bf16});
   check_shape(op, "out", out, {{"tokens", x.shape[0]}, {"out", weight.shape[0]}});
   check_dtype(op, "out", out.dtype, {activation_dtype(queue), DType::f32});
+  if (!bias.empty()) check_tensor(op, "bias", bias, DType::f32, {{"out", weight.shape[0]}});
 }
 
 }  // namespace
@@ -38,16 +41,14 @@ void check_product(const char* op, Queue& queue, const TensorView& x, const Tens
 void matmul(Queue& queue, const MatmulParams& params) {
   const char* op = "matmul";
   check_activation(op, queue, "x", params.x, {{"tokens"}, {"in"}});
-  check_product(op, queue, params.x, params.weight, params.out);
-  if (!params.bias.empty())
-    check_tensor(op, "bias", params.bias, DType::f32, {{"out", params.weight.shape[0]}});
+  check_product(op, queue, params.x, {params.weight, params.out, params.bias});
   SHADOWKV_DISPATCH(matmul, queue, params);
 }
 
 void matmul_group(Queue& queue, const MatmulGroupParams& params) {
   const char* op = "matmul_group";
   check_activation(op, queue, "x", params.x, {{"tokens"}, {"in"}});
-  for (const auto& [weight, out] : params.products) check_product(op, queue, params.x, weight, out);
+  for (const auto& product : params.products) check_product(op, queue, params.x, product);
   SHADOWKV_DISPATCH(matmul_group, queue, params);
 }
 

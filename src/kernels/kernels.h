@@ -28,12 +28,13 @@ struct EmbedParams {
 };
 void embed(Queue& queue, const EmbedParams& params);
 
-// out = x / rms(x) * weight; sums in float32.
+// out = x / rms(x) * weight (+ out, when accumulate); sums in float32.
 struct RmsNormParams {
   TensorView x;       // [T, hidden]
   TensorView weight;  // [hidden] float32
   double eps;
-  TensorView out;  // [T, hidden]; may be x
+  TensorView out;  // [T, hidden]; may be x unless it accumulates
+  bool accumulate = false;
 };
 void rms_norm(Queue& queue, const RmsNormParams& params);
 
@@ -47,11 +48,13 @@ struct MatmulParams {
 };
 void matmul(Queue& queue, const MatmulParams& params);
 
-// Several products of one x: out = x weight^T of each. A GPU takes few tokens by all weights at once.
+// Several products of one x: out = x weight^T (+ bias) of each. A GPU takes few tokens by all weights at
+// once.
 struct MatmulGroupParams {
   struct Product {
     TensorView weight;  // [out, in] float32 or bfloat16
     TensorView out;     // [T, out], on a GPU bfloat16 or float32
+    TensorView bias{};  // [out] float32, or empty
   };
   TensorView x;  // [T, in]
   std::vector<Product> products;

@@ -70,7 +70,7 @@ TEST(EmbedOnCpu, IdsOutsideTheVocabularyAreRefused) {
 // ---- rms_norm ---------------------------------------------------------------------------------------------
 
 TEST_P(Dense, RmsNormDividesByTheRootMeanSquare) {
-  for (const int64_t hidden : {1, 15, 16, 17, 576, 4104}) {
+  for (const int64_t hidden : {1, 15, 16, 17, 96, 128, 576, 4104}) {
     const int64_t tokens = 5;
     const auto x = random_numbers(tokens * hidden, 2, activations_, 3.0f);
     const auto weight = random_numbers(hidden, 3);
@@ -85,6 +85,28 @@ TEST_P(Dense, RmsNormDividesByTheRootMeanSquare) {
       for (int64_t i = 0; i < hidden; ++i) expected.push_back(x[t * hidden + i] * inverse * weight[i]);
     }
     expect_near(numbers_of(x_array), expected, kRmsNorm.of(activations_));
+  }
+}
+
+TEST_P(Dense, RmsNormMayAddToWhatIsThere) {
+  for (const int64_t hidden : {1, 17, 96, 128, 256, 264, 4104}) {
+    const int64_t tokens = 11;
+    const auto x = random_numbers(tokens * hidden, 4, activations_, 3.0f);
+    const auto before = random_numbers(tokens * hidden, 5, activations_);
+    const auto weight = random_numbers(hidden, 6);
+    const Array x_array = upload_activations(x, {tokens, hidden});
+    const Array out = upload_activations(before, {tokens, hidden});
+    const Array weight_array = upload(*device_, weight, {hidden});
+    rms_norm(device_->compute(), {x_array.view, weight_array.view, 1e-5, out.view, true});
+    std::vector<double> expected;
+    for (int64_t t = 0; t < tokens; ++t) {
+      double squares = 0;
+      for (int64_t i = 0; i < hidden; ++i) squares += std::pow(x[t * hidden + i], 2);
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(hidden) + 1e-5);
+      for (int64_t i = 0; i < hidden; ++i)
+        expected.push_back(before[t * hidden + i] + x[t * hidden + i] * inverse * weight[i]);
+    }
+    expect_near(numbers_of(out), expected, kRmsNorm.of(activations_));
   }
 }
 
@@ -186,7 +208,7 @@ TEST_P(Dense, MatmulGroupIsItsProductsOneByOne) {
       const auto x = random_numbers(tokens * inputs, 23, activations_);
       const Array x_array = upload_activations(x, {tokens, inputs});
       MatmulGroupParams group{.x = x_array.view, .products = {}};
-      std::vector<Array> arrays;
+      std::vector<Array> arrays, biases;
       std::vector<std::vector<double>> expected;
       for (size_t i = 0; i < count; ++i) {
         const int64_t rows = outputs[i % outputs.size()];
@@ -195,6 +217,11 @@ TEST_P(Dense, MatmulGroupIsItsProductsOneByOne) {
         arrays.push_back(output({tokens, rows}));
         expected.push_back(product_of(x, weight, {tokens, inputs, rows}));
         group.products.push_back({arrays[2 * i].view, arrays[2 * i + 1].view});
+        if (i == 1) continue;  // some have a bias
+        const auto bias = random_numbers(rows, 34 + static_cast<uint32_t>(i));
+        biases.push_back(upload(*device_, bias, {rows}));
+        group.products.back().bias = biases.back().view;
+        for (int64_t j = 0; j < tokens * rows; ++j) expected[i][j] += bias[j % rows];
       }
       matmul_group(device_->compute(), group);
       for (size_t i = 0; i < count; ++i) {

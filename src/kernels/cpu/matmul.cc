@@ -95,8 +95,8 @@ void matmul(Queue& queue, const MatmulParams& params) {
 }
 
 void matmul_group(Queue& queue, const MatmulGroupParams& params) {
-  for (const auto& [weight, out] : params.products)
-    cpu::matmul(queue, {.x = params.x, .weight = weight, .bias = {}, .out = out});
+  for (const auto& [weight, out, bias] : params.products)
+    cpu::matmul(queue, {.x = params.x, .weight = weight, .bias = bias, .out = out});
 }
 
 }  // namespace shadowkv::cpu

@@ -13,8 +13,13 @@ void rms_norm(Queue& queue, const RmsNormParams& params) {
   const float* weight = params.weight.as<float>();
   float* out = params.out.as<float>();
   share_ranges(queue, tokens, kGrain, tokens * hidden, [&](int64_t first, int64_t count) {
+    const Scratch normed(params.accumulate ? hidden : 0);
     for (int64_t t = first; t < first + count; ++t) {
-      ops.rms_norm(x + t * hidden, weight, static_cast<float>(params.eps), out + t * hidden, hidden);
+      float* to = out + t * hidden;
+      float* row = params.accumulate ? normed.data() : to;
+      ops.rms_norm(x + t * hidden, weight, static_cast<float>(params.eps), row, hidden);
+      if (!params.accumulate) continue;
+      for (int64_t i = 0; i < hidden; ++i) to[i] += row[i];
     }
   });
 }

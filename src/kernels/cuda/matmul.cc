@@ -30,9 +30,9 @@ bool run_products(Queue& queue, const MatmulParams& params) {
 
 void matmul(Queue& queue, const MatmulParams& params) {
   if (params.out.elements() == 0) return;
-  const MatmulGroupParams::Product product{params.weight, params.out};
-  if (!run_few(queue, {params.x, {&product, 1}, params.accumulate}) && !run_products(queue, params))
-    launch_any_matmul(queue, params);
+  const MatmulGroupParams::Product product{params.weight, params.out, params.bias};
+  if (run_few(queue, {params.x, {&product, 1}, params.accumulate})) return;
+  if (!run_products(queue, params)) launch_any_matmul(queue, params);
   if (!params.bias.empty()) launch_add_bias(queue, params);
 }
 
@@ -48,8 +48,8 @@ void matmul_group(Queue& queue, const MatmulGroupParams& params) {
     if (queues.back() != &queue) queues.back()->wait_for(queue);
   }
   for (std::size_t i = 0; i < params.products.size(); ++i) {
-    const auto& [weight, out] = params.products[i];
-    cuda::matmul(*queues[i], {.x = params.x, .weight = weight, .bias = {}, .out = out});
+    const auto& [weight, out, bias] = params.products[i];
+    cuda::matmul(*queues[i], {.x = params.x, .weight = weight, .bias = bias, .out = out});
   }
   for (Queue* other : queues) {
     if (other != &queue) queue.wait_for(*other);

@@ -165,9 +165,10 @@ Params FewTokens::params_of(const Call& call, const Plan& plan, int tokens) cons
   for (size_t i = 0; i < kMostProducts; ++i) {
     p.first_clusters[i + 1] = p.first_clusters[i] + plan.clusters[i];
     if (i >= call.products.size()) continue;
-    const auto& [weight, out] = call.products[i];
+    const auto& [weight, out, bias] = call.products[i];
     p.weights[i] = map_of(encode_, weight, p.pass_units * kUnitRows);
     p.outs[i] = out.data;
+    p.biases[i] = bias.empty() ? nullptr : device_ptr<float>(bias);
     p.rows[i] = weight.shape[0];
   }
   p.x = map_of(encode_, call.x, tokens);

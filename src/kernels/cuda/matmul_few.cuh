@@ -37,6 +37,7 @@ struct Params {
   CUtensorMap weights[kMostProducts];  // in boxes of pass_units and kTileColumns
   CUtensorMap x;                       // in boxes of kTokens and kTileColumns
   std::byte* outs[kMostProducts];
+  const float* biases[kMostProducts];  // null: none
   int64_t rows[kMostProducts];
   int first_clusters[kMostProducts + 1];  // of each weight, and how many there are
   int tokens;
@@ -242,6 +243,7 @@ class Multiplier {
 
 __device__ inline void write_sum(const Params& p, int product, int64_t row, int token, float sum) {
   const int64_t i = token * p.rows[product] + row;
+  if (p.biases[product] != nullptr) sum += __ldg(p.biases[product] + row);
   if (p.accumulate) sum += read_number(p.outs[product], p.out_type, i);
   write_number(p.outs[product], p.out_type, i, sum);
 }
