@@ -39,7 +39,7 @@ namespace shadowkv {
 // What a model is, before any of its weights is read.
 struct ModelInfo {
   std::string name;              // as the file calls itself
-  std::string architecture;      // "llama"
+  std::string architecture;      // "llama", "qwen2", ...
   int64_t layers = 0;            // transformer blocks
   int64_t hidden = 0;            // width of the residual stream
   int64_t heads = 0;             // query heads

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "model/families.h"
 
 namespace shadowkv {
 namespace {
@@ -81,8 +82,9 @@ int64_t ModelConfig::parameters() const {
 }
 
 void validate(const ModelConfig& config) {
-  require(config.architecture == "llama", "the model's architecture is \"{}\"; supported is: llama",
-          config.architecture.substr(0, 100));
+  require(find_hf_family(config.architecture) != nullptr || find_gguf_family(config.architecture) != nullptr,
+          "the model's architecture is \"{}\"; supported are {}", config.architecture.substr(0, 100),
+          known_hf_families());
   check_sizes(config);
   check_rope(config);
   check_tokens(config);

@@ -1,5 +1,5 @@
-// What a model is, as data: sizes, positions and special tokens. Families differ here and in the name map of
-// weights.cc, nowhere else.
+// What a model is, as data: sizes, parts, positions and special tokens. Families differ here and in the rows
+// of families.cc, nowhere else.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace shadowkv {
 class GgufFile;
 
 struct ModelConfig {
-  std::string architecture;  // "llama"
+  std::string architecture;  // "llama": a family of families.h
   std::string name;          // as the file calls itself, for people
   int64_t vocab_size = 0;
   int64_t hidden = 0;  // width of the residual stream
@@ -27,6 +27,9 @@ struct ModelConfig {
   int64_t context = 0;   // tokens the model was trained for
   double rms_eps = 1e-5;
   bool tied_embeddings = false;
+  bool qkv_bias = false;    // something is added to queries, keys and values
+  bool head_norms = false;  // each head of queries and keys is normed before it turns
+  bool post_norms = false;  // what attention and the MLP give is normed before it is added
   RopeConfig rope;
   int64_t bos_token = -1;           // -1: none
   std::vector<int64_t> eos_tokens;  // any of them ends an answer

@@ -6,15 +6,17 @@
 #include "formats/gguf.h"
 #include "formats/quote.h"
 #include "model/config.h"
+#include "model/families.h"
 #include "model/rope_scaling.h"
 
 namespace shadowkv {
 namespace {
 
-// The keys of a file of architecture "llama".
-class LlamaKeys {
+// The keys that begin with the file's architecture.
+class ArchitectureKeys {
  public:
-  explicit LlamaKeys(const GgufFile& file) : file_(file) {}
+  ArchitectureKeys(const GgufFile& file, std::string architecture)
+      : file_(file), architecture_(std::move(architecture)) {}
 
   [[nodiscard]] int64_t integer(const char* key) const { return file_.get<int64_t>(full(key)); }
   [[nodiscard]] int64_t integer_or(const char* key, int64_t fallback) const {
@@ -28,37 +30,42 @@ class LlamaKeys {
     return file_.get_or<std::string>(full(key), fallback);
   }
 
+  [[nodiscard]] std::string full(const char* key) const { return fmt::format("{}.{}", architecture_, key); }
+
  private:
-  static std::string full(const char* key) { return fmt::format("llama.{}", key); }
   const GgufFile& file_;
+  std::string architecture_;
 };
 
 // What would change the arithmetic and is not done here must be refused, not ignored.
-void refuse_unsupported(const GgufFile& file, const LlamaKeys& keys) {
+void refuse_unsupported(const GgufFile& file, const ArchitectureKeys& keys) {
   const std::string path = file.path().string();
   require(keys.integer_or("expert_count", 0) == 0,
-          "{}: llama.expert_count is not 0; supported is one MLP per layer, without experts", path);
-  require(keys.integer_or("attention.sliding_window", 0) == 0,
-          "{}: llama.attention.sliding_window is not 0; supported is attention over the whole context", path);
+          "{}: {} is not 0; supported is one MLP per layer, without experts", path,
+          keys.full("expert_count"));
+  const int64_t context = keys.integer("context_length");
+  const int64_t window = keys.integer_or("attention.sliding_window", 0);
+  require(window == 0 || window >= context,
+          "{}: {} is {} and the context {}; supported is attention over the whole context", path,
+          keys.full("attention.sliding_window"), window, context);
 }
 
-void read_heads(const GgufFile& file, const LlamaKeys& keys, ModelConfig& config) {
+void read_heads(const GgufFile& file, const ArchitectureKeys& keys, ModelConfig& config) {
   config.heads = keys.integer("attention.head_count");
-  require(config.heads >= 1, "{}: llama.attention.head_count is {}, it must be positive",
-          file.path().string(), config.heads);
+  require(config.heads >= 1, "{}: {} is {}, it must be positive", file.path().string(),
+          keys.full("attention.head_count"), config.heads);
   config.kv_heads = keys.integer_or("attention.head_count_kv", config.heads);
   config.head_dim = keys.integer_or("attention.key_length", 0);
   if (config.head_dim == 0) {
-    require(config.hidden % config.heads == 0,
-            "{}: llama.embedding_length {} is not a multiple of llama.attention.head_count {} and "
-            "llama.attention.key_length is absent",
-            file.path().string(), config.hidden, config.heads);
+    require(config.hidden % config.heads == 0, "{}: {} {} is not a multiple of {} {} and {} is absent",
+            file.path().string(), keys.full("embedding_length"), config.hidden,
+            keys.full("attention.head_count"), config.heads, keys.full("attention.key_length"));
     config.head_dim = config.hidden / config.heads;
   }
   const int64_t value_length = keys.integer_or("attention.value_length", config.head_dim);
   require(value_length == config.head_dim,
-          "{}: llama.attention.value_length is {} and keys have {}; supported are values as long as keys",
-          file.path().string(), value_length, config.head_dim);
+          "{}: {} is {} and keys have {}; supported are values as long as keys", file.path().string(),
+          keys.full("attention.value_length"), value_length, config.head_dim);
 }
 
 constexpr const char* kDivisors = "rope_freqs.weight";
@@ -74,17 +81,18 @@ std::vector<float> read_divisors(const GgufFile& file, const GgufTensor& tensor)
 }
 
 // A factor without a type counts as linear, as where these files come from.
-void read_rope(const GgufFile& file, const LlamaKeys& keys, RopeConfig& rope) {
+void read_rope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& rope) {
   const std::string path = file.path().string();
   const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
   const std::string type = keys.text_or("rope.scaling.type", "linear");
   require(type == "none" || type == "linear" || type == "yarn",
-          "{}: llama.rope.scaling.type is {}; supported are \"none\", \"linear\" and \"yarn\"", path,
-          in_quotes(type));
+          "{}: {} is {}; supported are \"none\", \"linear\" and \"yarn\"", path,
+          keys.full("rope.scaling.type"), in_quotes(type));
   if (type == "yarn") {
     for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
                             "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"}) {
-      require(keys.real_or(key, 0.0) == 0.0, "{}: llama.{} is set; supported is YaRN without", path, key);
+      require(keys.real_or(key, 0.0) == 0.0, "{}: {} is set; supported is YaRN without", path,
+              keys.full(key));
     }
     scale_by_yarn(rope,
                   {.factor = factor,
@@ -102,9 +110,19 @@ void read_rope(const GgufFile& file, const LlamaKeys& keys, RopeConfig& rope) {
   rope.divisors = read_divisors(file, *divisors);
 }
 
-int64_t vocab_size(const GgufFile& file, const LlamaKeys& keys) {
+int64_t vocab_size(const GgufFile& file, const ArchitectureKeys& keys) {
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
   return keys.integer_or("vocab_size", embedding ? embedding->shape.front() : 0);
+}
+
+bool has_qkv_bias(const GgufFile& file, const Family& family) {
+  const bool told = file.find_tensor("blk.0.attn_q.bias") || file.find_tensor("blk.0.attn_qkv.bias");
+  return family.qkv_bias == Has::always || (family.qkv_bias == Has::as_told && told);
+}
+
+int64_t default_rotary_dim(const Family& family, const ModelConfig& config) {
+  const double share = family.rotary_share == 0 ? 1.0 : family.rotary_share;
+  return static_cast<int64_t>(static_cast<double>(config.head_dim) * share);
 }
 
 // The end of a turn is an end of an answer too, where a file names both.
@@ -124,9 +142,10 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   const std::string path = file.path().string();
   ModelConfig config;
   config.architecture = file.get<std::string>("general.architecture");
-  require(config.architecture == "llama", "{}: general.architecture is {}; supported is: llama", path,
-          in_quotes(config.architecture));
-  const LlamaKeys keys(file);
+  const Family* family = find_gguf_family(config.architecture);
+  require(family != nullptr, "{}: general.architecture is {}; supported are {}", path,
+          in_quotes(config.architecture), known_gguf_families());
+  const ArchitectureKeys keys(file, config.architecture);
   refuse_unsupported(file, keys);
   config.name = file.get_or<std::string>("general.name", file.path().stem().string());
   config.vocab_size = vocab_size(file, keys);
@@ -137,10 +156,13 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   config.context = keys.integer("context_length");
   config.rms_eps = keys.real("attention.layer_norm_rms_epsilon");
   config.tied_embeddings = !file.find_tensor("output.weight");
+  config.qkv_bias = has_qkv_bias(file, *family);
+  config.head_norms = family->head_norms;
+  config.post_norms = family->post_norms;
   config.rope.theta = keys.real_or("rope.freq_base", config.rope.theta);
-  config.rope.rotary_dim = keys.integer_or("rope.dimension_count", config.head_dim);
+  config.rope.rotary_dim = keys.integer_or("rope.dimension_count", default_rotary_dim(*family, config));
   read_rope(file, keys, config.rope);
-  config.rope.interleaved = true;  // these files store the rows of q and k for neighbouring pairs
+  config.rope.interleaved = family->neighbours_gguf;  // as these files have the rows of q and k
   read_tokens(file, config);
   try {
     validate(config);

@@ -1,10 +1,12 @@
 // A Hugging Face folder's config.json and generation_config.json -> ModelConfig.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "formats/json.h"
 #include "formats/quote.h"
 #include "model/config.h"
+#include "model/families.h"
 #include "model/rope_scaling.h"
 
 namespace shadowkv {
@@ -17,21 +19,27 @@ std::string shown(const Json& value) {
 }
 
 // Typed access to one object; `where` names the file, and the object within it, in messages. A key with the
-// value null counts as absent.
+// value null counts as absent. Keys are the usual ones, looked for under the names that `names` has for them.
 class Fields {
  public:
-  Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+  Fields(const Json& object, std::string where, std::span<const FieldName> names = {})
+      : object_(object), where_(std::move(where)), names_(names) {
     require(object.is_object(), "{} is not an object", where_);
   }
 
   [[nodiscard]] const std::string& where() const { return where_; }
+  [[nodiscard]] std::string_view name_of(std::string_view usual) const {
+    const auto found = std::find_if(names_.begin(), names_.end(),
+                                    [&](const FieldName& name) { return name.usual == usual; });
+    return found == names_.end() ? usual : found->here;
+  }
   [[nodiscard]] const Json* find(const char* key) const {
-    const auto found = object_.find(key);
+    const auto found = object_.find(name_of(key));
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
   [[nodiscard]] const Json& need(const char* key) const {
     const Json* value = find(key);
-    require(value != nullptr, "{} has no {}", where_, in_quotes(key));
+    require(value != nullptr, "{} has no {}", where_, in_quotes(name_of(key)));
     return *value;
   }
   [[nodiscard]] int64_t integer(const char* key) const { return to_integer(key, need(key)); }
@@ -47,42 +55,79 @@ class Fields {
   [[nodiscard]] bool flag_or(const char* key, bool fallback) const {
     const Json* value = find(key);
     if (!value) return fallback;
-    require(value->is_boolean(), "{}: {} is {}, expected true or false", where_, key, shown(*value));
+    require(value->is_boolean(), "{}: {} is {}, expected true or false", where_, name_of(key), shown(*value));
     return value->get<bool>();
   }
   [[nodiscard]] std::string text_or(const char* key, const char* fallback) const {
     const Json* value = find(key);
     if (!value) return fallback;
-    require(value->is_string(), "{}: {} is {}, expected a string", where_, key, shown(*value));
+    require(value->is_string(), "{}: {} is {}, expected a string", where_, name_of(key), shown(*value));
     return value->get<std::string>();
   }
   [[nodiscard]] double to_real(const char* key, const Json& value) const {
-    require(value.is_number(), "{}: {} is {}, expected a number", where_, key, shown(value));
+    require(value.is_number(), "{}: {} is {}, expected a number", where_, name_of(key), shown(value));
     return value.get<double>();
   }
   [[nodiscard]] int64_t to_integer(const char* key, const Json& value) const {
     const bool fits =
         value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX);
-    require(fits, "{}: {} is {}, expected an integer", where_, key, shown(value));
+    require(fits, "{}: {} is {}, expected an integer", where_, name_of(key), shown(value));
     return value.get<int64_t>();
   }
 
  private:
   const Json& object_;
   std::string where_;
+  std::span<const FieldName> names_;
 };
 
 // What would change the arithmetic and is not done here must be refused, not ignored.
-void refuse_unsupported(const Fields& fields) {
+void refuse_unsupported(const Fields& fields, const Family& family) {
   const std::string activation = fields.text_or("hidden_act", "silu");
   require(activation == "silu", "{}: hidden_act is {}; supported is: silu", fields.where(),
           in_quotes(activation));
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    require(!fields.flag_or(key, false), "{}: {} is true; supported are projections without bias",
-            fields.where(), key);
+  require(!fields.flag_or("mlp_bias", false), "{}: {} is true; supported are MLPs without bias",
+          fields.where(), fields.name_of("mlp_bias"));
+  for (const auto& [key, supported, absent] : family.flags) {
+    require(fields.flag_or(key, absent) == supported, "{}: {} is {}; supported is {}", fields.where(), key,
+            !supported, supported);
   }
   require(!fields.find("quantization_config"),
           "{}: quantization_config is set; supported are plain F32, F16 and BF16 weights", fields.where());
+}
+
+// A window that ends within the context is refused: every layer here attends over all that is before.
+void refuse_windows(const Fields& fields, const Family& family, int64_t context) {
+  if (!fields.flag_or("use_sliding_window", !family.windows_by_flag)) return;
+  const int64_t window = fields.integer_or("sliding_window", context);
+  require(window >= context,
+          "{}: sliding_window is {} and the context {}; supported is attention over the whole context",
+          fields.where(), window, context);
+}
+
+bool has_qkv_bias(const Fields& fields, const Family& family) {
+  if (family.qkv_bias == Has::always) return true;
+  const bool told = fields.flag_or("attention_bias", false);
+  require(!told || family.qkv_bias == Has::as_told,
+          "{}: attention_bias is true; supported are projections without bias", fields.where());
+  return told;
+}
+
+// Numbers of each head that turn, the first ones. The share stands at the top level or beside the rule.
+int64_t rotary_dim(const Fields& fields, const Family& family, int64_t head_dim) {
+  const bool may_differ = family.rotary_share != 0;
+  double share = fields.real_or("partial_rotary_factor", may_differ ? family.rotary_share : 1.0);
+  std::string where = fields.where();
+  if (const Json* object = fields.find("rope_parameters")) {
+    const Fields rope(*object, fmt::format("{}: rope_parameters", where));
+    share = rope.real_or("partial_rotary_factor", share);
+    where = rope.where();
+  }
+  require(may_differ || share == 1.0,
+          "{}: partial_rotary_factor is {}; supported is RoPE over whole heads in this family", where, share);
+  require(share > 0 && share <= 1, "{}: partial_rotary_factor is {}, it must be above 0 and at most 1", where,
+          share);
+  return static_cast<int64_t>(static_cast<double>(head_dim) * share);
 }
 
 void read_yarn(const Fields& fields, RopeConfig& rope) {
@@ -118,21 +163,20 @@ void read_rope_rule(const Fields& fields, RopeConfig& rope) {
 }
 
 // RoPE stands at the top level, and in newer files in an object of its own.
-void read_rope(const Fields& fields, ModelConfig& config) {
-  config.rope.rotary_dim = config.head_dim;
-  config.rope.interleaved = false;
+void read_rope(const Fields& fields, const Family& family, ModelConfig& config) {
+  config.rope.rotary_dim = rotary_dim(fields, family, config.head_dim);
+  config.rope.interleaved = family.neighbours_hf;
   config.rope.theta = fields.real_or("rope_theta", config.rope.theta);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const Json* object = fields.find(key);
     if (!object) continue;
     const Fields rope(*object, fmt::format("{}: {}", fields.where(), key));
     config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
-    require(rope.real_or("partial_rotary_factor", 1.0) == 1.0,
-            "{}: partial_rotary_factor is not 1; supported is RoPE over whole heads", rope.where());
     config.rope.divisors.clear();
     config.rope.magnitude = 1;
     read_rope_rule(rope, config.rope);
   }
+  config.rope.theta *= fields.real_or("rope_ratio", 1.0);
 }
 
 void read_heads(const Fields& fields, ModelConfig& config) {
@@ -159,21 +203,26 @@ void read_tokens(const Fields& fields, ModelConfig& config) {
 }
 
 ModelConfig read_config(const Json& json, const std::string& where) {
-  const Fields fields(json, where);
   ModelConfig config;
-  config.architecture = fields.text_or("model_type", "");
-  require(config.architecture == "llama", "{}: model_type is {}; supported is: llama", where,
-          in_quotes(config.architecture));
-  refuse_unsupported(fields);
+  config.architecture = Fields(json, where).text_or("model_type", "");
+  const Family* family = find_hf_family(config.architecture);
+  require(family != nullptr, "{}: model_type is {}; supported are {}", where, in_quotes(config.architecture),
+          known_hf_families());
+  const Fields fields(json, where, family->fields);
+  refuse_unsupported(fields, *family);
   config.vocab_size = fields.integer("vocab_size");
   config.hidden = fields.integer("hidden_size");
   config.layers = fields.integer("num_hidden_layers");
   read_heads(fields, config);
   config.inner = fields.integer("intermediate_size");
   config.context = fields.integer("max_position_embeddings");
+  refuse_windows(fields, *family, config.context);
+  config.qkv_bias = has_qkv_bias(fields, *family);
+  config.head_norms = family->head_norms;
+  config.post_norms = family->post_norms;
   config.rms_eps = fields.real_or("rms_norm_eps", 1e-6);
   config.tied_embeddings = fields.flag_or("tie_word_embeddings", false);
-  read_rope(fields, config);
+  read_rope(fields, *family, config);
   read_tokens(fields, config);
   return config;
 }

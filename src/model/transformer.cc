@@ -77,6 +77,10 @@ uint64_t Transformer::fingerprint() {
   for (const LayerWeights& layer : weights_.layers) {
     all.insert(all.end(), {layer.attention_norm, layer.wq, layer.wk, layer.wv, layer.wo, layer.mlp_norm,
                            layer.gate, layer.up, layer.down});
+    for (const TensorView& part : {layer.bq, layer.bk, layer.bv, layer.q_norm, layer.k_norm,
+                                   layer.post_attention_norm, layer.post_mlp_norm}) {
+      if (!part.empty()) all.push_back(part);
+    }
   }
   std::vector<std::byte> sample(static_cast<std::size_t>(2 * kSampleBytes * std::ssize(all)));
   std::byte* to = sample.data();
@@ -127,7 +131,7 @@ void Transformer::upload_ids(std::span<const int32_t> ids, const TensorView& to)
 void Transformer::project(Queue& queue, const TensorView& x,
                           std::initializer_list<MatmulGroupParams::Product> products) {
   MatmulGroupParams group{.x = x, .products = products};
-  for (auto& [weight, out] : group.products) out = out.reshaped({x.shape[0], weight.shape[0]});
+  for (auto& [weight, out, bias] : group.products) out = out.reshaped({x.shape[0], weight.shape[0]});
   matmul_group(queue, group);
 }
 
@@ -136,7 +140,30 @@ void Transformer::attention_input(Queue& queue, const LayerWeights& weights, con
                                   const Slice& slice) {
   rms_norm(queue,
            {.x = hidden, .weight = weights.attention_norm, .eps = config_.rms_eps, .out = slice.normed});
-  project(queue, slice.normed, {{weights.wq, slice.q}, {weights.wk, slice.k}, {weights.wv, slice.v}});
+  project(queue, slice.normed,
+          {{weights.wq, slice.q, weights.bq},
+           {weights.wk, slice.k, weights.bk},
+           {weights.wv, slice.v, weights.bv}});
+  norm_heads(queue, slice.q, weights.q_norm);
+  norm_heads(queue, slice.k, weights.k_norm);
+}
+
+// x: [rows, heads, head_dim]
+void Transformer::norm_heads(Queue& queue, const TensorView& x, const TensorView& weight) {
+  if (weight.empty()) return;
+  const TensorView heads = x.reshaped({x.shape[0] * x.shape[1], x.shape[2]});
+  rms_norm(queue, {.x = heads, .weight = weight, .eps = config_.rms_eps, .out = heads});
+}
+
+// product.out += product, normed before where there is a norm. free: memory of a result
+void Transformer::add_product(Queue& queue, MatmulParams product, const TensorView& norm,
+                              const TensorView& free) {
+  const TensorView hidden = product.out;
+  product.accumulate = norm.empty();
+  if (!norm.empty()) product.out = free;
+  matmul(queue, product);
+  if (norm.empty()) return;
+  rms_norm(queue, {.x = free, .weight = norm, .eps = config_.rms_eps, .out = hidden, .accumulate = true});
 }
 
 // What follows attention: output projection and gated MLP, each added to the residual stream.
@@ -144,11 +171,13 @@ void Transformer::finish_layer(Queue& queue, const LayerWeights& weights, const 
                                const Slice& slice) {
   const int64_t rows = hidden.shape[0];
   const TensorView mixed = slice.mixed.reshaped({rows, config_.heads * config_.head_dim});
-  matmul(queue, {.x = mixed, .weight = weights.wo, .bias = {}, .out = hidden, .accumulate = true});
+  add_product(queue, {.x = mixed, .weight = weights.wo, .bias = {}, .out = hidden},
+              weights.post_attention_norm, slice.normed);
   rms_norm(queue, {.x = hidden, .weight = weights.mlp_norm, .eps = config_.rms_eps, .out = slice.normed});
   project(queue, slice.normed, {{weights.gate, slice.gate}, {weights.up, slice.up}});
   silu_mul(queue, {.gate = slice.gate, .up = slice.up, .out = slice.gate});
-  matmul(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden, .accumulate = true});
+  add_product(queue, {.x = slice.gate, .weight = weights.down, .bias = {}, .out = hidden},
+              weights.post_mlp_norm, slice.normed);
 }
 
 // hidden [rows, hidden] -> logits [rows, vocab] float32, valid until the next call.

@@ -104,6 +104,8 @@ class Transformer {
   void upload_ids(std::span<const int32_t> ids, const TensorView& to);
   void prefill_slice(Attention& attention, const PrefillRun& run, int64_t rows);
   void project(Queue& queue, const TensorView& x, std::initializer_list<MatmulGroupParams::Product> products);
+  void norm_heads(Queue& queue, const TensorView& x, const TensorView& weight);
+  void add_product(Queue& queue, MatmulParams product, const TensorView& norm, const TensorView& free);
   void attention_input(Queue& queue, const LayerWeights& weights, const TensorView& hidden,
                        const Slice& slice);
   void finish_layer(Queue& queue, const LayerWeights& weights, const TensorView& hidden, const Slice& slice);

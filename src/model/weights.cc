@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "base/check.h"
@@ -20,34 +21,89 @@ std::string shown(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// A planned tensor that was found in the file and has the planned shape.
+// A planned weight and the tensor that it is, or is a part of.
 struct Matched {
   const PlannedWeight* weight = nullptr;
   std::string what;  // path and tensor, for messages
   SourceTensor tensor;
+  int64_t first = 0;  // row of the tensor that the weight begins with; of a vector, number
 };
 
-Matched match(const WeightSource& source, const PlannedWeight& weight) {
-  const std::string name = source.name_of(weight);
-  const std::string what = fmt::format("{}: tensor {}", source.path(), in_quotes(name));
-  const std::optional<SourceTensor> tensor = source.find(name);
-  require(tensor.has_value(), "{} is missing; {} was expected", what, shown(weight.shape()));
-  require(tensor->shape == weight.shape(), "{} is {}, expected {}", what, shown(tensor->shape),
-          shown(weight.shape()));
-  return {&weight, what, *tensor};
+// What a file must hold under one name.
+struct Expected {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// In the order of the plan. Sets the first row of each weight.
+std::vector<Expected> expected_tensors(const WeightSource& source, const std::vector<PlannedWeight>& plan,
+                                       std::vector<Matched>& matched) {
+  std::vector<Expected> all;
+  std::unordered_map<std::string, std::size_t> places;
+  for (const PlannedWeight& weight : plan) {
+    const std::string name = source.name_of(weight);
+    Matched one{&weight, fmt::format("{}: tensor {}", source.path(), in_quotes(name)), {}, 0};
+    const auto [place, is_new] = places.try_emplace(name, all.size());
+    if (is_new) {
+      all.push_back({name, weight.shape()});
+    } else {
+      int64_t& rows = all[place->second].shape[0];
+      one.first = rows;
+      rows += weight.shape()[0];
+    }
+    matched.push_back(std::move(one));
+  }
+  return all;
 }
+
+// What is wrong with a file, all of it in one message.
+class Faults {
+ public:
+  explicit Faults(std::string path) : path_(std::move(path)) {}
+  void add(const std::string& fault) {
+    if (++count_ <= kShown) text_ += fmt::format("{}tensor {}", text_.empty() ? "" : "; ", fault);
+  }
+  void raise() const {
+    if (count_ == 0) return;
+    const std::string rest = count_ > kShown ? fmt::format("; and {} more", count_ - kShown) : "";
+    throw InvalidInput(fmt::format("{}: {}{}", path_, text_, rest));
+  }
+
+ private:
+  static constexpr int64_t kShown = 20;
+  std::string path_, text_;
+  int64_t count_ = 0;
+};
 
 // Every tensor of the file must have a use: one that is ignored would silently give another model.
 std::vector<Matched> match_all(const WeightSource& source, const std::vector<PlannedWeight>& plan) {
   std::vector<Matched> matched;
+  Faults faults(source.path());
+  std::unordered_map<std::string, SourceTensor> tensors;
   std::unordered_set<std::string> used;
-  for (const PlannedWeight& weight : plan) {
-    matched.push_back(match(source, weight));
-    used.insert(source.name_of(weight));
+  for (const auto& [name, shape] : expected_tensors(source, plan, matched)) {
+    const std::optional<SourceTensor> tensor = source.find(name);
+    used.insert(name);
+    if (!tensor) {
+      faults.add(fmt::format("{} is missing; {} was expected", in_quotes(name), shown(shape)));
+    } else if (tensor->shape != shape) {
+      faults.add(fmt::format("{} is {}, expected {}", in_quotes(name), shown(tensor->shape), shown(shape)));
+    } else {
+      tensors.emplace(name, *tensor);
+    }
   }
   for (const std::string& name : source.names()) {
-    require(used.contains(name), "{}: tensor {} has no place in a model of architecture {} with {} layers",
-            source.path(), in_quotes(name), source.config().architecture, source.config().layers);
+    if (used.contains(name)) continue;
+    faults.add(fmt::format("{} has no place in a model of architecture {} with {} layers", in_quotes(name),
+                           source.config().architecture, source.config().layers));
+  }
+  faults.raise();
+  for (Matched& one : matched) {
+    one.tensor = tensors.at(source.name_of(*one.weight));
+    const int64_t block = layout_of(one.tensor.encoding).elements;
+    require(one.weight->rows || (one.first % block == 0 && one.weight->columns % block == 0),
+            "{} is in blocks of {} numbers, which its parts cut; supported are F32, F16 and BF16", one.what,
+            block);
   }
   return matched;
 }
@@ -101,7 +157,9 @@ void expand_rows(const Matched& matched, int64_t first, int64_t rows, std::byte*
   const Encoding encoding = matched.tensor.encoding;
   const BlockLayout layout = layout_of(encoding);
   const int64_t row_bytes = weight.columns / layout.elements * layout.bytes;
-  const auto blocks = matched.tensor.data.subspan(static_cast<std::size_t>(first * row_bytes),
+  const int64_t begin = weight.rows ? (matched.first + first) * row_bytes
+                                    : matched.first / layout.elements * layout.bytes;  // vectors are one row
+  const auto blocks = matched.tensor.data.subspan(static_cast<std::size_t>(begin),
                                                   static_cast<std::size_t>(rows * row_bytes));
   const auto elements = static_cast<std::size_t>(rows * weight.columns);
   if (weight.dtype == DType::f32) {

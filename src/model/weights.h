@@ -11,17 +11,25 @@
 
 namespace shadowkv {
 
-// Matrices are [outputs, inputs] in the compute type (float32 or bfloat16); norms are float32.
+// Matrices are [outputs, inputs] in the compute type (float32 or bfloat16); norms and biases are float32.
+// Empty: what the model does not have.
 struct LayerWeights {
-  TensorView attention_norm;  // [hidden]
-  TensorView wq;              // [heads * head_dim, hidden]
-  TensorView wk;              // [kv_heads * head_dim, hidden]
-  TensorView wv;              // [kv_heads * head_dim, hidden]
-  TensorView wo;              // [hidden, heads * head_dim]
-  TensorView mlp_norm;        // [hidden]
-  TensorView gate;            // [inner, hidden]
-  TensorView up;              // [inner, hidden]
-  TensorView down;            // [hidden, inner]
+  TensorView attention_norm;       // [hidden]
+  TensorView wq;                   // [heads * head_dim, hidden]
+  TensorView wk;                   // [kv_heads * head_dim, hidden]
+  TensorView wv;                   // [kv_heads * head_dim, hidden]
+  TensorView bq;                   // [heads * head_dim], or empty
+  TensorView bk;                   // [kv_heads * head_dim], or empty
+  TensorView bv;                   // [kv_heads * head_dim], or empty
+  TensorView q_norm;               // [head_dim], or empty
+  TensorView k_norm;               // [head_dim], or empty
+  TensorView wo;                   // [hidden, heads * head_dim]
+  TensorView post_attention_norm;  // [hidden], or empty
+  TensorView mlp_norm;             // [hidden]
+  TensorView gate;                 // [inner, hidden]
+  TensorView up;                   // [inner, hidden]
+  TensorView down;                 // [hidden, inner]
+  TensorView post_mlp_norm;        // [hidden], or empty
 };
 
 struct ModelWeights {
@@ -41,7 +49,8 @@ struct LoadedModel {
 
 // path: a .gguf file, or a Hugging Face folder with config.json and .safetensors files.
 // dtype: float32 or bfloat16. Throws InvalidInput for a tensor that is missing, misshapen, of an unsupported
-// type, or holds a number that is not finite; OutOfMemory before anything is read when it does not fit.
+// type, or has no use, all of them named, and for a number that is not finite; OutOfMemory before anything is
+// read when it does not fit.
 [[nodiscard]] LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& device,
                                      const LoadProgress& progress = {});
 

@@ -20,15 +20,29 @@ void plan_layer(const ModelConfig& config, DType dtype, int64_t layer, std::vect
   const auto matrix = [&](WeightRole role, int64_t rows, int64_t columns) {
     plan.push_back({role, layer, rows, columns, dtype});
   };
-  plan.push_back({WeightRole::attention_norm, layer, {}, config.hidden, DType::f32});
+  const auto vector = [&](WeightRole role, int64_t columns) {
+    plan.push_back({role, layer, {}, columns, DType::f32});
+  };
+  vector(WeightRole::attention_norm, config.hidden);
   matrix(WeightRole::wq, q_width, config.hidden);
   matrix(WeightRole::wk, config.kv_width(), config.hidden);
   matrix(WeightRole::wv, config.kv_width(), config.hidden);
+  if (config.qkv_bias) {
+    vector(WeightRole::bq, q_width);
+    vector(WeightRole::bk, config.kv_width());
+    vector(WeightRole::bv, config.kv_width());
+  }
+  if (config.head_norms) {
+    vector(WeightRole::q_norm, config.head_dim);
+    vector(WeightRole::k_norm, config.head_dim);
+  }
   matrix(WeightRole::wo, config.hidden, q_width);
-  plan.push_back({WeightRole::mlp_norm, layer, {}, config.hidden, DType::f32});
+  if (config.post_norms) vector(WeightRole::post_attention_norm, config.hidden);
+  vector(WeightRole::mlp_norm, config.hidden);
   matrix(WeightRole::gate, config.inner, config.hidden);
   matrix(WeightRole::up, config.inner, config.hidden);
   matrix(WeightRole::down, config.hidden, config.inner);
+  if (config.post_norms) vector(WeightRole::post_mlp_norm, config.hidden);
 }
 
 TensorView& field_of(ModelWeights& weights, const PlannedWeight& weight) {
@@ -50,8 +64,20 @@ TensorView& field_of(ModelWeights& weights, const PlannedWeight& weight) {
       return layer().wk;
     case WeightRole::wv:
       return layer().wv;
+    case WeightRole::bq:
+      return layer().bq;
+    case WeightRole::bk:
+      return layer().bk;
+    case WeightRole::bv:
+      return layer().bv;
+    case WeightRole::q_norm:
+      return layer().q_norm;
+    case WeightRole::k_norm:
+      return layer().k_norm;
     case WeightRole::wo:
       return layer().wo;
+    case WeightRole::post_attention_norm:
+      return layer().post_attention_norm;
     case WeightRole::mlp_norm:
       return layer().mlp_norm;
     case WeightRole::gate:
@@ -59,9 +85,11 @@ TensorView& field_of(ModelWeights& weights, const PlannedWeight& weight) {
     case WeightRole::up:
       return layer().up;
     case WeightRole::down:
+      return layer().down;
+    case WeightRole::post_mlp_norm:
       break;
   }
-  return layer().down;
+  return layer().post_mlp_norm;
 }
 
 TensorView view_of(const PlannedWeight& weight, const Buffer& buffer) {

@@ -19,27 +19,37 @@ enum class WeightRole : uint8_t {
   wq,
   wk,
   wv,
+  bq,
+  bk,
+  bv,
+  q_norm,
+  k_norm,
   wo,
+  post_attention_norm,
   mlp_norm,
   gate,
   up,
-  down
+  down,
+  post_mlp_norm
 };
 
 struct PlannedWeight {
   WeightRole role = WeightRole::embedding;
   int64_t layer = -1;           // -1: of no layer
-  std::optional<int64_t> rows;  // nothing: a norm, one vector of `columns`
+  std::optional<int64_t> rows;  // nothing: a norm or bias, one vector of `columns`
   int64_t columns = 0;
   DType dtype = DType::f32;
 
   [[nodiscard]] int64_t row_count() const { return rows.value_or(1); }
   [[nodiscard]] int64_t bytes() const { return row_count() * columns * size_of(dtype); }
   [[nodiscard]] std::vector<int64_t> shape() const;
+  [[nodiscard]] bool is_bias() const {
+    return role == WeightRole::bq || role == WeightRole::bk || role == WeightRole::bv;
+  }
 };
 
 // All of them, in the order in which they are used; no lm_head when embeddings are tied. `dtype` is that of
-// the matrices, float32 or bfloat16 (InvalidInput otherwise); norms are float32.
+// the matrices, float32 or bfloat16 (InvalidInput otherwise); norms and biases are float32.
 [[nodiscard]] std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype);
 
 // Memory for the whole plan, content undefined; storage[i] belongs to plan[i]. Throws OutOfMemory with both

@@ -31,6 +31,8 @@ void draw(uint64_t key, int64_t first, int64_t count, float limit, std::byte* ou
   }
 }
 
+constexpr float kBiasLimit = 0.5f;
+
 }  // namespace
 
 ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device, uint64_t seed) {
@@ -46,7 +48,9 @@ ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& devi
     const auto limit = static_cast<float>(std::sqrt(3.0 / static_cast<double>(weight.columns)));
     filler.fill(weight, weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
       const int64_t count = rows * weight.columns;
-      if (!weight.rows) {
+      if (weight.is_bias()) {
+        draw<float>(key, 0, count, kBiasLimit, out);
+      } else if (!weight.rows) {
         for (int64_t j = 0; j < count; ++j) put<float>(out, j, 1.0f);
       } else if (weight.dtype == DType::f32) {
         draw<float>(key, first * weight.columns, count, limit, out);

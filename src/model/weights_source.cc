@@ -7,83 +7,23 @@
 #include "formats/gguf.h"
 #include "formats/quote.h"
 #include "formats/sharded_safetensors.h"
+#include "model/families.h"
 
 namespace shadowkv {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string gguf_name(const PlannedWeight& weight) {
-  const auto in_layer = [&](const char* name) { return fmt::format("blk.{}.{}.weight", weight.layer, name); };
-  switch (weight.role) {
-    case WeightRole::embedding:
-      return "token_embd.weight";
-    case WeightRole::final_norm:
-      return "output_norm.weight";
-    case WeightRole::lm_head:
-      return "output.weight";
-    case WeightRole::attention_norm:
-      return in_layer("attn_norm");
-    case WeightRole::wq:
-      return in_layer("attn_q");
-    case WeightRole::wk:
-      return in_layer("attn_k");
-    case WeightRole::wv:
-      return in_layer("attn_v");
-    case WeightRole::wo:
-      return in_layer("attn_output");
-    case WeightRole::mlp_norm:
-      return in_layer("ffn_norm");
-    case WeightRole::gate:
-      return in_layer("ffn_gate");
-    case WeightRole::up:
-      return in_layer("ffn_up");
-    case WeightRole::down:
-      break;
-  }
-  return in_layer("ffn_down");
-}
-
-std::string hf_name(const PlannedWeight& weight) {
-  const auto in_layer = [&](const char* name) {
-    return fmt::format("model.layers.{}.{}.weight", weight.layer, name);
-  };
-  switch (weight.role) {
-    case WeightRole::embedding:
-      return "model.embed_tokens.weight";
-    case WeightRole::final_norm:
-      return "model.norm.weight";
-    case WeightRole::lm_head:
-      return "lm_head.weight";
-    case WeightRole::attention_norm:
-      return in_layer("input_layernorm");
-    case WeightRole::wq:
-      return in_layer("self_attn.q_proj");
-    case WeightRole::wk:
-      return in_layer("self_attn.k_proj");
-    case WeightRole::wv:
-      return in_layer("self_attn.v_proj");
-    case WeightRole::wo:
-      return in_layer("self_attn.o_proj");
-    case WeightRole::mlp_norm:
-      return in_layer("post_attention_layernorm");
-    case WeightRole::gate:
-      return in_layer("mlp.gate_proj");
-    case WeightRole::up:
-      return in_layer("mlp.up_proj");
-    case WeightRole::down:
-      break;
-  }
-  return in_layer("mlp.down_proj");
-}
-
 class GgufSource final : public WeightSource {
  public:
-  explicit GgufSource(const fs::path& path) : file_(path), config_(config_from_gguf(file_)) {}
+  explicit GgufSource(const fs::path& path)
+      : file_(path), config_(config_from_gguf(file_)), family_(*find_gguf_family(config_.architecture)) {}
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] std::string path() const override { return file_.path().string(); }
-  [[nodiscard]] std::string name_of(const PlannedWeight& weight) const override { return gguf_name(weight); }
+  [[nodiscard]] std::string name_of(const PlannedWeight& weight) const override {
+    return gguf_tensor_name(family_, weight, file_.find_tensor("blk.0.attn_qkv.weight") != nullptr);
+  }
   [[nodiscard]] std::optional<SourceTensor> find(const std::string& name) const override {
     const GgufTensor* tensor = file_.find_tensor(name);
     if (!tensor) return {};
@@ -101,17 +41,24 @@ class GgufSource final : public WeightSource {
  private:
   GgufFile file_;
   ModelConfig config_;
+  const Family& family_;
 };
 
 class HfSource final : public WeightSource {
  public:
-  explicit HfSource(const fs::path& folder) : config_(config_from_hf_folder(folder)), tensors_(folder) {
-    if (!tensors_.find_tensor("lm_head.weight")) config_.tied_embeddings = true;
+  explicit HfSource(const fs::path& folder)
+      : config_(config_from_hf_folder(folder)),
+        family_(*find_hf_family(config_.architecture)),
+        tensors_(folder),
+        head_(hf_tensor_name(family_, {WeightRole::lm_head, -1, {}, 0, DType::f32})) {
+    if (!tensors_.find_tensor(head_)) config_.tied_embeddings = true;
   }
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
   [[nodiscard]] std::string path() const override { return tensors_.path().string(); }
-  [[nodiscard]] std::string name_of(const PlannedWeight& weight) const override { return hf_name(weight); }
+  [[nodiscard]] std::string name_of(const PlannedWeight& weight) const override {
+    return hf_tensor_name(family_, weight);
+  }
   [[nodiscard]] std::optional<SourceTensor> find(const std::string& name) const override {
     const SafetensorsTensor* tensor = tensors_.find_tensor(name);
     if (!tensor) return {};
@@ -125,16 +72,22 @@ class HfSource final : public WeightSource {
     std::vector<std::string> names;
     for (const SafetensorsFile& file : tensors_.files()) {
       for (const SafetensorsTensor& tensor : file.tensors()) {
-        const bool is_copy = config_.tied_embeddings && tensor.name == "lm_head.weight";
-        if (!is_copy && !tensor.name.ends_with(".rotary_emb.inv_freq")) names.push_back(tensor.name);
+        const bool is_copy = config_.tied_embeddings && tensor.name == head_;
+        if (!is_copy && !is_frequencies(tensor.name)) names.push_back(tensor.name);
       }
     }
     return names;
   }
 
  private:
+  static bool is_frequencies(std::string_view name) {
+    return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".rotary_pos_emb.inv_freq");
+  }
+
   ModelConfig config_;
+  const Family& family_;
   ShardedSafetensors tensors_;
+  std::string head_;  // the name of the output matrix
 };
 
 }  // namespace
