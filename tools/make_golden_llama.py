@@ -193,6 +193,10 @@ def add_keys(writer: gguf.GGUFWriter, model, checkpoint: Checkpoint, tokenizer):
         writer.add_rope_scaling_factor(checkpoint.scaling["factor"])
         writer.add_rope_scaling_orig_ctx_len(checkpoint.scaling["original_max_position_embeddings"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    add_tokenizer(writer, tokenizer)
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, tokenizer):
     writer.add_vocab_size(VOCAB)
     model_json = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model_json["vocab"], key=model_json["vocab"].get)

@@ -119,8 +119,9 @@ TEST(Config, GgufFeaturesThatChangeTheArithmeticAreRefused) {
 
 TEST(Config, AnUnknownArchitectureIsNamedWithTheKnown) {
   EXPECT_THAT(gguf_refusal(GgufWriter().text("general.architecture", "gpt2")),
-              AllOf(HasSubstr("\"gpt2\""), HasSubstr("supported is: llama")));
-  EXPECT_THAT(hf_refusal(R"(, "model_type": "mamba")"), AllOf(HasSubstr("\"mamba\""), HasSubstr("llama")));
+              AllOf(HasSubstr("\"gpt2\""), HasSubstr("supported are llama, qwen2")));
+  EXPECT_THAT(hf_refusal(R"(, "model_type": "mamba")"),
+              AllOf(HasSubstr("\"mamba\""), HasSubstr("llama, mistral, qwen2")));
 }
 
 TEST(Config, AMissingGgufKeyIsNamed) {
@@ -244,6 +245,61 @@ TEST(Config, FolderFeaturesThatChangeTheArithmeticAreRefused) {
   EXPECT_THAT(hf_refusal(R"(, "attention_bias": true)"), HasSubstr("attention_bias"));
   EXPECT_THAT(hf_refusal(R"(, "mlp_bias": true)"), HasSubstr("mlp_bias"));
   EXPECT_THAT(hf_refusal(R"(, "quantization_config": {})"), HasSubstr("quantization_config"));
+}
+
+TEST(Config, FamiliesHaveTheirParts) {
+  const ModelConfig llama = from_hf(small_hf_config());
+  EXPECT_FALSE(llama.qkv_bias || llama.head_norms || llama.post_norms);
+  const ModelConfig qwen2 = from_hf(small_hf_config(R"(, "model_type": "qwen2")"));
+  EXPECT_TRUE(qwen2.qkv_bias);
+  EXPECT_FALSE(qwen2.rope.interleaved);
+  EXPECT_TRUE(from_hf(small_hf_config(R"(, "model_type": "qwen3")")).head_norms);
+  EXPECT_THAT(hf_refusal(R"(, "model_type": "qwen3", "attention_bias": true)"), HasSubstr("attention_bias"));
+  const ModelConfig glm4 = from_hf(small_hf_config(R"(, "model_type": "glm4", "attention_bias": true)"));
+  EXPECT_TRUE(glm4.qkv_bias && glm4.post_norms && glm4.rope.interleaved);
+  EXPECT_EQ(glm4.rope.rotary_dim, 4);
+  EXPECT_FALSE(from_hf(small_hf_config(R"(, "model_type": "glm4")")).qkv_bias);
+  EXPECT_EQ(
+      from_hf(
+          small_hf_config(
+              R"(, "model_type": "glm", "rope_parameters": {"partial_rotary_factor": 0.25, "rope_theta": 7})"))
+          .rope.rotary_dim,
+      2);
+  EXPECT_THAT(hf_refusal(R"(, "model_type": "glm", "partial_rotary_factor": 1.5)"), HasSubstr("is 1.5"));
+}
+
+constexpr const char* kChatglm = R"({"model_type": "chatglm", "padded_vocab_size": 10, "hidden_size": 16,
+    "ffn_hidden_size": 24, "num_layers": 2, "num_attention_heads": 4, "multi_query_group_num": 2,
+    "multi_query_attention": true, "kv_channels": 8, "seq_length": 128, "layernorm_epsilon": 1e-05,
+    "add_qkv_bias": true, "add_bias_linear": false, "rope_ratio": 50 )";
+
+TEST(Config, ChatglmSpellsItsFieldsDifferently) {
+  const ModelConfig config = from_hf(std::string(kChatglm) + "}");
+  EXPECT_EQ(config.layers, 2);
+  EXPECT_EQ(config.kv_heads, 2);
+  EXPECT_EQ(config.context, 128);
+  EXPECT_EQ(config.rope.theta, 5e5);
+  EXPECT_EQ(config.rope.rotary_dim, 4);
+  EXPECT_TRUE(config.qkv_bias && config.rope.interleaved);
+  const auto refusal = [](const std::string& more) {
+    return refusal_of([&] { (void)from_hf(kChatglm + more + "}"); });
+  };
+  EXPECT_THAT(refusal(R"(, "rmsnorm": false)"), HasSubstr("rmsnorm is false; supported is true"));
+  EXPECT_THAT(refusal(R"(, "add_bias_linear": true)"), HasSubstr("add_bias_linear is true"));
+  EXPECT_THAT(refusal(R"(, "num_layers": "2")"), HasSubstr("num_layers is"));
+  EXPECT_THAT(refusal(R"(, "num_layers": null)"), HasSubstr("has no \"num_layers\""));
+}
+
+TEST(Config, WindowsThatEndWithinTheContextAreRefused) {
+  EXPECT_THAT(hf_refusal(R"(, "model_type": "mistral", "sliding_window": 64)"),
+              HasSubstr("sliding_window is 64 and the context 128"));
+  EXPECT_EQ(hf_refusal(R"(, "model_type": "mistral", "sliding_window": null)"), "");
+  EXPECT_EQ(hf_refusal(R"(, "model_type": "mistral", "sliding_window": 128)"), "");
+  const std::string qwen = R"(, "model_type": "qwen2", "sliding_window": 64, "max_window_layers": 1)";
+  EXPECT_EQ(hf_refusal(qwen), "");
+  EXPECT_EQ(hf_refusal(qwen + R"(, "use_sliding_window": false)"), "");
+  EXPECT_THAT(hf_refusal(qwen + R"(, "use_sliding_window": true)"), HasSubstr("sliding_window is 64"));
+  EXPECT_EQ(gguf_refusal(small_gguf().integer("llama.attention.sliding_window", 128)), "");
 }
 
 TEST(Config, AFieldOfAnotherKindIsNamedWithWhatWasFound) {

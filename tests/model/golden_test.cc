@@ -44,10 +44,12 @@ void PrintTo(const GoldenCase& one, std::ostream* out) {
 }
 
 std::vector<GoldenCase> golden_cases() {
-  std::ifstream file(kFolder / "llama.json");
   std::vector<GoldenCase> cases;
-  for (const auto& entry : nlohmann::json::parse(file)) {
-    cases.push_back({entry.at("model"), entry.at("ids"), entry.at("logits"), entry.at("prompt_tokens")});
+  for (const char* list : {"llama.json", "families.json"}) {
+    std::ifstream file(kFolder / list);
+    for (const auto& entry : nlohmann::json::parse(file)) {
+      cases.push_back({entry.at("model"), entry.at("ids"), entry.at("logits"), entry.at("prompt_tokens")});
+    }
   }
   return cases;
 }
@@ -91,8 +93,10 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden, ::testing::ValuesIn(golden_cases()), na
 
 TEST(GoldenFiles, AFolderAndTheGgufFileOfItsTypeAreOneModel) {
   const std::vector<std::pair<std::string, std::string>> pairs = {
-      {"llama_gqa", "f32"},   {"llama_mha", "f16"},    {"llama_mqa", "bf16"},
-      {"llama_rope3", "f32"}, {"llama_linear", "f32"}, {"llama_yarn", "f32"}};
+      {"llama_gqa", "f32"},    {"llama_mha", "f16"},  {"llama_mqa", "bf16"}, {"llama_rope3", "f32"},
+      {"llama_linear", "f32"}, {"llama_yarn", "f32"}, {"mistral", "f32"},    {"qwen2", "f32"},
+      {"qwen2_yarn", "f32"},   {"qwen3", "f32"},      {"glm", "f32"},        {"chatglm", "f32"},
+      {"glm4", "f32"}};
   for (const auto& [folder, type] : pairs) {
     const std::vector<int32_t> ids = read_npy<int32_t>(kFolder / folder / (type + ".ids.npy")).values;
     const auto hf = logits_of(kFolder / folder / "hf", full_attention(), ids, 40);

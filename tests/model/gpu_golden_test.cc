@@ -106,8 +106,8 @@ std::vector<Case> cases() {
       {"landmarks", sparse(IndexKind::landmarks, StorageType::bfloat16)},
   };
   std::vector<Case> all;
-  for (const char* model :
-       {"llama_gqa/f32.gguf", "llama_gqa/q8_0.gguf", "llama_mha/f16.gguf", "llama_mqa/hf"}) {
+  for (const char* model : {"llama_gqa/f32.gguf", "llama_gqa/q8_0.gguf", "llama_mha/f16.gguf", "llama_mqa/hf",
+                            "qwen2/hf", "qwen3/hf", "glm/hf", "glm4/hf"}) {
     for (const auto& [name, config] : methods) all.push_back({model, name, config});
   }
   return all;

@@ -181,6 +181,20 @@ TEST_F(WeightsTest, AMisshapenTensorIsRefusedWithBothShapes) {
               HasSubstr("\"model.layers.1.self_attn.q_proj.weight\" is [16, 32], expected [32, 16]"));
 }
 
+TEST_F(WeightsTest, AllThatIsWrongWithTensorsIsSaidAtOnceBeforeMemoryIsSpent) {
+  const auto bytes = small_safetensors([](SmallTensor& tensor) {
+    if (tensor.hf_name == "model.norm.weight") tensor.hf_name.clear();
+    if (tensor.hf_name == "model.layers.1.mlp.up_proj.weight") tensor.shape = {16, 24};
+    if (tensor.hf_name == "model.layers.0.mlp.gate_proj.weight") tensor.hf_name = "stranger";
+  });
+  EXPECT_THAT(refusal(write_hf(bytes)),
+              AllOf(HasSubstr("\"model.norm.weight\" is missing; [16] was expected"),
+                    HasSubstr("up_proj.weight\" is [16, 24], expected [24, 16]"),
+                    HasSubstr("gate_proj.weight\" is missing"), HasSubstr("\"stranger\" has no place")));
+  EXPECT_EQ(device_->memory().peak[0], 0);
+  EXPECT_THAT(refusal(write_gguf(small_gguf({{"llama.block_count", 20}}))), HasSubstr("and 142 more"));
+}
+
 TEST_F(WeightsTest, ATensorWithoutUseIsRefused) {
   EXPECT_THAT(refusal(write_gguf(small_gguf().floats("blk.0.attn_q.bias", {32}, std::vector<float>(32)))),
               HasSubstr("\"blk.0.attn_q.bias\" has no place"));

@@ -1,0 +1,240 @@
+"""Makes tests/testdata/golden/{qwen2,qwen3,...}*: tiny random checkpoints of other families than Llama, and what
+`transformers` computes with them.
+
+    python tools/make_golden_families.py [NAME ...]
+
+With names, only those checkpoints are made and the others are left as they are.
+Needs what make_golden_llama.py needs. The weights come from a fixed seed. tests/testdata/golden/README.md describes
+the files.
+"""
+
+import copy
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+
+import gguf
+import numpy as np
+import safetensors.numpy
+import torch
+import transformers
+
+import gguf_llama
+import make_golden_llama as llama
+
+GOLDEN = llama.GOLDEN
+LISTED = GOLDEN / "families.json"
+COMMON = dict(
+    vocab_size=llama.VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=16, max_position_embeddings=4096, rms_norm_eps=1e-5, bos_token_id=1,
+    eos_token_id=2, pad_token_id=0, tie_word_embeddings=False, attn_implementation="eager")
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    name: str
+    config: type
+    more: dict                  # of the config, beside COMMON
+    architecture: str           # of the GGUF file; empty: none is made
+    fused_qkv: bool = False     # in the GGUF file
+    layout: str = "hf"          # of the folder: "chatglm" is written from what transformers calls glm
+    prompt_tokens: int = llama.PROMPT_TOKENS
+
+
+def rope(theta=1e4, **more):
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **more}}
+
+
+def yarn():
+    return rope(1e6, rope_type="yarn", factor=4.0, original_max_position_embeddings=48)
+
+
+CHECKPOINTS = [
+    Checkpoint("qwen2", transformers.Qwen2Config, rope(1e6), "qwen2"),
+    Checkpoint("qwen2_yarn", transformers.Qwen2Config, {**yarn(), "tie_word_embeddings": True}, "qwen2"),
+    Checkpoint("qwen3", transformers.Qwen3Config, {**rope(1e6), "head_dim": 24}, "qwen3"),
+    Checkpoint("mistral", transformers.MistralConfig, {**rope(), "sliding_window": None}, "llama"),
+    Checkpoint("glm", transformers.GlmConfig, {**rope(partial_rotary_factor=0.5), "attention_bias": True}, "chatglm"),
+    Checkpoint("chatglm", transformers.GlmConfig,
+               {**rope(5e4, partial_rotary_factor=0.5), "attention_bias": True},
+               "chatglm", fused_qkv=True, layout="chatglm"),
+    Checkpoint("glm4", transformers.Glm4Config,
+               {**rope(partial_rotary_factor=0.5), "attention_bias": True}, "glm4"),
+]
+
+
+def random_model(checkpoint: Checkpoint, seed: int):
+    """Float32 weights, large enough for attention to have peaks."""
+    config = checkpoint.config(**{**COMMON, **checkpoint.more})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "norm" in name:
+                values = 1 + 0.1 * noise
+            elif "embed" in name:
+                values = 0.7 * noise
+            elif name.endswith("bias"):
+                values = 0.5 * noise
+            else:
+                scale = 2.0 if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.2
+                values = noise * scale / parameter.shape[1] ** 0.5
+            parameter.copy_(values)
+    return model
+
+
+CHATGLM_NAMES = {
+    "model.embed_tokens.weight": "transformer.embedding.word_embeddings.weight",
+    "model.norm.weight": "transformer.encoder.final_layernorm.weight",
+    "lm_head.weight": "transformer.output_layer.weight",
+    "input_layernorm.weight": "input_layernorm.weight",
+    "post_attention_layernorm.weight": "post_attention_layernorm.weight",
+    "self_attn.o_proj.weight": "self_attention.dense.weight",
+    "mlp.gate_up_proj.weight": "mlp.dense_h_to_4h.weight",
+    "mlp.down_proj.weight": "mlp.dense_4h_to_h.weight",
+}
+
+
+def write_chatglm_folder(model, folder: pathlib.Path):
+    """A `glm` model in the layout of the older remote code: other names, and q, k and v in one tensor."""
+    state = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    tensors, config = {}, model.config
+    for name, weight in state.items():
+        if ".layers." not in name:
+            tensors[CHATGLM_NAMES[name]] = weight
+            continue
+        _, _, layer, rest = name.split(".", 3)
+        prefix = f"transformer.encoder.layers.{layer}."
+        if rest in CHATGLM_NAMES:
+            tensors[prefix + CHATGLM_NAMES[rest]] = weight
+    for layer in range(config.num_hidden_layers):
+        for kind in ("weight", "bias"):
+            parts = [state[f"model.layers.{layer}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            tensors[f"transformer.encoder.layers.{layer}.self_attention.query_key_value.{kind}"] = np.concatenate(parts)
+    tensors["transformer.rotary_pos_emb.inv_freq"] = np.ones(config.head_dim // 4, dtype=np.float32)
+    folder.mkdir(parents=True)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "chatglm", "architectures": ["ChatGLMModel"], "add_bias_linear": False, "add_qkv_bias": True,
+        "apply_residual_connection_post_layernorm": False, "ffn_hidden_size": config.intermediate_size,
+        "hidden_size": config.hidden_size, "kv_channels": config.head_dim, "layernorm_epsilon": config.rms_norm_eps,
+        "multi_query_attention": True, "multi_query_group_num": config.num_key_value_heads,
+        "num_attention_heads": config.num_attention_heads, "num_layers": config.num_hidden_layers,
+        "original_rope": True, "padded_vocab_size": config.vocab_size, "post_layer_norm": True, "rmsnorm": True,
+        "rope_ratio": config.rope_parameters["rope_theta"] / 1e4, "seq_length": config.max_position_embeddings,
+        "tie_word_embeddings": False, "eos_token_id": [2], "pad_token_id": 0}, indent=2) + "\n")
+
+
+def write_folder(model, checkpoint: Checkpoint, tokenizer, folder: pathlib.Path):
+    if checkpoint.layout == "chatglm":
+        write_chatglm_folder(model, folder)
+    else:
+        copy.deepcopy(model).save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+GGUF_NAMES = {
+    **{hf: f"{ours}.weight" for ours, hf in gguf_llama.HF_NAMES.items()},
+    "self_attn.q_norm": "attn_q_norm.weight",
+    "self_attn.k_norm": "attn_k_norm.weight",
+    "self_attn.qkv_proj": "attn_qkv.weight",
+    "mlp.gate_up_proj": "ffn_up.weight",
+    "post_self_attn_layernorm": "post_attention_norm.weight",
+    "post_mlp_layernorm": "post_ffw_norm.weight",
+}
+
+
+def gguf_tensors(model, checkpoint: Checkpoint):
+    """Pairs (GGUF name, float32 array), as converters write them: rows of wq and wk change their order in
+    architecture llama alone."""
+    top = {f"{hf}.weight": f"{ours}.weight" for ours, hf in gguf_llama.HF_TOP_NAMES.items()}
+    tensors, config = {}, model.config
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach().numpy()
+        if name in top:
+            tensors[top[name]] = weight
+            continue
+        _, _, layer, rest = name.split(".", 3)
+        stem, kind = rest.rsplit(".", 1)
+        if checkpoint.architecture == "llama" and stem == "self_attn.q_proj":
+            weight = gguf_llama.interleave_halves(weight, config.num_attention_heads)
+        if checkpoint.architecture == "llama" and stem == "self_attn.k_proj":
+            weight = gguf_llama.interleave_halves(weight, config.num_key_value_heads)
+        tensors[f"blk.{layer}.{GGUF_NAMES[stem].removesuffix('weight')}{kind}"] = weight
+    if checkpoint.fused_qkv:
+        for layer in range(config.num_hidden_layers):
+            for kind in ("weight", "bias"):
+                parts = [tensors.pop(f"blk.{layer}.attn_{part}.{kind}") for part in "qkv"]
+                tensors[f"blk.{layer}.attn_qkv.{kind}"] = np.concatenate(parts)
+    return tensors.items()
+
+
+def write_gguf(model, checkpoint: Checkpoint, tokenizer, path: pathlib.Path):
+    config, parameters = model.config, model.config.rope_parameters
+    writer = gguf.GGUFWriter(str(path), checkpoint.architecture)
+    writer.add_name(f"{checkpoint.name}, random weights")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
+    writer.add_rope_dimension_count(int(head_dim(config) * parameters.get("partial_rotary_factor", 1.0)))
+    writer.add_rope_freq_base(parameters["rope_theta"])
+    if parameters["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(parameters["factor"])
+        writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    llama.add_tokenizer(writer, tokenizer)
+    for name, weight in gguf_tensors(model, checkpoint):
+        writer.add_tensor(name, np.ascontiguousarray(weight, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def head_dim(config) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
+    print(checkpoint.name)
+    folder = GOLDEN / checkpoint.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model = random_model(checkpoint, seed)
+    prompt = np.random.default_rng(seed).integers(len(llama.SPECIAL), llama.VOCAB, checkpoint.prompt_tokens)
+    write_folder(model, checkpoint, tokenizer, folder / "hf")
+    ids, logits = llama.greedy_logits(model, prompt)
+    np.save(folder / "f32.ids.npy", ids)
+    np.save(folder / "f32.logits.npy", logits)
+    sources = [f"{checkpoint.name}/hf"]
+    if checkpoint.architecture:
+        write_gguf(model, checkpoint, tokenizer, folder / "f32.gguf")
+        sources.append(f"{checkpoint.name}/f32.gguf")
+    return [{"model": source, "ids": f"{checkpoint.name}/f32.ids.npy", "logits": f"{checkpoint.name}/f32.logits.npy",
+             "prompt_tokens": checkpoint.prompt_tokens} for source in sources]
+
+
+def main():
+    torch.set_num_threads(1)
+    tokenizer = llama.train_tokenizer()
+    cases = json.loads(LISTED.read_text()) if sys.argv[1:] else []
+    for seed, checkpoint in enumerate(CHECKPOINTS, start=101):
+        if sys.argv[1:] and checkpoint.name not in sys.argv[1:]:
+            continue
+        cases = [case for case in cases if not case["model"].startswith(checkpoint.name + "/")]
+        cases += make(checkpoint, seed, tokenizer)
+    LISTED.write_text(json.dumps(cases, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
