@@ -35,6 +35,13 @@ constexpr WeightName kHfFusedMlp[] = {
     {Role::gate, "model.layers.{}.mlp.gate_up_proj.weight"},
     {Role::up, "model.layers.{}.mlp.gate_up_proj.weight"},
 };
+constexpr WeightName kHfPhi3[] = {
+    {Role::wq, "model.layers.{}.self_attn.qkv_proj.weight"},
+    {Role::wk, "model.layers.{}.self_attn.qkv_proj.weight"},
+    {Role::wv, "model.layers.{}.self_attn.qkv_proj.weight"},
+    {Role::gate, "model.layers.{}.mlp.gate_up_proj.weight"},
+    {Role::up, "model.layers.{}.mlp.gate_up_proj.weight"},
+};
 constexpr WeightName kHfChatglm[] = {
     {Role::embedding, "transformer.embedding.word_embeddings.weight"},
     {Role::final_norm, "transformer.encoder.final_layernorm.weight"},
@@ -105,6 +112,7 @@ constexpr Family kFamilies[] = {
     {.hf = "mistral"},
     {.hf = "qwen2", .gguf = "qwen2", .qkv_bias = Has::always, .windows_by_flag = true},
     {.hf = "qwen3", .gguf = "qwen3", .head_norms = true, .windows_by_flag = true},
+    {.hf = "phi3", .gguf = "phi3", .rotary_share = 1.0, .hf_names = kHfPhi3, .gguf_names = kGgufFusedMlp},
     {.hf = "glm",
      .qkv_bias = Has::as_told,
      .neighbours_hf = true,

@@ -80,14 +80,36 @@ std::vector<float> read_divisors(const GgufFile& file, const GgufTensor& tensor)
   return divisors;
 }
 
+constexpr const char* kShortDivisors = "rope_factors_short.weight";
+constexpr const char* kLongDivisors = "rope_factors_long.weight";
+
+// Both of them, or none.
+void read_longrope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& rope) {
+  const GgufTensor* shorts = file.find_tensor(kShortDivisors);
+  const GgufTensor* longs = file.find_tensor(kLongDivisors);
+  if (!shorts && !longs) return;
+  const std::string path = file.path().string();
+  require(shorts && longs && rope.divisors.empty(),
+          "{}: RoPE is scaled by {} or {} alone, or otherwise too; supported are these two together", path,
+          in_quotes(kShortDivisors), in_quotes(kLongDivisors));
+  scale_by_longrope(rope,
+                    {.short_divisors = read_divisors(file, *shorts),
+                     .long_divisors = read_divisors(file, *longs),
+                     .context = keys.integer("context_length"),
+                     .original_context = keys.integer("rope.scaling.original_context_length"),
+                     .attention_factor = keys.real_or("rope.scaling.attn_factor", 0)},
+                    path);
+}
+
 // A factor without a type counts as linear, as where these files come from.
 void read_rope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& rope) {
   const std::string path = file.path().string();
   const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
   const std::string type = keys.text_or("rope.scaling.type", "linear");
-  require(type == "none" || type == "linear" || type == "yarn",
-          "{}: {} is {}; supported are \"none\", \"linear\" and \"yarn\"", path,
-          keys.full("rope.scaling.type"), in_quotes(type));
+  const bool is_long = type == "longrope" && file.find_tensor(kLongDivisors) != nullptr;
+  require(type == "none" || type == "linear" || type == "yarn" || is_long,
+          "{}: {} is {}; supported are \"none\", \"linear\", \"yarn\", and \"longrope\" with its tensors",
+          path, keys.full("rope.scaling.type"), in_quotes(type));
   if (type == "yarn") {
     for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
                             "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"}) {
@@ -103,7 +125,7 @@ void read_rope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& r
   }
   if (type == "linear" && factor != 0) rope.divisors = linear_divisors(rope, factor, path);
   const GgufTensor* divisors = file.find_tensor(kDivisors);
-  if (!divisors) return;
+  if (!divisors) return read_longrope(file, keys, rope);
   require(rope.divisors.empty(),
           "{}: RoPE is scaled by a factor and by the tensor {}; supported is one of them", path,
           in_quotes(kDivisors));

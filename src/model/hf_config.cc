@@ -143,8 +143,29 @@ void read_yarn(const Fields& fields, RopeConfig& rope) {
   scale_by_yarn(rope, yarn, fields.where());
 }
 
-// Rules under which the frequencies do not depend on how long a sequence is.
-void read_rope_rule(const Fields& fields, RopeConfig& rope) {
+std::vector<float> real_list(const Fields& fields, const char* key) {
+  const Json& list = fields.need(key);
+  require(list.is_array(), "{}: {} is {}, expected a list of numbers", fields.where(), key, shown(list));
+  std::vector<float> numbers;
+  for (const Json& number : list) numbers.push_back(static_cast<float>(fields.to_real(key, number)));
+  return numbers;
+}
+
+// The original context stands beside the rule, or at the top level.
+void read_longrope(const Fields& fields, const Fields& top, RopeConfig& rope) {
+  const char* original = "original_max_position_embeddings";
+  LongRopeScaling longrope{
+      .short_divisors = real_list(fields, "short_factor"),
+      .long_divisors = real_list(fields, "long_factor"),
+      .context = top.integer("max_position_embeddings"),
+      .original_context = fields.find(original) ? fields.integer(original) : top.integer(original),
+      .factor = fields.real_or("factor", 0),
+      .attention_factor = fields.real_or("attention_factor", 0)};
+  scale_by_longrope(rope, longrope, fields.where());
+}
+
+// top: the object that the rule stands in.
+void read_rope_rule(const Fields& fields, const Fields& top, RopeConfig& rope) {
   const std::string type = fields.text_or("rope_type", fields.text_or("type", "default").c_str());
   if (type == "default") return;
   if (type == "linear") {
@@ -152,7 +173,8 @@ void read_rope_rule(const Fields& fields, RopeConfig& rope) {
     return;
   }
   if (type == "yarn") return read_yarn(fields, rope);
-  require(type == "llama3", "{}: its type is {}; supported are default, linear, llama3 and yarn",
+  if (type == "longrope" || type == "su") return read_longrope(fields, top, rope);
+  require(type == "llama3", "{}: its type is {}; supported are default, linear, llama3, yarn and longrope",
           fields.where(), in_quotes(type));
   rope.divisors = llama3_divisors(rope,
                                   {.factor = fields.real("factor"),
@@ -174,7 +196,7 @@ void read_rope(const Fields& fields, const Family& family, ModelConfig& config) 
     config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
     config.rope.divisors.clear();
     config.rope.magnitude = 1;
-    read_rope_rule(rope, config.rope);
+    read_rope_rule(rope, fields, config.rope);
   }
   config.rope.theta *= fields.real_or("rope_ratio", 1.0);
 }

@@ -78,4 +78,28 @@ void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::stri
   rope.magnitude = scaling.attention_factor != 0 ? scaling.attention_factor : yarn_magnitude(scaling.factor);
 }
 
+double longrope_magnitude(double factor, int64_t original_context) {
+  if (factor <= 1) return 1;
+  return std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original_context)));
+}
+
+void scale_by_longrope(RopeConfig& rope, const LongRopeScaling& scaling, const std::string& where) {
+  require(scaling.original_context >= 2, "{}: the original context is {} tokens, it must be at least 2",
+          where, scaling.original_context);
+  require(scaling.context >= 1, "{}: the context is {} tokens, it must be positive", where, scaling.context);
+  const double factor = scaling.factor != 0 ? scaling.factor
+                                            : static_cast<double>(scaling.context) /
+                                                  static_cast<double>(scaling.original_context);
+  check_scaling(rope, std::max(factor, 1.0), where);
+  for (const std::vector<float>* divisors : {&scaling.short_divisors, &scaling.long_divisors}) {
+    require(std::ssize(*divisors) == rope.rotary_dim / 2,
+            "{}: {} numbers divide the frequencies of RoPE, {} pairs turn", where, divisors->size(),
+            rope.rotary_dim / 2);
+  }
+  const bool is_long = scaling.context > scaling.original_context;
+  rope.divisors = is_long ? scaling.long_divisors : scaling.short_divisors;
+  rope.magnitude = scaling.attention_factor != 0 ? scaling.attention_factor
+                                                 : longrope_magnitude(factor, scaling.original_context);
+}
+
 }  // namespace shadowkv

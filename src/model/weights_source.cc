@@ -33,7 +33,7 @@ class GgufSource final : public WeightSource {
   [[nodiscard]] std::vector<std::string> names() const override {
     std::vector<std::string> names;
     for (const GgufTensor& tensor : file_.tensors()) {
-      if (tensor.name != "rope_freqs.weight") names.push_back(tensor.name);
+      if (!tensor.name.starts_with("rope_f")) names.push_back(tensor.name);  // rope_freqs, rope_factors_*
     }
     return names;
   }
