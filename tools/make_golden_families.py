@@ -51,6 +51,20 @@ def yarn():
     return rope(1e6, rope_type="yarn", factor=4.0, original_max_position_embeddings=48)
 
 
+def longrope(original_context):
+    turn = np.random.default_rng(7)
+    return {"rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": original_context,
+        "short_factor": [round(float(x), 2) for x in 1 + turn.random(12)],
+        "long_factor": [round(float(x), 2) for x in 1 + 20 * turn.random(12)]}}
+
+
+def phi3(original_context):
+    return {**longrope(original_context), "hidden_size": 48, "head_dim": 24, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "intermediate_size": 40, "sliding_window": 8192,
+            "original_max_position_embeddings": original_context}
+
+
 CHECKPOINTS = [
     Checkpoint("qwen2", transformers.Qwen2Config, rope(1e6), "qwen2"),
     Checkpoint("qwen2_yarn", transformers.Qwen2Config, {**yarn(), "tie_word_embeddings": True}, "qwen2"),
@@ -62,6 +76,9 @@ CHECKPOINTS = [
                "chatglm", fused_qkv=True, layout="chatglm"),
     Checkpoint("glm4", transformers.Glm4Config,
                {**rope(partial_rotary_factor=0.5), "attention_bias": True}, "glm4"),
+    # The golden texts lie beyond the original context of the first, and within that of the second.
+    Checkpoint("phi3_long", transformers.Phi3Config, phi3(16), "phi3"),
+    Checkpoint("phi3_short", transformers.Phi3Config, phi3(4096), "phi3"),
 ]
 
 
@@ -191,6 +208,14 @@ def write_gguf(model, checkpoint: Checkpoint, tokenizer, path: pathlib.Path):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(parameters["factor"])
         writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+    if parameters["rope_type"] == "longrope":
+        original = parameters["original_max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(original)
+        scale = config.max_position_embeddings / original
+        writer.add_rope_scaling_attn_factors(float(np.sqrt(1 + np.log(scale) / np.log(original)) if scale > 1 else 1))
+        writer.add_sliding_window(config.sliding_window)
+        for kind in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{kind}.weight", np.array(parameters[f"{kind}_factor"], dtype=np.float32))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     llama.add_tokenizer(writer, tokenizer)
     for name, weight in gguf_tensors(model, checkpoint):

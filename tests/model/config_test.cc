@@ -207,6 +207,36 @@ TEST(Config, YarnMultipliesTurnedNumbersToo) {
               HasSubstr("original context is 0"));
 }
 
+TEST(Config, LongRopesDivisorsAreChosenByTheContextOfTheModel) {
+  const auto longrope = [](const std::string& more, const std::string& top = "") {
+    return small_hf_config(R"(, "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 2],
+      "long_factor": [1, 2, 3, 4])" +
+                           more + "}" + top);
+  };
+  const RopeConfig beyond = from_hf(longrope(R"(, "original_max_position_embeddings": 32)")).rope;
+  EXPECT_THAT(beyond.divisors, ElementsAre(1, 2, 3, 4));
+  EXPECT_NEAR(beyond.magnitude, 1.1832160, 1e-6);  // sqrt(1 + ln 4 / ln 32)
+  const RopeConfig within = from_hf(longrope("", R"(, "original_max_position_embeddings": 128)")).rope;
+  EXPECT_THAT(within.divisors, ElementsAre(1, 1, 1, 2));
+  EXPECT_EQ(within.magnitude, 1.0);
+  const auto refusal = [&](const std::string& more) {
+    return refusal_of([&] { (void)from_hf(longrope(more)); });
+  };
+  EXPECT_THAT(refusal(""), HasSubstr("has no \"original_max_position_embeddings\""));
+  EXPECT_THAT(refusal(R"(, "original_max_position_embeddings": 32, "long_factor": [1, 2])"),
+              HasSubstr("4 pairs"));
+  EXPECT_THAT(refusal(R"(, "original_max_position_embeddings": 32, "long_factor": 2)"), HasSubstr("a list"));
+  EXPECT_THAT(refusal(R"(, "original_max_position_embeddings": 1)"), HasSubstr("original context is 1"));
+  const auto gguf = [](const std::vector<float>& longs) {
+    return small_gguf()
+        .integer("llama.rope.scaling.original_context_length", 32)
+        .floats("rope_factors_long.weight", {longs.size()}, longs);
+  };
+  EXPECT_THAT(gguf_refusal(gguf({1, 2, 3, 4})), HasSubstr("these two together"));
+  EXPECT_THAT(gguf_refusal(gguf({1, 2}).floats("rope_factors_short.weight", {4}, {1, 1, 1, 1})),
+              HasSubstr("4 pairs"));
+}
+
 TEST(Config, ScalingsOfRopeThatMakeNoSenseAreRefused) {
   const auto divided = [](const std::vector<uint64_t>& shape, const std::vector<float>& numbers) {
     return gguf_refusal(small_gguf().floats("rope_freqs.weight", {shape.begin(), shape.end()}, numbers));

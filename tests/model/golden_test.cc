@@ -96,7 +96,7 @@ TEST(GoldenFiles, AFolderAndTheGgufFileOfItsTypeAreOneModel) {
       {"llama_gqa", "f32"},    {"llama_mha", "f16"},  {"llama_mqa", "bf16"}, {"llama_rope3", "f32"},
       {"llama_linear", "f32"}, {"llama_yarn", "f32"}, {"mistral", "f32"},    {"qwen2", "f32"},
       {"qwen2_yarn", "f32"},   {"qwen3", "f32"},      {"glm", "f32"},        {"chatglm", "f32"},
-      {"glm4", "f32"}};
+      {"glm4", "f32"},         {"phi3_long", "f32"},  {"phi3_short", "f32"}};
   for (const auto& [folder, type] : pairs) {
     const std::vector<int32_t> ids = read_npy<int32_t>(kFolder / folder / (type + ".ids.npy")).values;
     const auto hf = logits_of(kFolder / folder / "hf", full_attention(), ids, 40);
