@@ -197,6 +197,7 @@ void ModelSession::begin_prefill(SequenceId id, std::span<const int32_t> ids) {
   check_prompt(id, ids);
   const auto count = static_cast<int64_t>(ids.size());
   const int64_t past = held_by(at(id));
+  at(id).tokens.reserve(static_cast<std::size_t>(methods_));  // what ends the prompt asks for no memory
   readings_.emplace(id, transformer_.begin_prefill(id, ids, transformer_.slice_tokens(), past));
   try {
     if (past > 0) {
@@ -252,8 +253,8 @@ int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
   sampling_.prepare(0, {&of, 1}, {&one, 1}, model_.vocab_size);
   const Transformer::Drawn drawn = transformer_.end_prefill_sampled(
       reading(id), {.how = sampling_.rows(), .changes = sampling_.changes()});
-  sampling_.finish(drawn.ids, drawn.ranks);
   finish_reading(id);
+  sampling_.finish(drawn.ids, drawn.ranks);  // once nothing can fail any more
   return drawn.ids[0];
 }
 
