@@ -458,17 +458,19 @@ class Pictures(PageTest):
             self.ask(page, question)
             self.answered(page, 1)
             page.get_by_role("button", name="New conversation").click()
-        self.ask(page, "Write a Python function that adds two numbers, and nothing else.")
+        story = (ROOT / "data/a_scandal_in_bohemia.txt").read_text()[:9000]
+        self.set_settings(page, Longest_answer=14)
+        self.ask(page, story + "\n\nWhat is the name of the woman in this story?")
         self.answered(page, 1)
-        story = (ROOT / "data/a_scandal_in_bohemia.txt").read_text()[:14000]
-        self.ask(page, story[: story.rindex("\n\n")] + "\n\nWhat is the name of the woman in this story?")
+        self.set_settings(page, Longest_answer=110)
+        self.ask(page, "Write a Python function that adds two numbers.")
         self.answered(page, 2)
         load = subprocess.Popen([PROGRAM, "bench", "serve", "--url", f"http://127.0.0.1:{server.port}", "--requests", "2000",
-                                 "--max-concurrency", "4", "--prompt-tokens", "600,900", "--new-tokens", "100,200"],
+                                 "--max-concurrency", "4", "--prompt-tokens", "520,640", "--new-tokens", "100,200"],
                                 stdout=subprocess.DEVNULL)
         self.addCleanup(load.wait)
         self.addCleanup(load.kill)
-        self.until(lambda: page.locator("#requests-plot .curve").first.get_attribute("d").count("L") > 118)
+        self.until(lambda: page.locator("#requests-plot .curve").first.get_attribute("d").count("L") > 70)
         self.until(lambda: page.locator("#requests").inner_text().startswith(("3", "4")))
         pathlib.Path(IMAGES).mkdir(parents=True, exist_ok=True)
         for scheme in ("light", "dark"):
