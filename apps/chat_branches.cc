@@ -6,12 +6,28 @@
 
 namespace shadowkv::apps {
 
+namespace {
+
+// Nothing where nothing is held, or there is no room: the branch is then read with its next message.
+std::unique_ptr<Conversation> fork_of(const Conversation* held) {
+  try {
+    return held ? held->fork() : nullptr;
+  } catch (const OutOfMemory&) {
+    return nullptr;
+  }
+}
+
+}  // namespace
+
 bool ChatBranches::go_to(std::string_view name) {
   const auto found =
       std::ranges::find_if(branches_, [&](const ChatBranch& branch) { return branch.name == name; });
   const bool is_new = found == branches_.end();
   const auto index = static_cast<std::size_t>(found - branches_.begin());
-  if (is_new) branches_.push_back({.name = std::string(name), .messages = current().messages});
+  if (is_new) {
+    branches_.push_back(
+        {.name = std::string(name), .messages = current().messages, .held = fork_of(current().held.get())});
+  }
   current_ = index;
   return is_new;
 }

@@ -24,8 +24,8 @@ class ChatBranches {
   [[nodiscard]] ChatBranch& current() { return branches_[current_]; }
   [[nodiscard]] const std::vector<ChatBranch>& all() const { return branches_; }
   [[nodiscard]] bool is_current(const ChatBranch& branch) const { return &branch == &branches_[current_]; }
-  // Goes to the branch of that name; where there is none it begins as the current one stands, and the result
-  // is true.
+  // Goes to the branch of that name; where there is none it begins as the current one stands, with what that
+  // has in memory where there is room to go on from it, and the result is true.
   bool go_to(std::string_view name);
   // Gives back the memory of all branches, or of all others.
   void forget_all();

@@ -401,6 +401,9 @@ class Conversation {
   [[nodiscard]] virtual int64_t held_tokens() const = 0;
   // Tokens of the last prompt and its answer: those in memory and, as a rule, the answer's last.
   [[nodiscard]] virtual std::vector<int32_t> ids() const = 0;
+  // Another that stands where this one does: what is in memory is theirs in common, and each goes on by
+  // itself. Throws OutOfMemory, as Session::fork() does.
+  [[nodiscard]] virtual std::unique_ptr<Conversation> fork() const = 0;
   // As Session::save_state(), of all that is in memory; ids() are found again, as is `note`.
   virtual void save_state(const std::filesystem::path& path, const std::string& note) const = 0;
   // As Session::load_state(), in place of what is in memory, which stays where it fails. Returns the note.

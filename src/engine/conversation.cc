@@ -55,6 +55,23 @@ ModelConversation::ModelConversation(ConversationParts parts, const AttentionCon
       goes_on_(goes_on),
       session_(parts_.engine.open({&attention, 1})) {}
 
+ModelConversation::~ModelConversation() {
+  try {
+    if (sequence_) session_->remove(*sequence_);
+  } catch (const DeviceFailure&) {
+    // A GPU that failed has been reported by whoever used it.
+  }
+}
+
+std::unique_ptr<Conversation> ModelConversation::fork() const {
+  std::unique_ptr<ModelConversation> other(new ModelConversation(*this));
+  other->sequence_.reset();
+  if (!sequence_ || held_.empty()) return other;
+  other->held_.reserve(static_cast<std::size_t>(room_));
+  other->sequence_ = session_->fork(*sequence_, room_);
+  return other;
+}
+
 void ModelConversation::forget() {
   if (sequence_) session_->remove(*sequence_);
   sequence_.reset();

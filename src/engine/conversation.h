@@ -26,15 +26,19 @@ class ModelConversation final : public Conversation {
  public:
   // `goes_on`: further prompts will follow, for which a sequence is given room.
   ModelConversation(ConversationParts parts, const AttentionConfig& attention, bool goes_on);
+  ~ModelConversation() override;
+  ModelConversation& operator=(const ModelConversation&) = delete;
 
   GenerateResult answer(const GenerateRequest& request, const TokenCallback& on_token) override;
   [[nodiscard]] int64_t held_tokens() const override { return std::ssize(held_); }
   [[nodiscard]] std::vector<int32_t> ids() const override;
+  [[nodiscard]] std::unique_ptr<Conversation> fork() const override;
   void save_state(const std::filesystem::path& path, const std::string& note) const override;
   std::string load_state(const std::filesystem::path& path) override;
   void forget() override;
 
  private:
+  ModelConversation(const ModelConversation& other) = default;  // which then both name its sequence
   // What comes behind what the sequence holds.
   struct Next {
     int32_t id = 0;
@@ -56,7 +60,7 @@ class ModelConversation final : public Conversation {
   ConversationParts parts_;
   AttentionConfig attention_;  // resolved
   bool goes_on_;
-  std::unique_ptr<Session> session_;
+  std::shared_ptr<Session> session_;  // of all that were forked from each other
   std::optional<SequenceId> sequence_;
   int64_t room_ = 0;           // tokens that it may grow to
   std::vector<int32_t> held_;  // its tokens

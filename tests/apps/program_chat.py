@@ -261,6 +261,13 @@ class Piped(ProgramTest):
         self.assertEqual((main[2]["content"], other[2]["content"]), ("Why?", "What?"))
         self.assertEqual(main, self.saved("Hi", "Why?"))
 
+    def test_a_branch_begins_with_what_is_in_memory(self):
+        stats = self.chat("Hi", "/fork other", "/stats", "/fork main", "/stats").text
+        held = re.findall(r"branch +(\w+): 2 messages, (\d+) tokens in memory", stats)
+        self.assertEqual([name for name, _ in held], ["other", "main"])
+        self.assertEqual(held[0][1], held[1][1])
+        self.assertNotEqual(held[0][1], "0")
+
     def test_commands_change_what_they_say(self):
         self.assertEqual(self.saved("/system A", "Hi", "/system B")[0], {"role": "system", "content": "B"})
         self.assertEqual(self.said("/system A", "Hi", "/reset", "What?"), ["What?"])

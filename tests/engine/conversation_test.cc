@@ -55,6 +55,28 @@ TEST_F(Conversations, TheFirstTurnOfASparseMethodIsThatOfGenerate) {
   EXPECT_EQ(second.held_tokens, 161);
 }
 
+TEST_F(Conversations, ForksGoOnFromWhatIsHeldWithoutReadingIt) {
+  for (const AttentionConfig& config : {full_attention(), small_shadow()}) {
+    const auto alone = engine_->converse(config);
+    auto first = engine_->converse(config);
+    const std::vector<int32_t> ids = random_ids(300);
+    EXPECT_EQ(first->fork()->held_tokens(), 0) << "of nothing";
+    const GenerateResult opening = alone->answer(request(ids, 12), {});
+    EXPECT_EQ(first->answer(request(ids, 12), {}).ids, opening.ids);
+    const std::vector<int32_t> more = after(ids, opening, 30);
+    const GenerateResult expected = alone->answer(request(more, 12), {});
+
+    const auto fork = first->fork(), later = fork->fork();
+    EXPECT_EQ(fork->ids(), first->ids());
+    (void)first->answer(request(after(ids, opening, 20), 12), {});
+    const GenerateResult found = fork->answer(request(more, 12), {});
+    EXPECT_EQ(found.ids, expected.ids);
+    EXPECT_EQ(found.held_tokens, 311);
+    first.reset();
+    EXPECT_EQ(later->answer(request(more, 12), {}).ids, expected.ids);
+  }
+}
+
 TEST_F(Conversations, WhatDoesNotGoOnIsReadWhole) {
   const auto conversation = engine_->converse(full_attention());
   const std::vector<int32_t> ids = random_ids(100);
