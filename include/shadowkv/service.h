@@ -149,6 +149,10 @@ class Service {
   // (with both numbers) for what could not fit even alone; Busy when max_waiting requests wait; DeviceFailure
   // when the device has failed. Others notice nothing of a request that is refused.
   virtual std::unique_ptr<Stream> submit(ServiceRequest request) = 0;
+  // The same for several answers to one request, from 1: its prompt is read once, and what is held of it
+  // takes memory once, as far as all of them fit together. The i-th is what the request with a seed that is
+  // larger by i would be answered. Throws InvalidInput for fewer; where it throws nothing was taken.
+  virtual std::vector<std::unique_ptr<Stream>> submit_several(ServiceRequest request, int64_t answers) = 0;
   // Now, and since it began.
   [[nodiscard]] virtual ServiceStatistics statistics() const = 0;
   // Waits until no request is left.

@@ -66,11 +66,12 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
     : parts_(std::move(parts)),
       options_(checked(options)),
       session_(parts_.model, parts_.compute, parts_.transformer, parts_.device, {&options_.attention, 1}),
-      scheduler_(
-          {.max_running = options_.max_running,
-           .max_reading = options_.max_reading,
-           .growth_tokens = options_.growth_tokens},
-          [this](const SequencePlan& plan, int64_t tokens) { return session_.peak_until(plan, tokens); }),
+      scheduler_({.max_running = options_.max_running,
+                  .max_reading = options_.max_reading,
+                  .growth_tokens = options_.growth_tokens},
+                 [this](const SequencePlan& plan, int64_t tokens, int64_t answers) {
+                   return state_of(plan, tokens, answers);
+                 }),
       work_(unit_work(parts_.model)),
       pace_(options_.max_gap, work_, kGoodRows),
       booked_until_(Clock::now()),
@@ -138,8 +139,28 @@ void ModelService::book(double& seconds) {
   booked_until_ = now;
 }
 
-ModelService::Item& ModelService::item_of(RequestId id) {
-  return *jobs_.find(id);
+// Of those that have not ended; there is one.
+ModelService::Item& ModelService::first_of(RequestId group) {
+  return *jobs_.lower_bound(group);
+}
+
+ModelService::Item& ModelService::reader_of(RequestId group) {
+  return *std::find_if(jobs_.lower_bound(group), jobs_.end(),
+                       [](const Item& item) { return item.second.stage == Stage::reading; });
+}
+
+// act: may end the answer that it is given, and no other.
+template <typename Act>
+void ModelService::for_each_answer(RequestId group, const Act& act) {
+  for (auto next = jobs_.lower_bound(group); next != jobs_.end() && next->second.group == group;) {
+    act(*next++);
+  }
+}
+
+int64_t ModelService::answers_of(RequestId group) {
+  int64_t count = 0;
+  for_each_answer(group, [&](const Item& /*item*/) { ++count; });
+  return count;
 }
 
 // New requests come in, cancelled ones go.
@@ -149,19 +170,21 @@ void ModelService::take_in() {
     const std::lock_guard lock(mutex_);
     jobs_.merge(inbox_);
   }
+  for (auto& [id, job] : jobs_) {
+    if (job.stage != Stage::arrived) continue;
+    if (first_of(job.group).first == id) {
+      scheduler_.add(job.group, {.priority = job.priority,
+                                 .client = job.client,
+                                 .prompt_tokens = std::ssize(job.prompt),
+                                 .max_tokens = job.max_tokens,
+                                 .working_bytes = session_.working_bytes(std::ssize(job.prompt)),
+                                 .answers = answers_of(job.group)});
+    }
+    job.stage = Stage::waiting;
+  }
   for (auto next = jobs_.begin(); next != jobs_.end();) {
     Item& item = *next++;
-    Job& job = item.second;
-    if (job.answer->is_cancelled()) {
-      fail(item, nullptr);
-    } else if (job.stage == Stage::arrived) {
-      scheduler_.add(item.first, {.priority = job.priority,
-                                  .client = job.client,
-                                  .prompt_tokens = std::ssize(job.prompt),
-                                  .max_tokens = job.max_tokens,
-                                  .working_bytes = session_.working_bytes(std::ssize(job.prompt))});
-      job.stage = Stage::waiting;
-    }
+    if (item.second.answer->is_cancelled()) fail(item, nullptr);
   }
 }
 
@@ -186,21 +209,23 @@ void ModelService::decide() {
 }
 
 void ModelService::perform(const SchedulerAction& action) {
-  Item& item = item_of(action.id);
   switch (action.kind) {
     case SchedulerAction::Kind::none:
       return;
     case SchedulerAction::Kind::read:
-      return begin_reading(item);
+      return begin_reading(action.id);
     case SchedulerAction::Kind::resume:
-      return resume(item);
+      return resume(action.id);
     case SchedulerAction::Kind::pause:
-      return pause(item);
+      return pause(action.id);
     case SchedulerAction::Kind::drop:
-      return let_go(item);
+      return let_go(action.id);
     case SchedulerAction::Kind::fail: {
+      if (split(action.id)) return;
+      Item& item = first_of(action.id);
       const Job& job = item.second;
-      const Footprint need = need_alone(std::ssize(job.prompt), job.max_tokens);
+      const Footprint need =
+          need_of({.prompt_tokens = std::ssize(job.prompt), .max_tokens = job.max_tokens}, 1);
       return fail(item, std::make_exception_ptr(too_large(job.max_tokens, need, room())));
     }
   }
@@ -208,47 +233,62 @@ void ModelService::perform(const SchedulerAction& action) {
 
 // ---- memory -----------------------------------------------------------------------------------------------
 
-void ModelService::pause(Item& item) {
-  Job& job = item.second;
+void ModelService::pause(RequestId group) {
   book(now_.scheduling_s);
-  job.stage = Stage::paused;
-  job.answer->was_paused();
-  ++now_.pauses;
+  for_each_answer(group, [&](Item& item) {
+    item.second.stage = Stage::paused;
+    item.second.answer->was_paused();
+    ++now_.pauses;
+  });
   try {
-    session_.pause(job.sequence);
+    for_each_answer(group, [&](Item& item) { session_.pause(item.second.sequence); });
   } catch (...) {
     if (!memory_ended()) throw;
-    scheduler_.drop(item.first);
-    let_go(item);
+    scheduler_.drop(group);
+    let_go(group);
   }
   book(now_.moving_s);
 }
 
-void ModelService::resume(Item& item) {
-  Job& job = item.second;
+void ModelService::resume(RequestId group) {
   book(now_.scheduling_s);
-  job.stage = Stage::running;
+  for_each_answer(group, [&](Item& item) { item.second.stage = Stage::running; });
   try {
-    session_.resume(job.sequence);
+    for_each_answer(group, [&](Item& item) { session_.resume(item.second.sequence); });
   } catch (...) {
     if (!memory_ended()) throw;
-    scheduler_.drop(item.first);
-    let_go(item);
+    scheduler_.drop(group);
+    let_go(group);
   }
   book(now_.moving_s);
 }
 
 // The request keeps what it has answered and will read its prompt, then its answer, again: token by token as
 // it came, so that it stands where it stood.
-void ModelService::let_go(Item& item) {
-  Job& job = item.second;
-  if (job.stage != Stage::paused) {  // that was counted
-    job.answer->was_paused();
-    ++now_.drops;
+void ModelService::let_go(RequestId group) {
+  for_each_answer(group, [&](Item& item) {
+    Job& job = item.second;
+    if (job.stage == Stage::waiting) return;  // another one reads for it
+    if (job.stage != Stage::paused) {         // that was counted
+      job.answer->was_paused();
+      ++now_.drops;
+    }
+    forget(item);
+    job.stage = Stage::waiting;
+    job.fed = 0;
+  });
+}
+
+// Answers that do not fit together go on each by itself. False where there is but one.
+bool ModelService::split(RequestId group) {
+  if (answers_of(group) == 1) return false;
+  let_go(group);
+  scheduler_.remove(group);
+  for (auto next = jobs_.lower_bound(group); next != jobs_.end() && next->second.group == group; ++next) {
+    next->second.group = next->first;
+    next->second.stage = Stage::arrived;
   }
-  forget(item);
-  job.stage = Stage::waiting;
-  job.fed = 0;
+  return true;
 }
 
 // Gives back what a request holds of the engine.
@@ -260,7 +300,7 @@ void ModelService::forget(Item& item) noexcept {
   } catch (...) {     // then nothing is: the device has failed
   }
   session_.remove(job.sequence);
-  order_.remove(item.first);
+  order_.remove(job.group);
   if (reading_ == &item) reading_ = nullptr;
 }
 
@@ -314,7 +354,7 @@ void ModelService::took_step(Item& item, int32_t picked) {
   Job& job = item.second;
   job.shortages = 0;
   ++job.fed;
-  scheduler_.took_step(item.first);
+  scheduler_.took_step(job.group, std::ssize(job.prompt) + job.fed);
   if (job.fed == job.answer->tokens()) deliver(item, picked);
 }
 
@@ -326,21 +366,26 @@ void ModelService::step_failed() {
   if (step_shortages_ <= kPatience) return;
   step_shortages_ = 0;
   const std::exception_ptr error = std::current_exception();
-  for (Item* item : batch_) fail(*item, error);
+  for (Item* item : batch_) {
+    if (item->second.stage == Stage::running && !split(item->second.group)) fail(*item, error);
+  }
 }
 
 // ---- prompts ----------------------------------------------------------------------------------------------
 
-void ModelService::begin_reading(Item& item) {
+void ModelService::begin_reading(RequestId group) {
+  for_each_answer(group, [&](Item& item) {
+    if (!item.second.has_begun) --waiting_;
+    item.second.has_begun = true;
+    item.second.answer->began_reading();
+  });
+  Item& item = first_of(group);
   Job& job = item.second;
-  if (!job.has_begun) --waiting_;
-  job.has_begun = true;
-  job.answer->began_reading();
   try {
     job.sequence = session_.add(job.max_tokens);
     job.stage = Stage::reading;
     const int64_t tokens = std::ssize(job.prompt);
-    order_.add(item.first, job.priority, static_cast<double>(parts_.model.layers) * work_.of(0, tokens));
+    order_.add(group, job.priority, static_cast<double>(parts_.model.layers) * work_.of(0, tokens));
     session_.begin_prefill(job.sequence, job.prompt);
   } catch (...) {
     if (!memory_ended()) throw;
@@ -375,7 +420,7 @@ ModelService::Item* ModelService::next_to_read() {
     if (!session_.reading(sequence).between_layers() || session_.prefill_is_done(sequence)) return reading_;
   }
   const std::optional<RequestId> next = order_.next();
-  reading_ = next ? &item_of(*next) : nullptr;
+  reading_ = next ? &reader_of(*next) : nullptr;
   return reading_;
 }
 
@@ -401,7 +446,7 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
   }
   const Clock::time_point start = Clock::now();
   session_.advance_prefill(sequence, rows);
-  if (!closes) order_.did(item.first, work_.of(first, rows));
+  if (!closes) order_.did(item.second.group, work_.of(first, rows));
   if (left || closes) session_.wait();  // else the device stays ahead, by a layer at most
   if (!left) return true;
   const double took = seconds_between(start, Clock::now());
@@ -411,37 +456,78 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
 
 void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
-  const bool is_new = job.answer->tokens() == 0;
+  const RequestId group = job.group;
+  const bool is_alone = answers_of(group) == 1, is_new = job.answer->tokens() == 0;
   int32_t token = 0;
+  std::vector<float> logits;
   try {
-    if (is_new) {
+    if (is_alone && is_new) {
       token = session_.end_prefill_sampled(job.sequence, job.sampler);
     } else {
-      (void)session_.end_prefill(job.sequence);  // what comes next is known
+      logits = session_.end_prefill(job.sequence);
     }
   } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
     return fail(item, std::current_exception());
   }
+  fork(item);
   job.stage = Stage::running;
   job.shortages = 0;
   reading_ = nullptr;
-  order_.remove(item.first);
+  order_.remove(group);
   now_.prompt_tokens += std::ssize(job.prompt);
-  scheduler_.finished_reading(item.first);
-  if (is_new) deliver(item, token);
+  scheduler_.finished_reading(group);
+  if (is_alone && is_new) return deliver(item, token);
+  for_each_answer(group, [&](Item& each) { begin_answer(each, logits); });
+}
+
+// All other answers to the prompt that has been read go on from there.
+void ModelService::fork(Item& item) {
+  for_each_answer(item.second.group, [&](Item& other) {
+    Job& job = other.second;
+    if (&other == &item) return;
+    job.sequence = session_.branch(item.second.sequence, job.max_tokens);
+    job.stage = Stage::running;
+  });
+}
+
+// From the logits of the prompt's last token. What comes first of an answer that was dropped is known.
+void ModelService::begin_answer(Item& item, std::span<const float> logits) {
+  if (item.second.answer->tokens() > 0) return;
+  int32_t token = 0;
+  try {
+    token = item.second.sampler.pick(logits);
+  } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
+    return fail(item, std::current_exception());
+  } catch (const std::bad_alloc&) {  // it stands nowhere
+    return fail(item, std::current_exception());
+  }
+  deliver(item, token);
+}
+
+// Another answer to the prompt that is being read goes on with it.
+void ModelService::hand_over(Item& item) noexcept {
+  Job& job = item.second;
+  for_each_answer(job.group, [&](Item& other) {
+    if (job.stage != Stage::reading || &other == &item) return;
+    other.second.sequence = job.sequence;
+    other.second.stage = Stage::reading;
+    job.stage = Stage::waiting;
+    if (reading_ == &item) reading_ = &other;
+  });
 }
 
 // Memory ended while a prompt was read: it waits until another gives some back. While none has any, what is
 // paused gives way; when there is nothing left to take, the request fails.
 void ModelService::reading_failed(Item& item) {
   const std::exception_ptr error = std::current_exception();
-  scheduler_.drop(item.first);
-  let_go(item);
+  const RequestId group = item.second.group;
+  scheduler_.drop(group);
+  let_go(group);
   const SchedulerCounts counts = scheduler_.counts();
   if (++item.second.shortages < kPatience || counts.running + counts.reading > 0) return;
   const SchedulerAction action = scheduler_.give_way(room());
-  if (action.kind == SchedulerAction::Kind::none) return fail(item, error);
-  perform(action);
+  if (action.kind != SchedulerAction::Kind::none) return perform(action);
+  if (!split(group)) fail(item, error);
 }
 
 // ---- answers ----------------------------------------------------------------------------------------------
@@ -484,8 +570,9 @@ void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
 template <typename Say>
 void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
   Job& job = item.second;
+  hand_over(item);
   forget(item);
-  scheduler_.remove(item.first);
+  answers_of(job.group) > 1 ? scheduler_.end_answer(job.group) : scheduler_.remove(job.group);
   if (!job.has_begun) --waiting_;
   ++counted;
   publish();

@@ -45,13 +45,17 @@ class ModelService final : public Service {
   ModelService& operator=(const ModelService&) = delete;
 
   std::unique_ptr<Stream> submit(ServiceRequest request) override;
+  std::vector<std::unique_ptr<Stream>> submit_several(ServiceRequest request, int64_t answers) override;
   [[nodiscard]] ServiceStatistics statistics() const override;
   void wait_idle() override;
 
  private:
   using Clock = std::chrono::steady_clock;
   enum class Stage : uint8_t { arrived, waiting, reading, running, paused };
+  // One answer. Those to one prompt stand one after the other, and are one request to the scheduler: one of
+  // them reads the prompt while the others wait, then they fork, run, pause and are dropped together.
   struct Job {
+    RequestId group = 0;  // the scheduler's request: the first id of those that came together
     std::vector<int32_t> prompt;
     int64_t max_tokens = 0;  // prompt and answer
     int priority = 0;
@@ -76,8 +80,10 @@ class ModelService final : public Service {
   // ---- callers' threads
   [[nodiscard]] Job make_job(ServiceRequest request) const;
   [[nodiscard]] std::vector<int32_t> prompt_of(ServiceRequest& request) const;
-  [[nodiscard]] Footprint need_alone(int64_t prompt_tokens, int64_t max_tokens) const;
-  void check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const;
+  [[nodiscard]] Footprint state_of(const SequencePlan& plan, int64_t tokens, int64_t answers) const;
+  [[nodiscard]] Footprint need_of(const SequencePlan& plan, int64_t answers) const;
+  void check_fits_alone(const SequencePlan& plan) const;
+  [[nodiscard]] int64_t most_together(const SequencePlan& plan, int64_t answers) const;
 
   // ---- the service's thread
   void run() noexcept;
@@ -85,10 +91,14 @@ class ModelService final : public Service {
   void take_in();
   void decide();
   void perform(const SchedulerAction& action);
-  void begin_reading(Item& item);
-  void resume(Item& item);
-  void pause(Item& item);
-  void let_go(Item& item);
+  void begin_reading(RequestId group);
+  void resume(RequestId group);
+  void pause(RequestId group);
+  void let_go(RequestId group);
+  [[nodiscard]] bool split(RequestId group);
+  template <typename Act>
+  void for_each_answer(RequestId group, const Act& act);
+  [[nodiscard]] int64_t answers_of(RequestId group);
   void step();
   [[nodiscard]] bool joins_step(Item& item);
   void took_step(Item& item, int32_t picked);
@@ -97,6 +107,9 @@ class ModelService final : public Service {
   [[nodiscard]] Item* next_to_read();
   [[nodiscard]] bool read_unit(Item& item, std::optional<double> left, bool is_first);
   void finish_reading(Item& item);
+  void fork(Item& item);
+  void begin_answer(Item& item, std::span<const float> logits);
+  void hand_over(Item& item) noexcept;
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);
   [[nodiscard]] static std::optional<FinishReason> reason_to_end(Job& job, int32_t token);
@@ -110,7 +123,8 @@ class ModelService final : public Service {
   void publish() noexcept;
   void read_attention();
   [[nodiscard]] Room room() const;
-  [[nodiscard]] Item& item_of(RequestId id);
+  [[nodiscard]] Item& first_of(RequestId group);
+  [[nodiscard]] Item& reader_of(RequestId group);
   [[nodiscard]] OutOfMemory too_large(int64_t max_tokens, const Footprint& need, const Room& room) const;
   // Books the time since the last call under `seconds`.
   void book(double& seconds);

@@ -54,7 +54,7 @@ ModelService::Job ModelService::make_job(ServiceRequest request) const {
   job.priority = request.priority;
   job.client = std::move(request.client);
   job.on_news = std::move(request.on_news);
-  check_fits_alone(prompt_tokens, job.max_tokens);
+  check_fits_alone({.prompt_tokens = prompt_tokens, .max_tokens = job.max_tokens});
   const std::optional<int64_t> logprobs = request.sampling.logprobs;
   job.answer = std::make_shared<Answer>(prompt_tokens, wanted, logprobs ? *logprobs + 1 : 0, bell_);
   return job;
@@ -70,40 +70,70 @@ OutOfMemory ModelService::too_large(int64_t max_tokens, const Footprint& need, c
                   format_bytes(room.host)));
 }
 
-// All that a request takes at its largest, its prompt's working memory included.
-Footprint ModelService::need_alone(int64_t prompt_tokens, int64_t max_tokens) const {
-  Footprint need =
-      session_.peak_until({.prompt_tokens = prompt_tokens, .max_tokens = max_tokens}, max_tokens);
-  need.device += session_.working_bytes(prompt_tokens);
+// All that so many answers take at their largest, their prompt's working memory included.
+Footprint ModelService::need_of(const SequencePlan& plan, int64_t answers) const {
+  Footprint need = state_of(plan, plan.max_tokens, answers);
+  need.device += session_.working_bytes(plan.prompt_tokens);
   return need;
 }
 
-void ModelService::check_fits_alone(int64_t prompt_tokens, int64_t max_tokens) const {
-  const Footprint need = need_alone(prompt_tokens, max_tokens);
+// What they have in common counts once.
+Footprint ModelService::state_of(const SequencePlan& plan, int64_t tokens, int64_t answers) const {
+  Footprint sum = session_.peak_until(plan, tokens);
+  for (int64_t i = 1; i < answers; ++i) sum += session_.fork_until(plan, tokens);
+  return sum;
+}
+
+void ModelService::check_fits_alone(const SequencePlan& plan) const {
+  const Footprint need = need_of(plan, 1);
   const Room all = room();
-  if (!fits(need, all)) throw too_large(max_tokens, need, all);
+  if (!fits(need, all)) throw too_large(plan.max_tokens, need, all);
+}
+
+// Of so many answers, those that can run at once.
+int64_t ModelService::most_together(const SequencePlan& plan, int64_t answers) const {
+  int64_t most = std::min(answers, options_.max_running);
+  while (most > 1 && !fits(need_of(plan, most), room())) --most;
+  return most;
 }
 
 std::unique_ptr<Stream> ModelService::submit(ServiceRequest request) {
-  Jobs one;
-  one.emplace(0, make_job(std::move(request)));
-  const Job& job = one.begin()->second;
-  auto stream = make_stream(job.answer, AnswerText(parts_.tokenizer, job.ends));
-  auto node = one.extract(one.begin());
+  return std::move(submit_several(std::move(request), 1).front());
+}
+
+std::vector<std::unique_ptr<Stream>> ModelService::submit_several(ServiceRequest request, int64_t answers) {
+  require(answers >= 1, "{} answers were asked for; ask for at least 1", answers);
+  request.prompt_ids = prompt_of(request);
+  request.prompt.clear();
+  Jobs jobs;
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (int64_t i = 0; i < answers; ++i) {
+    const Job& job = jobs.emplace(i, make_job(request)).first->second;
+    streams.push_back(make_stream(job.answer, AnswerText(parts_.tokenizer, job.ends)));
+    ++request.sampling.seed;
+  }
+  const Job& first = jobs.begin()->second;
+  const int64_t together =
+      most_together({.prompt_tokens = std::ssize(first.prompt), .max_tokens = first.max_tokens}, answers);
   {
     const std::lock_guard lock(mutex_);
     if (broken_) std::rethrow_exception(broken_);
-    if (waiting_ >= options_.max_waiting) {
-      throw Busy(fmt::format("{} requests wait already; try again later", options_.max_waiting));
+    if (waiting_ + answers > options_.max_waiting) {
+      throw Busy(fmt::format("{} requests wait already; try again later", waiting_.load()));
     }
-    node.key() = next_id_++;
-    inbox_.insert(std::move(node));
-    ++live_;
-    ++waiting_;
-    ++published_.submitted;
+    for (int64_t i = 0; i < answers; ++i) {
+      auto node = jobs.extract(i);
+      node.key() = next_id_ + i;
+      node.mapped().group = next_id_ + i / together * together;
+      inbox_.insert(std::move(node));
+    }
+    next_id_ += answers;
+    live_ += answers;
+    waiting_ += answers;
+    published_.submitted += answers;
   }
   bell_->ring();
-  return stream;
+  return streams;
 }
 
 ServiceStatistics ModelService::statistics() const {

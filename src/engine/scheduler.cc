@@ -54,6 +54,19 @@ void Scheduler::remove(RequestId id) {
   entries_.erase(found);
 }
 
+// What it held alone is free.
+void Scheduler::end_answer(RequestId id) {
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) return;
+  Entry& entry = found->second;
+  --entry.size.answers;
+  if (is_active(entry)) ++departures_;
+  if (entry.state == State::waiting) return;
+  Footprint bytes = entry.state == State::paused ? when_paused(entry) : need(entry, entry.horizon);
+  if (entry.state == State::reading) bytes.device += entry.size.working_bytes;
+  change(entry, entry.state, bytes);
+}
+
 bool Scheduler::is_active(const Entry& entry) {
   return entry.state == State::reading || entry.state == State::running;
 }
@@ -94,11 +107,17 @@ int64_t Scheduler::count(State state) const {
                        [state](const Item& item) { return item.second.state == state; });
 }
 
+int64_t Scheduler::answers(State state) const {
+  int64_t sum = 0;
+  for (const auto& [id, entry] : entries_) sum += entry.state == state ? entry.size.answers : 0;
+  return sum;
+}
+
 SchedulerCounts Scheduler::counts() const {
-  return {.waiting = count(State::waiting),
-          .reading = count(State::reading),
-          .running = count(State::running),
-          .paused = count(State::paused)};
+  return {.waiting = answers(State::waiting),
+          .reading = answers(State::reading),
+          .running = answers(State::running),
+          .paused = answers(State::paused)};
 }
 
 bool Scheduler::has_others(RequestId id) const {
@@ -108,7 +127,8 @@ bool Scheduler::has_others(RequestId id) const {
 }
 
 Footprint Scheduler::need(const Entry& entry, int64_t tokens) const {
-  return sizing_({.prompt_tokens = entry.size.prompt_tokens, .max_tokens = entry.size.max_tokens}, tokens);
+  return sizing_({.prompt_tokens = entry.size.prompt_tokens, .max_tokens = entry.size.max_tokens}, tokens,
+                 entry.size.answers);
 }
 
 int64_t Scheduler::horizon_from(const Entry& entry, int64_t tokens) const {
@@ -141,9 +161,9 @@ void Scheduler::finished_reading(RequestId id) {
   ++departures_;
 }
 
-void Scheduler::took_step(RequestId id) {
+void Scheduler::took_step(RequestId id, int64_t tokens) {
   Entry& entry = entries_.at(id);
-  ++entry.tokens;
+  entry.tokens = std::max(entry.tokens, tokens);
   serve(entry, 1);
 }
 
@@ -180,14 +200,14 @@ SchedulerAction Scheduler::grow(const Room& room) {
 }
 
 SchedulerAction Scheduler::admit(const Room& room) {
-  const int64_t active = count(State::reading) + count(State::running);
-  if (active >= limits_.max_running) return {};
+  const int64_t active = answers(State::reading) + answers(State::running);
   const bool may_read = count(State::reading) < limits_.max_reading;
   const auto can_start = [&](const Item& item) {
     return item.second.state == State::paused || (item.second.state == State::waiting && may_read);
   };
   Item* first = first_of(can_start, [this](const Item& a, const Item& b) { return goes_before(a, b); });
   if (!first || (active > 0 && first->second.stalled_at == departures_)) return {};
+  if (active > 0 && active + first->second.size.answers > limits_.max_running) return {};
   return start(*first, room);
 }
 
@@ -233,13 +253,16 @@ SchedulerAction Scheduler::make_room(Item& item, const Footprint& bytes, const R
   return {.kind = SchedulerAction::Kind::fail, .id = item.first};
 }
 
+// In host memory whole; a step may have failed half-way.
+Footprint Scheduler::when_paused(const Entry& entry) const {
+  return {.pinned_host = total(need(entry, std::min(entry.tokens + 1, entry.size.max_tokens)))};
+}
+
 // Pauses what runs while host memory has room for its state; else its state goes.
 SchedulerAction Scheduler::evict(Item& victim, const Room& room) {
   Entry& entry = victim.second;
   if (entry.state == State::running) {
-    const int64_t held =
-        std::min(entry.tokens + 1, entry.size.max_tokens);  // a step may have failed half-way
-    const Footprint paused{.pinned_host = total(need(entry, held))};
+    const Footprint paused = when_paused(entry);
     if (would_fit(entry, paused, room)) {
       change(entry, State::paused, paused);
       return {.kind = SchedulerAction::Kind::pause, .id = victim.first};

@@ -25,13 +25,14 @@ struct Room {
 // Whether so much fits; `either` takes what the device has left, then host memory.
 [[nodiscard]] bool fits(const Footprint& sum, const Room& room);
 
-// What a request is to the scheduler.
+// What a request is to the scheduler. All of its answers run, wait and give way together.
 struct RequestSize {
   int priority = 0;         // higher ones go before lower ones
   std::string client = {};  // those of one priority share by what they were served
   int64_t prompt_tokens = 0;
   int64_t max_tokens = 0;     // prompt and answer
   int64_t working_bytes = 0;  // of the device, while its prompt is read
+  int64_t answers = 1;        // which have in common what is held of the prompt
 };
 
 struct SchedulerLimits {
@@ -63,21 +64,22 @@ struct SchedulerCounts {
 
 class Scheduler {
  public:
-  // Bytes of a sequence of that plan until it holds so many tokens (Attention::peak_until).
-  using Sizing = std::function<Footprint(const SequencePlan& plan, int64_t tokens)>;
+  // Bytes of so many answers to a prompt until each holds so many tokens (Attention::peak_until, fork_until).
+  using Sizing = std::function<Footprint(const SequencePlan& plan, int64_t tokens, int64_t answers)>;
 
   Scheduler(const SchedulerLimits& limits, Sizing sizing);
 
   // Requests of one priority and client go in the order of their ids.
   void add(RequestId id, const RequestSize& size);
-  void remove(RequestId id);  // in any state; unknown ids are ignored
+  void remove(RequestId id);      // in any state; unknown ids are ignored
+  void end_answer(RequestId id);  // one of several; likewise
 
   // What to do next; it counts as done. After an exception nothing has changed.
   // The first in line is waited for, nobody overtakes it.
   [[nodiscard]] SchedulerAction next(const Room& room);
 
-  void finished_reading(RequestId id);  // it runs from now on
-  void took_step(RequestId id);         // a running one holds a token more
+  void finished_reading(RequestId id);           // it runs from now on
+  void took_step(RequestId id, int64_t tokens);  // an answer of a running one holds so many, one more
   // Memory was short although the ledger had room: the lowest of those that hold device memory gives way.
   // None where there is but one.
   [[nodiscard]] SchedulerAction give_way(const Room& room);
@@ -95,7 +97,7 @@ class Scheduler {
     RequestSize size;
     State state = State::waiting;
     bool has_begun = false;   // was dropped: goes before those that never ran
-    int64_t tokens = 0;       // held; from the start of reading on those of the prompt
+    int64_t tokens = 0;       // held by the longest; from the start of reading on those of the prompt
     int64_t horizon = 0;      // tokens that are set aside for
     Footprint set_aside;      // counted in sum_
     int64_t stalled_at = -1;  // departures_ when memory was last short for it; -1: never
@@ -108,9 +110,11 @@ class Scheduler {
   [[nodiscard]] bool goes_before(const Item& a, const Item& b) const;
   template <typename Which, typename Order>
   [[nodiscard]] Item* first_of(const Which& which, const Order& order);
-  [[nodiscard]] int64_t count(State state) const;
+  [[nodiscard]] int64_t count(State state) const;    // requests
+  [[nodiscard]] int64_t answers(State state) const;  // of them
 
   [[nodiscard]] Footprint need(const Entry& entry, int64_t tokens) const;
+  [[nodiscard]] Footprint when_paused(const Entry& entry) const;
   [[nodiscard]] int64_t horizon_from(const Entry& entry, int64_t tokens) const;
   [[nodiscard]] bool would_fit(const Entry& entry, const Footprint& instead, const Room& room) const;
   void change(Entry& entry, State state, const Footprint& bytes);

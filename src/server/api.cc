@@ -259,16 +259,15 @@ std::unique_ptr<HttpReply> Api::submit(const Call& call, const CompletionRequest
   if (draining_) throw unavailable("the server is ending");
   std::vector<std::unique_ptr<Stream>> streams;
   for (const std::vector<int32_t>& prompt : request.prompts) {
-    for (int64_t i = 0; i < request.choices; ++i) {
-      ServiceRequest one{.prompt_ids = prompt,
+    ServiceRequest asked{.prompt_ids = prompt,
                          .sampling = request.sampling,
                          .max_new_tokens = request.max_new_tokens,
                          .ignore_eos = request.ignore_eos,
                          .priority = request.priority,
                          .client = request.user,
                          .on_news = call.wake};
-      one.sampling.seed += static_cast<uint64_t>(i);
-      streams.push_back(service_->submit(std::move(one)));
+    for (auto& stream : service_->submit_several(std::move(asked), request.choices)) {
+      streams.push_back(std::move(stream));
     }
   }
   ReplyFrame frame{.id = prefix + random_id(),

@@ -103,13 +103,17 @@ class Histories : public ::testing::TestWithParam<std::string> {
     ServiceRequest request = one.request;
     request.priority = static_cast<int>(below(3));
     request.client = std::string(1, static_cast<char>('a' + below(3)));
+    // The seeds of several answers differ, which those that draw nothing do not notice.
+    const int64_t answers = request.sampling.temperature == 0 && below(4) == 0 ? below(3) + 2 : 1;
     try {
-      sent.push_back({.stream = service.submit(request), .known = &one});
+      for (auto& stream : service.submit_several(request, answers)) {
+        sent.push_back({.stream = std::move(stream), .known = &one});
+        if (below(4) == 0) sent.back().stop_at = static_cast<std::size_t>(below(6));
+      }
     } catch (const OutOfMemory&) {
       ++refused_;
       return;
     }
-    if (below(4) == 0) sent.back().stop_at = static_cast<std::size_t>(below(6));
     Sent& watched = sent[static_cast<std::size_t>(below(std::ssize(sent)))];
     for (int64_t tokens = below(8); tokens > 0 && advance(watched); --tokens) continue;
   }

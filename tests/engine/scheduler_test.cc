@@ -15,9 +15,10 @@ using Kind = SchedulerAction::Kind;
 class Scheduling : public ::testing::Test {
  protected:
   static Scheduler make(int64_t max_running = 8, int64_t growth = 10, int64_t max_reading = 1) {
-    return Scheduler(
-        {.max_running = max_running, .max_reading = max_reading, .growth_tokens = growth},
-        [](const SequencePlan& /*plan*/, int64_t tokens) { return Footprint{.device = tokens}; });
+    return Scheduler({.max_running = max_running, .max_reading = max_reading, .growth_tokens = growth},
+                     [](const SequencePlan& plan, int64_t tokens, int64_t answers) {
+                       return Footprint{.device = tokens + (answers - 1) * (tokens - plan.prompt_tokens)};
+                     });
   }
   static RequestSize size(int64_t prompt, int64_t max, int priority = 0, const std::string& client = "") {
     return {.priority = priority, .client = client, .prompt_tokens = prompt, .max_tokens = max};
@@ -32,8 +33,9 @@ class Scheduling : public ::testing::Test {
     EXPECT_EQ(static_cast<int>(action.kind), static_cast<int>(kind));
     EXPECT_EQ(action.id, kind == Kind::none ? 0 : id);
   }
-  static void steps(Scheduler& scheduler, RequestId id, int count) {
-    for (int i = 0; i < count; ++i) scheduler.took_step(id);
+  // A running one that holds `held` tokens holds more, one after the other.
+  static void steps(Scheduler& scheduler, RequestId id, int64_t held, int64_t end) {
+    while (held < end) scheduler.took_step(id, ++held);
   }
 };
 
@@ -93,9 +95,9 @@ TEST_F(Scheduling, WhoGrowsTakesFromTheLowestWhichGoesOnWhenThereIsRoom) {
   for (const RequestId id : {1, 2}) scheduler.add(id, size(30, 90));
   start(scheduler, 1, room);
   start(scheduler, 2, room);  // 40 set aside for each
-  steps(scheduler, 1, 10);
+  steps(scheduler, 1, 30, 40);
   expect(scheduler, room, Kind::none);  // 50 for the first
-  steps(scheduler, 1, 10);
+  steps(scheduler, 1, 40, 50);
   expect(scheduler, room, Kind::pause, 2);
   expect(scheduler, room, Kind::none);
   EXPECT_EQ(scheduler.counts().paused, 1);
@@ -111,7 +113,7 @@ TEST_F(Scheduling, WithoutHostMemoryAStateIsDroppedAndReadAgainBeforeNewOnes) {
   for (const RequestId id : {1, 2, 3}) scheduler.add(id, size(30, 90));
   start(scheduler, 1, room);
   start(scheduler, 2, room);
-  steps(scheduler, 1, 30);
+  steps(scheduler, 1, 30, 60);
   expect(scheduler, room, Kind::drop, 2);
   scheduler.remove(1);
   start(scheduler, 2, room);
@@ -123,7 +125,7 @@ TEST_F(Scheduling, TheLowestThatGrowsGivesWayItself) {
   for (const RequestId id : {1, 2}) scheduler.add(id, size(30, 90));
   start(scheduler, 1, room);
   start(scheduler, 2, room);
-  steps(scheduler, 2, 10);
+  steps(scheduler, 2, 30, 40);
   expect(scheduler, room, Kind::pause, 2);
 }
 
@@ -148,7 +150,7 @@ TEST_F(Scheduling, OfOnePriorityWhoWasServedLessGoesFirst) {
   for (const RequestId id : {1, 2}) scheduler.add(id, size(20, 30, 0, "a"));
   start(scheduler, 1, room);
   scheduler.add(3, size(20, 30, 0, "b"));
-  steps(scheduler, 1, 3);
+  steps(scheduler, 1, 20, 23);
   scheduler.remove(1);
   start(scheduler, 3, room);
 }
@@ -157,7 +159,7 @@ TEST_F(Scheduling, WhatFitsNoLongerEvenAloneFails) {
   Scheduler scheduler = make();
   scheduler.add(1, size(50, 90));
   start(scheduler, 1, {.device = 60});
-  steps(scheduler, 1, 10);
+  steps(scheduler, 1, 50, 60);
   expect(scheduler, {.device = 60}, Kind::fail, 1);
 }
 
@@ -174,6 +176,54 @@ TEST_F(Scheduling, WhenTheLedgerErredTheLowestGivesWayAndWaitsForADeparture) {
   expect(scheduler, room, Kind::none);
   scheduler.remove(1);
   expect(scheduler, room, Kind::resume, 2);
+}
+
+TEST_F(Scheduling, AnswersToOnePromptShareItAndRunAndGiveWayTogether) {
+  Scheduler scheduler = make();
+  const Room room{.device = 100, .host = 100};
+  RequestSize three = size(30, 90);
+  three.answers = 3;
+  scheduler.add(1, three);
+  start(scheduler, 1, room);
+  EXPECT_EQ(scheduler.set_aside().device, 60) << "30 in common, 10 for each";
+  EXPECT_EQ(scheduler.counts().running, 3);
+  steps(scheduler, 1, 30, 40);
+  steps(scheduler, 1, 30, 35);  // another one of them
+  expect(scheduler, room, Kind::none);
+  EXPECT_EQ(scheduler.set_aside().device, 90);
+  RequestSize above = size(40, 50, 1);
+  scheduler.add(2, above);
+  expect(scheduler, room, Kind::pause, 1);
+  EXPECT_EQ(scheduler.set_aside().pinned_host, 63);
+  EXPECT_EQ(scheduler.counts().paused, 3);
+  scheduler.end_answer(1);
+  EXPECT_EQ(scheduler.set_aside().pinned_host, 52);
+  start(scheduler, 2, room);
+  scheduler.remove(2);
+  expect(scheduler, room, Kind::resume, 1);
+  EXPECT_EQ(scheduler.set_aside().device, 70);
+  scheduler.end_answer(1);
+  EXPECT_EQ(scheduler.set_aside().device, 50);
+  scheduler.remove(1);
+  EXPECT_EQ(scheduler.set_aside().device, 0);
+}
+
+TEST_F(Scheduling, AllAnswersToAPromptFitIntoAStepOrWait) {
+  Scheduler scheduler = make(4);
+  const Room room{.device = 1000};
+  RequestSize three = size(10, 20);
+  three.answers = 3;
+  scheduler.add(1, size(10, 20));
+  scheduler.add(2, three);
+  scheduler.add(3, three);
+  start(scheduler, 1, room);
+  start(scheduler, 2, room);
+  expect(scheduler, room, Kind::none);
+  scheduler.remove(1);
+  expect(scheduler, room, Kind::none);
+  scheduler.end_answer(2);
+  scheduler.end_answer(2);
+  start(scheduler, 3, room);
 }
 
 TEST_F(Scheduling, EverythingIsGivenBack) {

@@ -22,6 +22,7 @@
 namespace shadowkv::testing {
 namespace {
 
+using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 
 class Services : public ::testing::Test {
@@ -77,6 +78,65 @@ TEST_F(Services, AnswerRequestsTogetherAsEachAlone) {
     EXPECT_EQ(statistics.first_token.count() + statistics.between_tokens.count(), statistics.new_tokens);
     EXPECT_EQ(statistics.running + statistics.reading + statistics.waiting + statistics.paused, 0);
   }
+}
+
+TEST_F(Services, ReadThePromptOfSeveralAnswersOnce) {
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    ServiceRequest asked = request(300, 20);
+    asked.sampling = changed_logits(7);
+    std::vector<std::vector<int32_t>> expected;
+    for (int i = 0; i < 5; ++i, ++asked.sampling.seed)
+      expected.push_back(answer_alone(*alone_, method, asked));
+    asked.sampling.seed = 7;
+    const auto service = engine_->serve({.attention = method});
+    const auto streams = service->submit_several(asked, 5);
+    ASSERT_EQ(streams.size(), 5u);
+    for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(read_all(*streams[i]), expected[i]) << "answer " << i;
+    service->wait_idle();
+    EXPECT_EQ(service->statistics().prompt_tokens, 300);
+    EXPECT_EQ(service->statistics().finished, 5);
+    EXPECT_EQ(held_by_requests(*engine_), 0);
+  }
+}
+
+// Whoever reads hands over to the next when it is cancelled.
+TEST_F(Services, AnswersToOnePromptAreCancelledOneByOne) {
+  ServiceRequest asked = request(900, 12);
+  const std::vector<int32_t> expected = answer_alone(*alone_, small_shadow(), asked);
+  for (const auto pause : {0ms, 2ms, 10ms, 40ms}) {
+    const auto service = engine_->serve({.attention = small_shadow()});
+    const auto streams = service->submit_several(asked, 4);
+    streams[0]->cancel();
+    std::this_thread::sleep_for(pause);
+    streams[1]->cancel();
+    streams[3]->cancel();
+    EXPECT_EQ(read_all(*streams[2]), expected);
+    service->wait_idle();
+    EXPECT_EQ(held_by_requests(*engine_), 0);
+    EXPECT_EQ(service->statistics().prompt_tokens, 900);
+  }
+}
+
+TEST_F(Services, SeveralAnswersFitWhereOnlyOneByItselfWouldBesides) {
+  const AttentionConfig method = full_attention();
+  ServiceRequest asked = request(1000, 40);
+  const std::vector<int32_t> expected = answer_alone(*alone_, method, asked);
+  EngineOptions options = small_engine_options();
+  const int64_t one = alone_->footprint(method, 1040).device;
+  const auto probe = Engine::load(options);
+  (void)answer_alone(*probe, method, asked);
+  options.device_bytes = probe->memory().peak[0] + one / 2;
+  options.host_bytes = 1 << 20;
+  const auto engine = Engine::load(options);
+  const auto service = engine->serve({.attention = method});
+  const auto streams = service->submit_several(asked, 4);
+  for (const auto& stream : streams) EXPECT_EQ(read_all(*stream), expected);
+  service->wait_idle();
+  const ServiceStatistics statistics = service->statistics();
+  EXPECT_EQ(statistics.prompt_tokens, 1000);
+  EXPECT_EQ(statistics.pauses + statistics.drops, 0);
+  EXPECT_EQ(statistics.steps, 39) << "all four in each";
+  EXPECT_EQ(statistics.step_tokens, 4 * 39);
 }
 
 TEST_F(Services, CountAnAnswerBeforeTheySayThatItHasEnded) {
