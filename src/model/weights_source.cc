@@ -33,12 +33,17 @@ class GgufSource final : public WeightSource {
   [[nodiscard]] std::vector<std::string> names() const override {
     std::vector<std::string> names;
     for (const GgufTensor& tensor : file_.tensors()) {
-      if (!tensor.name.starts_with("rope_f")) names.push_back(tensor.name);  // rope_freqs, rope_factors_*
+      if (!is_of_rope(tensor.name)) names.push_back(tensor.name);
     }
     return names;
   }
 
  private:
+  static bool is_of_rope(std::string_view name) {
+    return name == "rope_freqs.weight" || name == "rope_factors_short.weight" ||
+           name == "rope_factors_long.weight";
+  }
+
   GgufFile file_;
   ModelConfig config_;
   const Family& family_;

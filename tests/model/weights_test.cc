@@ -5,7 +5,9 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
+#include <map>
 
 #include "formats/refusal.h"
 #include "model/small_model.h"
@@ -193,6 +195,34 @@ TEST_F(WeightsTest, AllThatIsWrongWithTensorsIsSaidAtOnceBeforeMemoryIsSpent) {
                     HasSubstr("gate_proj.weight\" is missing"), HasSubstr("\"stranger\" has no place")));
   EXPECT_EQ(device_->memory().peak[0], 0);
   EXPECT_THAT(refusal(write_gguf(small_gguf({{"llama.block_count", 20}}))), HasSubstr("and 142 more"));
+}
+
+TEST_F(WeightsTest, PartsOfFusedTensorsArriveWhereTheyBelong) {
+  SafetensorsWriter writer;
+  std::map<std::string, std::vector<float>> fused;
+  for (const SmallTensor& tensor : small_model_tensors()) {
+    std::string name = tensor.hf_name;
+    for (const auto& [part, whole] : {std::pair{"q_proj", "qkv_proj"},
+                                      {"k_proj", "qkv_proj"},
+                                      {"v_proj", "qkv_proj"},
+                                      {"gate_proj", "gate_up_proj"},
+                                      {"up_proj", "gate_up_proj"}}) {
+      const std::size_t place = name.find(std::string(".") + part);
+      if (place == std::string::npos) continue;
+      name.replace(place + 1, std::strlen(part), whole);
+      fused[name].insert(fused[name].end(), tensor.values.begin(), tensor.values.end());
+      name.clear();
+      break;
+    }
+    if (!name.empty()) writer.floats(name, tensor.shape, tensor.values);
+  }
+  for (const auto& [name, values] : fused) {
+    writer.floats(name, {static_cast<int64_t>(values.size()) / 16, 16}, values);
+  }
+  expect_small(load(write_hf(writer.bytes(), R"(, "model_type": "phi3")")).weights);
+  EXPECT_THAT(refusal(write_hf(small_safetensors(), R"(, "model_type": "phi3")")),
+              AllOf(HasSubstr("qkv_proj.weight\" is missing; [64, 16] was expected"),
+                    HasSubstr("gate_up_proj.weight\" is missing; [48, 16]")));
 }
 
 TEST_F(WeightsTest, ATensorWithoutUseIsRefused) {
