@@ -24,7 +24,7 @@ from program_serve import Server
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 IMAGES = os.environ.get("SHADOWKV_PAGE_IMAGES")
-WAIT_MS = 600_000 if IMAGES else 120_000  # for what must come at last, however busy the machine is
+WAIT_MS = 600_000  # for what must come at last, however busy the machine is
 KEY = "sesame"
 
 HOSTILE = """<script>window.hit = 1</script> <img src=x onerror="window.hit = 2">
@@ -88,7 +88,8 @@ class PageTest(unittest.TestCase):
     def setUpClass(cls):
         cls.playwright = sync_playwright().start()
         cls.addClassCleanup(cls.playwright.stop)
-        cls.chromium = cls.playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-dev-shm-usage"])
+        cls.chromium = cls.playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-dev-shm-usage"],
+                                                      timeout=WAIT_MS)
         cls.addClassCleanup(cls.chromium.close)
         expect.set_options(timeout=WAIT_MS)
 
