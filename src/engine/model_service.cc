@@ -457,27 +457,14 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
 void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
   const RequestId group = job.group;
-  const bool is_alone = answers_of(group) == 1, is_new = job.answer->tokens() == 0;
-  int32_t token = 0;
-  std::vector<float> logits;
-  try {
-    if (is_alone && is_new) {
-      token = session_.end_prefill_sampled(job.sequence, job.sampler);
-    } else {
-      logits = session_.end_prefill(job.sequence);
-    }
-  } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
-    return fail(item, std::current_exception());
-  }
+  const PrefillRun prompt = session_.finish_prefill(job.sequence);
   fork(item);
   job.stage = Stage::running;
-  job.shortages = 0;
   reading_ = nullptr;
   order_.remove(group);
   now_.prompt_tokens += std::ssize(job.prompt);
   scheduler_.finished_reading(group);
-  if (is_alone && is_new) return deliver(item, token);
-  for_each_answer(group, [&](Item& each) { begin_answer(each, logits); });
+  begin_answers(group, prompt);
 }
 
 // All other answers to the prompt that has been read go on from there.
@@ -490,18 +477,33 @@ void ModelService::fork(Item& item) {
   });
 }
 
-// From the logits of the prompt's last token. What comes first of an answer that was dropped is known.
-void ModelService::begin_answer(Item& item, std::span<const float> logits) {
-  if (item.second.answer->tokens() > 0) return;
+// With a token drawn from what the prompt ends with. What comes first of an answer that was dropped is known.
+void ModelService::begin_answer(Item& item, const PrefillRun& prompt) {
+  Job& job = item.second;
+  if (job.answer->tokens() > 0) return;
   int32_t token = 0;
   try {
-    token = item.second.sampler.pick(logits);
+    token = session_.draw_first(prompt, job.sequence, job.sampler);
   } catch (const InvalidInput&) {  // a constraint that is beyond its bounds
     return fail(item, std::current_exception());
-  } catch (const std::bad_alloc&) {  // it stands nowhere
-    return fail(item, std::current_exception());
   }
+  job.shortages = 0;
   deliver(item, token);
+}
+
+// Where memory ends, those that have not begun read the prompt again, and with them the others.
+void ModelService::begin_answers(RequestId group, const PrefillRun& prompt) {
+  bool is_short = false;
+  for_each_answer(group, [&](Item& item) {
+    if (is_short) return;
+    try {
+      begin_answer(item, prompt);
+    } catch (...) {
+      if (!memory_ended()) throw;
+      is_short = true;
+      reading_failed(item);
+    }
+  });
 }
 
 // Another answer to the prompt that is being read goes on with it.

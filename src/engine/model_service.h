@@ -108,7 +108,8 @@ class ModelService final : public Service {
   [[nodiscard]] bool read_unit(Item& item, std::optional<double> left, bool is_first);
   void finish_reading(Item& item);
   void fork(Item& item);
-  void begin_answer(Item& item, std::span<const float> logits);
+  void begin_answer(Item& item, const PrefillRun& prompt);
+  void begin_answers(RequestId group, const PrefillRun& prompt);
   void hand_over(Item& item) noexcept;
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);

@@ -247,12 +247,27 @@ std::vector<float> ModelSession::end_prefill(SequenceId id) {
   return logits;
 }
 
-int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
+Transformer::Drawn ModelSession::draw_end(const PrefillRun& prompt, SequenceId id, Sampler& sampler) {
   const SequenceToken of{.sequence = id};
   Sampler* const one = &sampler;
   sampling_.prepare(0, {&of, 1}, {&one, 1}, model_.vocab_size);
-  const Transformer::Drawn drawn = transformer_.end_prefill_sampled(
-      reading(id), {.how = sampling_.rows(), .changes = sampling_.changes()});
+  return transformer_.end_prefill_sampled(prompt, {.how = sampling_.rows(), .changes = sampling_.changes()});
+}
+
+PrefillRun ModelSession::finish_prefill(SequenceId id) {
+  PrefillRun prompt = std::move(readings_.at(id));
+  finish_reading(id);
+  return prompt;
+}
+
+int32_t ModelSession::draw_first(const PrefillRun& prompt, SequenceId id, Sampler& sampler) {
+  const Transformer::Drawn drawn = run([&] { return draw_end(prompt, id, sampler); });
+  sampling_.finish(drawn.ids, drawn.ranks);
+  return drawn.ids[0];
+}
+
+int32_t ModelSession::end_prefill_sampled(SequenceId id, Sampler& sampler) {
+  const Transformer::Drawn drawn = draw_end(reading(id), id, sampler);
   finish_reading(id);
   sampling_.finish(drawn.ids, drawn.ranks);  // once nothing can fail any more
   return drawn.ids[0];

@@ -51,6 +51,9 @@ class ModelSession final : public Session {
   [[nodiscard]] std::vector<float> end_prefill(SequenceId sequence);  // logits, once all units are done
   // The same, but the first token under method 0 comes back, drawn on the device.
   [[nodiscard]] int32_t end_prefill_sampled(SequenceId sequence, Sampler& sampler);
+  // The same in two: what the prompt ends with stays, for the first tokens of the sequence and of its forks.
+  [[nodiscard]] PrefillRun finish_prefill(SequenceId sequence);
+  [[nodiscard]] int32_t draw_first(const PrefillRun& prompt, SequenceId sequence, Sampler& sampler);
 
   SequenceId fork(SequenceId sequence, int64_t max_tokens) override;
   // The same without asking whether growing will fit.
@@ -119,6 +122,7 @@ class ModelSession final : public Session {
   auto read_prompt(SequenceId id, std::span<const int32_t> ids, const Progress& progress, const End& end);
   void hold_layer(SequenceId id);
   void finish_reading(SequenceId id);
+  Transformer::Drawn draw_end(const PrefillRun& prompt, SequenceId id, Sampler& sampler);
   void forget_reading(SequenceId id);
   void abandon_prefill(SequenceId id);
 
