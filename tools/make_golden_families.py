@@ -13,7 +13,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import sys
 
 import gguf
 import numpy as np
@@ -25,7 +24,6 @@ import gguf_llama
 import make_golden_llama as llama
 
 GOLDEN = llama.GOLDEN
-LISTED = GOLDEN / "families.json"
 COMMON = dict(
     vocab_size=llama.VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, head_dim=16, max_position_embeddings=4096, rms_norm_eps=1e-5, bos_token_id=1,
@@ -249,17 +247,5 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
              "prompt_tokens": checkpoint.prompt_tokens} for source in sources]
 
 
-def main():
-    torch.set_num_threads(1)
-    tokenizer = llama.train_tokenizer()
-    cases = json.loads(LISTED.read_text()) if sys.argv[1:] else []
-    for seed, checkpoint in enumerate(CHECKPOINTS, start=101):
-        if sys.argv[1:] and checkpoint.name not in sys.argv[1:]:
-            continue
-        cases = [case for case in cases if not case["model"].startswith(checkpoint.name + "/")]
-        cases += make(checkpoint, seed, tokenizer)
-    LISTED.write_text(json.dumps(cases, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    llama.make_all(CHECKPOINTS, 101, make, GOLDEN / "families.json")

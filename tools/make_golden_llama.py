@@ -253,18 +253,18 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
     return cases
 
 
-def main():
+def make_all(checkpoints, first_seed: int, make_one, listed: pathlib.Path):
+    """Those that the command line names, or all, and the list of their cases."""
     torch.set_num_threads(1)
     tokenizer = train_tokenizer()
-    listed = GOLDEN / "llama.json"
     cases = json.loads(listed.read_text()) if sys.argv[1:] else []
-    for seed, checkpoint in enumerate(CHECKPOINTS, start=1):
+    for seed, checkpoint in enumerate(checkpoints, start=first_seed):
         if sys.argv[1:] and checkpoint.name not in sys.argv[1:]:
             continue
         cases = [case for case in cases if not case["model"].startswith(checkpoint.name + "/")]
-        cases += make(checkpoint, seed, tokenizer)
+        cases += make_one(checkpoint, seed, tokenizer)
     listed.write_text(json.dumps(cases, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    make_all(CHECKPOINTS, 1, make, GOLDEN / "llama.json")

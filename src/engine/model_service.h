@@ -127,6 +127,9 @@ class ModelService final : public Service {
   [[nodiscard]] Item& first_of(RequestId group);
   [[nodiscard]] Item& reader_of(RequestId group);
   [[nodiscard]] OutOfMemory too_large(int64_t max_tokens, const Footprint& need, const Room& room) const;
+  [[nodiscard]] static double seconds_between(Clock::time_point from, Clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+  }
   // Books the time since the last call under `seconds`.
   void book(double& seconds);
 

@@ -28,20 +28,8 @@ std::string for_rouge(std::string_view text, bool characters) {
   return characters ? join(characters_of(text), " ") : std::string(text);
 }
 
-Words numbers_of(std::string_view text) {
-  Words numbers;
-  bool is_within = false;
-  for (const char c : text) {
-    const bool is_digit = c >= '0' && c <= '9';
-    if (is_digit && !is_within) numbers.emplace_back();
-    if (is_digit) numbers.back() += c;
-    is_within = is_digit;
-  }
-  return numbers;
-}
-
 double share_of_number(std::string_view output, std::string_view reference) {
-  const Words found = numbers_of(output), wanted = numbers_of(reference);
+  const Words found = digit_runs(output), wanted = digit_runs(reference);
   if (found.empty() || wanted.empty()) return 0;
   return static_cast<double>(std::count(found.begin(), found.end(), wanted.front())) /
          static_cast<double>(found.size());

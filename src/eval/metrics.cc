@@ -33,16 +33,6 @@ double share(const Words& references, const std::function<bool(const std::string
   return static_cast<double>(count) / static_cast<double>(references.size());
 }
 
-Words digit_runs(std::string_view text) {
-  Words runs;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (!is_digit(text[i])) continue;
-    if (i == 0 || !is_digit(text[i - 1])) runs.emplace_back();
-    runs.back() += text[i];
-  }
-  return runs;
-}
-
 // The reference as a word of the output, or as its beginning.
 bool is_word_of(const std::string& reference, std::string_view output) {
   const std::string text = normalized(output), wanted = normalized(reference);

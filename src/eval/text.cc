@@ -77,6 +77,17 @@ std::string fill_in(std::string text, std::string_view name, std::string_view va
   return replace_all(std::move(text), fmt::format("{{{}}}", name), value);
 }
 
+std::vector<std::string> digit_runs(std::string_view text) {
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  std::vector<std::string> runs;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (!is_digit(text[i])) continue;
+    if (i == 0 || !is_digit(text[i - 1])) runs.emplace_back();
+    runs.back() += text[i];
+  }
+  return runs;
+}
+
 std::string lower_case(std::string_view text) {
   std::string lower(text);
   for (char& c : lower) {

@@ -18,6 +18,7 @@ namespace shadowkv::eval {
 [[nodiscard]] std::string replace_all(std::string text, std::string_view from, std::string_view to);
 // ASCII letters alone; what is beyond stays.
 [[nodiscard]] std::string lower_case(std::string_view text);
-[[nodiscard]] std::string strip(std::string_view text);  // white space at both ends
+[[nodiscard]] std::vector<std::string> digit_runs(std::string_view text);  // each as long as it goes
+[[nodiscard]] std::string strip(std::string_view text);                    // white space at both ends
 
 }  // namespace shadowkv::eval

@@ -1,0 +1,91 @@
+// How the service's thread delivers tokens, ends requests, and what it tells of both.
+#include <new>
+#include <utility>
+
+#include "engine/model_service.h"
+
+namespace shadowkv {
+
+void ModelService::deliver(Item& item, int32_t token) {
+  Job& job = item.second;
+  std::optional<FinishReason> last;
+  try {
+    last = reason_to_end(job, token);
+  } catch (const std::bad_alloc&) {  // the text is lost, and what would end it
+    return fail(item, std::current_exception());
+  }
+  const Clock::time_point now = Clock::now();
+  const bool is_first = job.answer->tokens() == 0;
+  (is_first ? now_.first_token : now_.between_tokens)
+      .add(seconds_between(is_first ? job.submitted : job.last_token, now));
+  job.last_token = now;
+  ++now_.new_tokens;
+  const auto push = [&] { job.answer->push(token, job.sampler.logprobs(), last); };
+  if (last) return end(item, push, now_.finished);
+  push();
+  tell(job);
+}
+
+// Whether the answer ends with its next token, and why.
+std::optional<FinishReason> ModelService::reason_to_end(Job& job, int32_t token) {
+  const bool is_full = std::ssize(job.prompt) + job.answer->tokens() + 1 == job.max_tokens;
+  const bool is_end = job.ends.at(token) || job.sampler.is_finished();
+  if (job.text) (void)job.text->add(token, is_full || is_end);
+  if (is_end || (job.text && job.text->is_stopped())) return FinishReason::stop;
+  return is_full ? std::optional(FinishReason::length) : std::nullopt;
+}
+
+void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
+  end(
+      item, [&] { item.second.answer->fail(error); }, error ? now_.failed : now_.cancelled);
+}
+
+// Gives everything back and counts it, and only then says so: who has an answer finds it in the statistics.
+template <typename Say>
+void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
+  Job& job = item.second;
+  hand_over(item);
+  forget(item);
+  answers_of(job.group) > 1 ? scheduler_.end_answer(job.group) : scheduler_.remove(job.group);
+  if (!job.has_begun) --waiting_;
+  ++counted;
+  publish();
+  say();
+  tell(job);
+  jobs_.erase(item.first);
+  ++ended_;
+}
+
+void ModelService::fail_all(const std::exception_ptr& error) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.merge(inbox_);
+  }
+  while (!jobs_.empty()) fail(*jobs_.begin(), error);
+  publish();
+}
+
+// What a callback throws ends its request.
+void ModelService::tell(Job& job) noexcept {
+  try {
+    if (job.on_news) job.on_news();
+  } catch (...) {
+    job.answer->cancel();
+  }
+}
+
+void ModelService::publish() noexcept {
+  const SchedulerCounts counts = scheduler_.counts();
+  const std::lock_guard lock(mutex_);
+  const int64_t submitted = published_.submitted;
+  published_ = now_;  // no memory: what would need it is empty
+  published_.submitted = submitted;
+  published_.waiting = counts.waiting + std::ssize(inbox_);
+  published_.reading = counts.reading;
+  published_.running = counts.running;
+  published_.paused = counts.paused;
+  live_ -= std::exchange(ended_, 0);
+  if (live_ == 0) idle_.notify_all();
+}
+
+}  // namespace shadowkv
