@@ -468,6 +468,7 @@ void ModelService::finish_reading(Item& item) {
   order_.remove(group);
   now_.prompt_tokens += std::ssize(job.prompt);
   scheduler_.finished_reading(group);
+  publish();  // who has a token finds its answer running
   begin_answers(group, prompt);
 }
 

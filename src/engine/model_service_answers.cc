@@ -1,4 +1,5 @@
 // How the service's thread delivers tokens, ends requests, and what it tells of both.
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -74,13 +75,16 @@ void ModelService::tell(Job& job) noexcept {
   }
 }
 
+// Every request that was taken is in one state, or has ended in one way.
 void ModelService::publish() noexcept {
   const SchedulerCounts counts = scheduler_.counts();
+  const int64_t arrived = std::count_if(jobs_.begin(), jobs_.end(),
+                                        [](const Item& item) { return item.second.stage == Stage::arrived; });
   const std::lock_guard lock(mutex_);
   const int64_t submitted = published_.submitted;
   published_ = now_;  // no memory: what would need it is empty
   published_.submitted = submitted;
-  published_.waiting = counts.waiting + std::ssize(inbox_);
+  published_.waiting = counts.waiting + arrived + std::ssize(inbox_);
   published_.reading = counts.reading;
   published_.running = counts.running;
   published_.paused = counts.paused;

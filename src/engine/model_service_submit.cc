@@ -131,6 +131,7 @@ std::vector<std::unique_ptr<Stream>> ModelService::submit_several(ServiceRequest
     live_ += answers;
     waiting_ += answers;
     published_.submitted += answers;
+    published_.waiting += answers;
   }
   bell_->ring();
   return streams;

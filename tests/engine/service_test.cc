@@ -159,6 +159,38 @@ TEST_F(Services, CountAnAnswerBeforeTheySayThatItHasEnded) {
   }
 }
 
+TEST_F(Services, CountAnAnswerAsRunningBeforeItsFirstToken) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  std::vector<int64_t> running;
+  ServiceRequest r = request(30, 3);
+  r.on_news = [&] { running.push_back(service->statistics().running); };
+  (void)read_all(*service->submit(r));
+  service->wait_idle();
+  EXPECT_EQ(running, (std::vector<int64_t>{1, 1, 0}));
+}
+
+TEST_F(Services, FindEveryRequestInOneStateAtAnyTime) {
+  const auto service = engine_->serve({.attention = small_shadow(), .max_running = 4});
+  const auto check = [&] {
+    const ServiceStatistics now = service->statistics();
+    EXPECT_EQ(now.submitted, now.waiting + now.reading + now.running + now.paused + now.finished +
+                                 now.cancelled + now.failed);
+  };
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (int64_t i = 0; i < 24; ++i) {
+    for (auto& stream : service->submit_several(request(20 + 3 * i, 12), 1 + i % 3)) {
+      streams.push_back(std::move(stream));
+      check();
+    }
+  }
+  for (std::size_t i = 0; i < streams.size(); i += 5) streams[i]->cancel();
+  for (const auto& stream : streams) {
+    while (stream->next()) check();
+  }
+  service->wait_idle();
+  check();
+}
+
 // Ids, texts and log-probabilities of an answer.
 struct Told {
   std::vector<int32_t> ids;
