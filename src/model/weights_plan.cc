@@ -9,7 +9,7 @@ namespace shadowkv {
 namespace {
 
 // Between two calls of progress; holds several rows of any model.
-constexpr int64_t kBatchBytes = int64_t{32} << 20;
+constexpr int64_t kMostBatchBytes = int64_t{32} << 20;
 // Batches that travel or are made at a time: one that is made, one that travels, one between them so that
 // neither waits for a late one of the other kind.
 constexpr int kStagings = 3;
@@ -139,7 +139,14 @@ ModelWeights allocate_weights(const ModelConfig& config, const std::vector<Plann
 }
 
 WeightFiller::WeightFiller(Device& device, int64_t total, LoadProgress progress)
-    : device_(device), total_(total), progress_(std::move(progress)) {}
+    : device_(device),
+      stagings_(device.kind() == DeviceKind::cpu ? 0 : std::min(kStagings, device.lanes())),
+      batch_bytes_(kMostBatchBytes),
+      total_(total),
+      progress_(std::move(progress)) {
+  if (stagings_ == 0) return;
+  batch_bytes_ = std::min({kMostBatchBytes, total, device.free_bytes(Tier::pinned_host) / stagings_});
+}
 
 WeightFiller::~WeightFiller() {
   try {
@@ -154,26 +161,26 @@ void WeightFiller::finish() {
 }
 
 // The one whose turn it is, when nothing is read from it any more.
-WeightFiller::Staging& WeightFiller::next_staging() {
-  const int count = std::min(kStagings, device_.lanes());
-  if (static_cast<int>(staging_.size()) < count) {
-    Queue& copies = device_.lane(static_cast<int>(staging_.size())).copy;
-    staging_.push_back({device_.allocate(Tier::pinned_host, Purpose::weights, kBatchBytes), &copies});
-    return staging_.back();
-  }
-  Staging& staging = staging_[turn_++ % staging_.size()];
+WeightFiller::Staging& WeightFiller::next_staging(int64_t bytes) {
+  const auto turn = static_cast<std::size_t>(turn_++ % stagings_);
+  if (turn == staging_.size()) staging_.push_back({Buffer(), &device_.lane(static_cast<int>(turn)).copy});
+  Staging& staging = staging_[turn];
   staging.copies->synchronize();
+  if (staging.memory.bytes() < bytes) {
+    staging.memory = Buffer();
+    staging.memory = device_.allocate(Tier::pinned_host, Purpose::weights, bytes);
+  }
   return staging;
 }
 
 void WeightFiller::fill(const PlannedWeight& weight, std::byte* target, const Produce& produce) {
   const int64_t row_bytes = weight.columns * size_of(weight.dtype);
-  const int64_t batch_rows = std::max<int64_t>(1, kBatchBytes / row_bytes);
+  const int64_t batch_rows = std::max<int64_t>(1, batch_bytes_ / row_bytes);
   const int64_t piece_rows = std::max<int64_t>(1, kPieceElements / weight.columns);
   for (int64_t first = 0; first < weight.row_count(); first += batch_rows) {
     const int64_t rows = std::min(batch_rows, weight.row_count() - first);
     std::byte* place = target + first * row_bytes;
-    Staging* staging = device_.kind() == DeviceKind::cpu ? nullptr : &next_staging();
+    Staging* staging = stagings_ > 0 ? &next_staging(std::max(batch_bytes_, row_bytes)) : nullptr;
     std::byte* host = staging ? staging->memory.data() : place;
     device_.threads().for_each(ceil_div(rows, piece_rows), [&](int64_t piece) {
       const int64_t begin = piece * piece_rows;

@@ -80,14 +80,16 @@ class WeightFiller {
     Buffer memory;
     Queue* copies;
   };
-  [[nodiscard]] Staging& next_staging();
+  [[nodiscard]] Staging& next_staging(int64_t bytes);
 
   Device& device_;
+  int stagings_;         // at most; 0: the device's memory can be written
+  int64_t batch_bytes_;  // at most, unless a row is larger
   int64_t total_;
   int64_t done_ = 0;
   LoadProgress progress_;
   std::vector<Staging> staging_;  // taken in turn
-  std::size_t turn_ = 0;
+  int64_t turn_ = 0;
 };
 
 }  // namespace shadowkv

@@ -82,22 +82,25 @@ TEST(RandomWeights, AModelThatDoesNotFitIsRefused) {
   EXPECT_EQ(device->memory().held(Tier::device), 0);
 }
 
-// More numbers than all staging buffers hold, and tensors that end within one.
+// More numbers than all staging buffers hold, and tensors that end within one; and where the host's memory
+// has room for few rows at a time.
 TEST(GpuWeights, ArriveAsTheyWereMade) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "No NVIDIA GPU was found.";
   ModelConfig config = small_config();
   config.vocab_size = 300'001;
   const auto cpu = make_cpu_device({.threads = 4, .device_bytes = int64_t{1} << 30, .pinned_bytes = 1 << 20});
-  const auto gpu = make_cuda_device({.device_bytes = int64_t{1} << 30, .pinned_bytes = int64_t{1} << 28});
   const ModelWeights here = random_weights(config, DType::bf16, *cpu, 5);
-  const ModelWeights there = random_weights(config, DType::bf16, *gpu, 5);
-  EXPECT_EQ(gpu->memory().held(Tier::pinned_host), 0) << "staging buffers are given back";
-  ASSERT_EQ(here.storage.size(), there.storage.size());
-  for (std::size_t i = 0; i < here.storage.size(); ++i) {
-    std::vector<std::byte> back(static_cast<std::size_t>(there.storage[i].bytes()));
-    gpu->compute().copy(back.data(), there.storage[i].data(), there.storage[i].bytes());
-    gpu->compute().synchronize();
-    EXPECT_EQ(std::memcmp(back.data(), here.storage[i].data(), back.size()), 0) << "tensor " << i;
+  for (const int64_t pinned_bytes : {int64_t{1} << 28, int64_t{100'000}}) {
+    const auto gpu = make_cuda_device({.device_bytes = int64_t{1} << 30, .pinned_bytes = pinned_bytes});
+    const ModelWeights there = random_weights(config, DType::bf16, *gpu, 5);
+    EXPECT_EQ(gpu->memory().held(Tier::pinned_host), 0) << "staging buffers are given back";
+    ASSERT_EQ(here.storage.size(), there.storage.size());
+    for (std::size_t i = 0; i < here.storage.size(); ++i) {
+      std::vector<std::byte> back(static_cast<std::size_t>(there.storage[i].bytes()));
+      gpu->compute().copy(back.data(), there.storage[i].data(), there.storage[i].bytes());
+      gpu->compute().synchronize();
+      EXPECT_EQ(std::memcmp(back.data(), here.storage[i].data(), back.size()), 0) << "tensor " << i;
+    }
   }
 }
 
