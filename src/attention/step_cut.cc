@@ -97,12 +97,13 @@ int64_t micro_batches_of(const StepToCut& step) {
 }
 
 std::vector<int64_t> arrange_step(const StepToCut& step) {
-  if (micro_batches_of(step) < 2) return {};
+  const bool in_two = micro_batches_of(step) > 1;
+  if (!in_two && parts_of(step) < 2) return {};
   std::vector<int64_t> travel, stay;
   for (std::size_t i = 0; i < step.host_bytes.size(); ++i) {
     (step.host_bytes[i] > 0 ? travel : stay).push_back(static_cast<int64_t>(i));
   }
-  const Half half = first_half(step.host_bytes);
+  const Half half = in_two ? first_half(step.host_bytes) : Half{std::ssize(travel), std::ssize(stay)};
   std::vector<int64_t> arranged(travel.begin(), travel.begin() + half.travel);
   arranged.insert(arranged.end(), stay.begin(), stay.begin() + half.stay);
   arranged.insert(arranged.end(), travel.begin() + half.travel, travel.end());

@@ -34,10 +34,10 @@ struct StepToCut {
 
 // 1 or 2. Two hide all arithmetic behind the link and the other way round, but read the weights twice.
 [[nodiscard]] int64_t micro_batches_of(const StepToCut& step);
-// Place i of the batch goes to sequence arranged[i], so that each of two micro-batches has half of those that
-// travel, and those first; empty: as they come.
+// Place i of the batch goes to sequence arranged[i]: those that travel first, in each of two micro-batches
+// half of them; empty: as they come.
 [[nodiscard]] std::vector<int64_t> arrange_step(const StepToCut& step);
-// Sequences as arrange_step() puts them; otherwise, one cut.
+// Sequences as arrange_step() puts them; otherwise, one cut, which may have parts of both kinds.
 [[nodiscard]] std::vector<StepCut> cut_step(const StepToCut& step);
 
 }  // namespace shadowkv

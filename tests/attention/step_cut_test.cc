@@ -50,6 +50,20 @@ TEST(StepCut, WithoutRerankThePartThatFetchesLeastGoesFirst) {
   EXPECT_EQ(text_of(cut_step({.host_bytes = bytes, .lanes = kLanes})), "[ 0+8L 8+12L 20+6 ]");
 }
 
+TEST(StepCut, WhatTravelsIsArrangedFirstSoThatAPartHasOneKind) {
+  // As a memory that filled up leaves them: the first and the last travel.
+  std::vector<int64_t> bytes = bytes_of(20, 16);
+  bytes.insert(bytes.end(), 7, 100);
+  StepToCut step{.host_bytes = bytes, .lanes = kLanes};
+  EXPECT_EQ(text_of(cut_step(step)), "[ 28+15L 0+20L 20+8 ]") << "as they come";
+  std::vector<int64_t> arranged;
+  for (const int64_t place : arrange_step(step)) arranged.push_back(bytes[static_cast<std::size_t>(place)]);
+  step.host_bytes = arranged;
+  EXPECT_EQ(text_of(cut_step(step)), "[ 14+13L 0+14L 27+16 ]");
+  step.step_parts = 1;
+  EXPECT_THAT(arrange_step(step), IsEmpty());
+}
+
 TEST(StepCut, FewSequencesOrLanesMakeFewParts) {
   const auto bytes = bytes_of(15, 0);
   EXPECT_EQ(text_of(cut_step({.host_bytes = bytes, .lanes = kLanes})), "[ 0+15L ]");
@@ -85,7 +99,7 @@ TEST(StepCut, TwoMicroBatchesComeByThemselvesOnlyWhereTheLinkIsWorthThem) {
   EXPECT_THAT(arrange_step(step), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13));
   step.micro_batches = 1;
   EXPECT_EQ(text_of(cut_step(step)), "[ 0+14L ]");
-  EXPECT_THAT(arrange_step(step), IsEmpty());
+  EXPECT_THAT(arrange_step(step), IsEmpty()) << "of one part";
   step.micro_batches = 0;
   const auto some = bytes_of(8, 6);
   step.host_bytes = some;
