@@ -123,12 +123,14 @@ void Segments::share(int64_t from, int64_t to, int64_t max_tokens) {
 // Room for a row of so many tokens, which is then written.
 void Segments::fit_table(std::size_t index, int64_t max_tokens) {
   const int64_t segments = ceil_div(max_tokens, segment_tokens_);
-  const bool wider = segments > stride_;
-  stride_ = std::max(stride_, segments);
-  if (table_.size() < static_cast<int64_t>(rows_.size()) * stride_) {
-    table_.resize(static_cast<int64_t>(rows_.size()) * stride_);
+  const auto rows = static_cast<int64_t>(rows_.size());
+  if (segments <= stride_) {
+    if (table_.size() < rows * stride_) table_.resize(rows * stride_);
+    return write_table(index);
   }
-  for (std::size_t r = wider ? 0 : index; r < (wider ? rows_.size() : index + 1); ++r) write_table(r);
+  stride_ = segments;
+  table_.lay_out(rows * stride_);
+  for (std::size_t r = 0; r < rows_.size(); ++r) write_table(r);
 }
 
 // Each segment of a row finds the latest fitted one that does not begin after it.

@@ -343,10 +343,12 @@ void PagedStore::fit_table(int64_t rows, int64_t blocks) {
   const bool wider = blocks > blocks_per_list_;
   if (wider) blocks_per_list_ = std::max(blocks, 2 * blocks_per_list_);
   const int64_t entries = rows * config_.lists * blocks_per_list_;
-  if (entries > table_.size()) table_.resize(entries);
-  if (wider) {
-    for (int64_t row = 0; row < rows; ++row) write_table(row);
+  if (!wider) {
+    if (entries > table_.size()) table_.resize(entries);
+    return;
   }
+  table_.lay_out(entries);
+  for (int64_t row = 0; row < rows; ++row) write_table(row);
 }
 
 void PagedStore::write_table(int64_t row) {

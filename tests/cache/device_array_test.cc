@@ -41,6 +41,23 @@ TEST(DeviceArray, KeepsItsAddressWhileThereIsRoom) {
   EXPECT_EQ(array.upload(device->compute()), first);
 }
 
+TEST(DeviceArray, LaidOutAnewIsEmptyAndLiesElsewhereAtOnceForAll) {
+  const auto device = make_cpu_device({.threads = 1});
+  DeviceArray<int32_t> array(*device);
+  array.assign({3, 1, 4});
+  array.upload(device->compute());
+  const int64_t epoch = device->address_epoch();
+  array.lay_out(4);
+  array.set(3, 5);
+  const int32_t* there = array.upload(device->compute());
+  EXPECT_EQ(std::vector<int32_t>(there, there + 4), (std::vector<int32_t>{0, 0, 0, 5}));
+  const int64_t later = device->address_epoch();
+  EXPECT_NE(later, epoch);
+  array.set(0, 2);
+  EXPECT_EQ(array.upload(device->compute()), there);
+  EXPECT_EQ(device->address_epoch(), later);
+}
+
 TEST(DeviceArray, CountsItsBytesAsTablesAndGivesThemBack) {
   const auto device = make_cpu_device({.threads = 1});
   {

@@ -115,6 +115,26 @@ TEST_F(Paged, SeveralRowsKeepTheirContentsWhileTheTableGrows) {
   for (int64_t row = 0; row < 4; ++row) expect_kept(store, row, kLengths[static_cast<std::size_t>(row)]);
 }
 
+// A recorded step goes on reading tables by the strides of the day, as long as the device's addresses stay.
+TEST_F(Paged, OtherStridesAreOtherAddresses) {
+  PagedStore store(*device_, {.block_tokens = 4, .token_bytes = kTokenBytes, .lists = 2});
+  store.reserve(0, 3);
+  PagedView before = view(store);
+  int64_t epoch = device_->address_epoch();
+  int changes = 0;
+  for (int64_t step = 0; step < 300; ++step) {
+    store.reserve(step % 3, 4 + step);
+    const PagedView now = view(store);
+    const bool moved = device_->address_epoch() != epoch;
+    const bool differs = now.seq_stride != before.seq_stride || now.head_stride != before.head_stride;
+    EXPECT_TRUE(moved || !differs) << "step " << step;
+    changes += differs ? 1 : 0;
+    before = now;
+    epoch = device_->address_epoch();
+  }
+  EXPECT_GE(changes, 5);
+}
+
 TEST_F(Paged, AReleasedRowGivesEverythingBackAndTheOthersStay) {
   PagedStore store(*device_, {.block_tokens = 4, .token_bytes = kTokenBytes, .purpose = Purpose::factors});
   for (const int64_t row : {0, 1, 2}) {
