@@ -153,7 +153,13 @@ TEST_P(Histories, GiveTheTokensOfAPlainLoopAndHoldNothingAfterwards) {
   engines_.push_back(engine_with(420'000, kPlenty));
   engines_.push_back(engine_with(420'000, 120'000));
   const int count = histories(GetParam());
-  for (int seed = 0; seed < count && !HasFailure(); ++seed) run(static_cast<uint32_t>(seed));
+  for (int seed = 0; seed < count && !HasFailure(); ++seed) {
+    try {
+      run(static_cast<uint32_t>(seed));
+    } catch (const Error& error) {
+      FAIL() << "history " << seed << ": " << error.what();
+    }
+  }
   RecordProperty("finished", std::to_string(finished_));
   std::printf(
       "%d histories: %ld requests finished (%ld otherwise than alone), %ld cancelled, %ld refused; %ld "
