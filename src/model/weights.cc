@@ -181,9 +181,7 @@ LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& d
   const std::vector<PlannedWeight> plan = plan_weights(model.config, dtype);
   const std::vector<Matched> matched = match_all(*source, plan);
   model.weights = allocate_weights(model.config, plan, device);
-  int64_t total = 0;
-  for (const PlannedWeight& weight : plan) total += weight.bytes();
-  WeightFiller filler(device, total, progress);
+  WeightFiller filler(device, total_bytes(plan), progress);
   for (std::size_t i = 0; i < plan.size(); ++i) {
     filler.fill(plan[i], model.weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
       expand_rows(matched[i], first, rows, out);

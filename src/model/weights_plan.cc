@@ -1,6 +1,7 @@
 #include "model/weights_plan.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -117,10 +118,14 @@ std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype) 
   return plan;
 }
 
+int64_t total_bytes(const std::vector<PlannedWeight>& plan) {
+  return std::accumulate(plan.begin(), plan.end(), int64_t{0},
+                         [](int64_t sum, const PlannedWeight& weight) { return sum + weight.bytes(); });
+}
+
 ModelWeights allocate_weights(const ModelConfig& config, const std::vector<PlannedWeight>& plan,
                               Device& device) {
-  int64_t total = 0;
-  for (const PlannedWeight& weight : plan) total += weight.bytes();
+  const int64_t total = total_bytes(plan);
   const int64_t free = device.free_bytes(Tier::device);
   if (total > free) {
     throw OutOfMemory(

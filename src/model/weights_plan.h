@@ -52,6 +52,8 @@ struct PlannedWeight {
 // the matrices, float32 or bfloat16 (InvalidInput otherwise); norms and biases are float32.
 [[nodiscard]] std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype);
 
+[[nodiscard]] int64_t total_bytes(const std::vector<PlannedWeight>& plan);
+
 // Memory for the whole plan, content undefined; storage[i] belongs to plan[i]. Throws OutOfMemory with both
 // numbers, before anything is taken, when the device has less room.
 [[nodiscard]] ModelWeights allocate_weights(const ModelConfig& config, const std::vector<PlannedWeight>& plan,
@@ -65,7 +67,7 @@ class WeightFiller {
   // Writes rows [first, first + rows) to `out`, which is host memory; called from many threads at once.
   using Produce = std::function<void(int64_t first, int64_t rows, std::byte* out)>;
 
-  // `total` bytes make a progress of 1.
+  // `total` bytes are all that will be filled, and make a progress of 1.
   WeightFiller(Device& device, int64_t total, LoadProgress progress);
   ~WeightFiller();  // waits for what travels
   WeightFiller(const WeightFiller&) = delete;

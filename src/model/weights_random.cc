@@ -39,7 +39,7 @@ ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& devi
   validate(config);
   const std::vector<PlannedWeight> plan = plan_weights(config, dtype);
   ModelWeights weights = allocate_weights(config, plan, device);
-  WeightFiller filler(device, 1, {});
+  WeightFiller filler(device, total_bytes(plan), {});
   for (std::size_t i = 0; i < plan.size(); ++i) {
     const PlannedWeight& weight = plan[i];
     const uint64_t key = mix(seed + mix(i + 1));
