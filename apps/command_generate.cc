@@ -104,20 +104,32 @@ GenerateRequest request_of(const Arguments& a, const Engine& engine, const Quest
   return request;
 }
 
-Json report(const Engine& engine, const GenerateResult& result, const ResolvedAttention& attention,
-            double load_s) {
+// Seconds beside those of reading and answering.
+struct Loading {
+  double model_s = 0;
+  std::optional<double> state_s, save_s;  // where a state was loaded or saved
+};
+
+Json timings_json(const GenerateResult& result, const Loading& loading) {
   const auto after_first = static_cast<double>(result.ids.empty() ? 0 : result.ids.size() - 1);
+  Json timings = {{"load_s", loading.model_s},
+                  {"ttft_s", result.ttft_s},
+                  {"decode_s", result.decode_s},
+                  {"decode_tokens_per_s", ratio_json(after_first, result.decode_s)}};
+  if (loading.state_s) timings["load_state_s"] = *loading.state_s;
+  if (loading.save_s) timings["save_state_s"] = *loading.save_s;
+  return timings;
+}
+
+Json report(const Engine& engine, const GenerateResult& result, const ResolvedAttention& attention,
+            const Loading& loading) {
   return {{"model", to_json(engine.model())},
           {"prompt_tokens", result.prompt_tokens},
           {"held_tokens", result.held_tokens},
           {"text", result.text},
           {"ids", result.ids},
           {"finish", name_of(result.finish)},
-          {"timings",
-           {{"load_s", load_s},
-            {"ttft_s", result.ttft_s},
-            {"decode_s", result.decode_s},
-            {"decode_tokens_per_s", ratio_json(after_first, result.decode_s)}}},
+          {"timings", timings_json(result, loading)},
           {"statistics", to_json(result.statistics)},
           {"memory", to_json(engine.memory())},
           {"attention", to_json(attention.config)},
@@ -189,10 +201,12 @@ void run(Arguments& a) {
 
   const Stopwatch load_watch;
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const double load_s = load_watch.seconds();
+  Loading loading{.model_s = load_watch.seconds(), .state_s = {}, .save_s = {}};
   const ResolvedAttention resolved = engine->resolve(attention);
   SavedConversation conversation;
+  const Stopwatch state_watch;
   if (a.state.given()) conversation = open_conversation(*engine, attention, a.state.load);
+  if (!a.state.load.empty()) loading.state_s = state_watch.seconds();
   question = after(conversation, std::move(question), a);
   GenerateRequest request = request_of(a, *engine, question, attention, conversation);
   const GenerateResult result = answer(*engine, conversation.held.get(), request, a.print_ids || a.json);
@@ -200,11 +214,15 @@ void run(Arguments& a) {
     std::cerr
         << "what the state holds was read again: the prompt does not begin with it, or is the longer part\n";
   }
-  if (!a.state.save.empty()) save(question, result, conversation, a.state.save);
+  if (!a.state.save.empty()) {
+    const Stopwatch save_watch;
+    save(question, result, conversation, a.state.save);
+    loading.save_s = save_watch.seconds();
+  }
   print_notes("attention", resolved.notes);
   if (logits_file) save_logits(*logits_file, result);
   if (a.json) {
-    Json json = report(*engine, result, resolved, load_s);
+    Json json = report(*engine, result, resolved, loading);
     if (has_logprobs) json["logprobs"] = logprobs_json(*engine, result);
     return print_json(json);
   }
