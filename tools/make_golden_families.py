@@ -39,6 +39,8 @@ class Checkpoint:
     fused_qkv: bool = False     # in the GGUF file
     layout: str = "hf"          # of the folder: "chatglm" is written from what transformers calls glm
     prompt_tokens: int = llama.PROMPT_TOKENS
+    dtype: torch.dtype = torch.float32      # of the matrices in both files; float32 or bfloat16
+    query_key_scale: float = 2.0            # how peaked attention is
 
 
 def rope(theta=1e4, **more):
@@ -49,17 +51,17 @@ def yarn():
     return rope(1e6, rope_type="yarn", factor=4.0, original_max_position_embeddings=48)
 
 
-def longrope(original_context):
+def longrope(original_context, pairs):
     turn = np.random.default_rng(7)
     return {"rope_parameters": {
         "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": original_context,
-        "short_factor": [round(float(x), 2) for x in 1 + turn.random(12)],
-        "long_factor": [round(float(x), 2) for x in 1 + 20 * turn.random(12)]}}
+        "short_factor": [round(float(x), 2) for x in 1 + turn.random(pairs)],
+        "long_factor": [round(float(x), 2) for x in 1 + 20 * turn.random(pairs)]}}
 
 
-def phi3(original_context):
-    return {**longrope(original_context), "hidden_size": 48, "head_dim": 24, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "intermediate_size": 40, "sliding_window": 8192,
+def phi3(original_context, head_dim=24):
+    return {**longrope(original_context, head_dim // 2), "hidden_size": 2 * head_dim, "head_dim": head_dim,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 40, "sliding_window": 8192,
             "original_max_position_embeddings": original_context}
 
 
@@ -77,11 +79,15 @@ CHECKPOINTS = [
     # The golden texts lie beyond the original context of the first, and within that of the second.
     Checkpoint("phi3_long", transformers.Phi3Config, phi3(16), "phi3"),
     Checkpoint("phi3_short", transformers.Phi3Config, phi3(4096), "phi3"),
+    # Heads as the real ones have them, half the bytes a number for the repository's sake. Less peaked: LongRoPE's
+    # magnitude peaks it further, until transformers differs from itself by more than the tests allow.
+    Checkpoint("phi3_heads96", transformers.Phi3Config, phi3(128, 96), "phi3",
+               prompt_tokens=140, dtype=torch.bfloat16, query_key_scale=1.2),
 ]
 
 
 def random_model(checkpoint: Checkpoint, seed: int):
-    """Float32 weights, large enough for attention to have peaks."""
+    """Float32 weights that the files' type can hold, large enough for attention to have peaks."""
     config = checkpoint.config(**{**COMMON, **checkpoint.more})
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -95,9 +101,9 @@ def random_model(checkpoint: Checkpoint, seed: int):
             elif name.endswith("bias"):
                 values = 0.5 * noise
             else:
-                scale = 2.0 if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.2
-                values = noise * scale / parameter.shape[1] ** 0.5
-            parameter.copy_(values)
+                is_query_key = any(part in name for part in ("q_proj", "k_proj", "qkv_proj"))
+                values = noise * (checkpoint.query_key_scale if is_query_key else 1.2) / parameter.shape[1] ** 0.5
+            parameter.copy_(values.to(checkpoint.dtype).to(torch.float32))
     return model
 
 
@@ -147,7 +153,7 @@ def write_folder(model, checkpoint: Checkpoint, tokenizer, folder: pathlib.Path)
     if checkpoint.layout == "chatglm":
         write_chatglm_folder(model, folder)
     else:
-        copy.deepcopy(model).save_pretrained(folder)
+        copy.deepcopy(model).to(checkpoint.dtype).save_pretrained(folder)  # a copy: the rotary table is rounded too
         (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -217,7 +223,11 @@ def write_gguf(model, checkpoint: Checkpoint, tokenizer, path: pathlib.Path):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     llama.add_tokenizer(writer, tokenizer)
     for name, weight in gguf_tensors(model, checkpoint):
-        writer.add_tensor(name, np.ascontiguousarray(weight, dtype=np.float32))
+        if weight.ndim == 2 and checkpoint.dtype == torch.bfloat16:
+            kind = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(weight), kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, np.ascontiguousarray(weight, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -233,18 +243,19 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
     folder = GOLDEN / checkpoint.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model = random_model(checkpoint, seed)
+    model, stem = random_model(checkpoint, seed), "bf16" if checkpoint.dtype == torch.bfloat16 else "f32"
     prompt = np.random.default_rng(seed).integers(len(llama.SPECIAL), llama.VOCAB, checkpoint.prompt_tokens)
     write_folder(model, checkpoint, tokenizer, folder / "hf")
     ids, logits = llama.greedy_logits(model, prompt)
-    np.save(folder / "f32.ids.npy", ids)
-    np.save(folder / "f32.logits.npy", logits)
+    np.save(folder / f"{stem}.ids.npy", ids)
+    np.save(folder / f"{stem}.logits.npy", logits)
     sources = [f"{checkpoint.name}/hf"]
     if checkpoint.architecture:
-        write_gguf(model, checkpoint, tokenizer, folder / "f32.gguf")
-        sources.append(f"{checkpoint.name}/f32.gguf")
-    return [{"model": source, "ids": f"{checkpoint.name}/f32.ids.npy", "logits": f"{checkpoint.name}/f32.logits.npy",
-             "prompt_tokens": checkpoint.prompt_tokens} for source in sources]
+        write_gguf(model, checkpoint, tokenizer, folder / f"{stem}.gguf")
+        sources.append(f"{checkpoint.name}/{stem}.gguf")
+    return [{"model": source, "ids": f"{checkpoint.name}/{stem}.ids.npy",
+             "logits": f"{checkpoint.name}/{stem}.logits.npy", "prompt_tokens": checkpoint.prompt_tokens}
+            for source in sources]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ DEMO_TEXT = ROOT / "data" / "a_scandal_in_bohemia.txt"
 VOCAB = 288  # 3 special tokens, 256 bytes, 29 merges
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PROMPT_TOKENS = 40
-STEPS = 32
+STEPS = 64
 CHAT_TEMPLATE = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
                  "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
                  "{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -111,8 +111,8 @@ def random_model(checkpoint: Checkpoint, seed: int) -> transformers.LlamaForCaus
 
 
 def greedy_logits(model: transformers.LlamaForCausalLM, prompt: np.ndarray):
-    """ids int32 [PROMPT_TOKENS + STEPS], the prompt and its greedy continuation; logits float32 [STEPS + 1, VOCAB],
-    row i being those after token PROMPT_TOKENS - 1 + i."""
+    """ids int32 [prompt + STEPS], the prompt and its greedy continuation; logits float32 [STEPS + 1, VOCAB], row i being
+    those after token prompt - 1 + i."""
     ids = list(map(int, prompt))
     rows, cache, new = [], None, ids
     with torch.no_grad():
@@ -125,15 +125,16 @@ def greedy_logits(model: transformers.LlamaForCausalLM, prompt: np.ndarray):
     ids = ids[:-1]
     logits = np.stack(rows).astype(np.float32)
     check_against_one_pass(model, ids, logits)
+    generated = ids[len(prompt):]
     top = np.sort(logits, axis=1)
     print(f"  smallest margin of a greedy choice {np.min(top[:, -1] - top[:, -2]):.4f}, "
-          f"{len(set(ids[PROMPT_TOKENS:]))} distinct tokens generated")
+          f"{len(set(generated))} distinct tokens generated")
     return np.array(ids, dtype=np.int32), logits
 
 
 def check_against_one_pass(model, ids, logits):
     with torch.no_grad():
-        whole = model(torch.tensor([ids])).logits[0, PROMPT_TOKENS - 1:].numpy()
+        whole = model(torch.tensor([ids])).logits[0, -len(logits):].numpy()
     worst = float(np.abs(whole - logits).max())
     if worst > 2e-4:
         raise SystemExit(f"decoding differs from one pass over the same tokens by {worst}")

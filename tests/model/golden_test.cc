@@ -17,6 +17,7 @@ namespace shadowkv::testing {
 namespace {
 
 const std::filesystem::path kFolder = test_data() / "golden";
+constexpr int64_t kPrompt = 40;
 
 AttentionConfig full_attention() {
   AttentionConfig config;
@@ -96,16 +97,68 @@ TEST(GoldenFiles, AFolderAndTheGgufFileOfItsTypeAreOneModel) {
       {"llama_gqa", "f32"},    {"llama_mha", "f16"},  {"llama_mqa", "bf16"}, {"llama_rope3", "f32"},
       {"llama_linear", "f32"}, {"llama_yarn", "f32"}, {"mistral", "f32"},    {"qwen2", "f32"},
       {"qwen2_yarn", "f32"},   {"qwen3", "f32"},      {"glm", "f32"},        {"chatglm", "f32"},
-      {"glm4", "f32"},         {"phi3_long", "f32"},  {"phi3_short", "f32"}};
+      {"glm4", "f32"},         {"phi3_long", "f32"},  {"phi3_short", "f32"}, {"phi3_heads96", "bf16"}};
   for (const auto& [folder, type] : pairs) {
     const std::vector<int32_t> ids = read_npy<int32_t>(kFolder / folder / (type + ".ids.npy")).values;
-    const auto hf = logits_of(kFolder / folder / "hf", full_attention(), ids, 40);
-    const auto gguf = logits_of(kFolder / folder / (type + ".gguf"), full_attention(), ids, 40);
+    const auto hf = logits_of(kFolder / folder / "hf", full_attention(), ids, kPrompt);
+    const auto gguf = logits_of(kFolder / folder / (type + ".gguf"), full_attention(), ids, kPrompt);
     for (std::size_t row = 0; row < hf.size(); ++row) {
       ASSERT_NO_FATAL_FAILURE(expect_logits_near(gguf[row], hf[row], kSameModel)) << folder << ", " << row;
     }
   }
 }
+
+// What the defaults cost where they choose: everything as by default, but sparse from the first token on,
+// since the texts are short.
+AttentionConfig at_defaults() {
+  AttentionConfig config;
+  config.exact_below = 0;
+  return config;
+}
+
+// Mean over the steps of |found - full| as a share of the spread of full's logits.
+double mean_change(const std::vector<std::vector<float>>& found,
+                   const std::vector<std::vector<float>>& full) {
+  double sum = 0;
+  for (std::size_t row = 1; row < full.size(); ++row) {
+    double mean = 0, spread = 0, difference = 0;
+    for (const float x : full[row]) mean += double{x} / static_cast<double>(full[row].size());
+    for (std::size_t i = 0; i < full[row].size(); ++i) {
+      spread += std::pow(double{full[row][i]} - mean, 2);
+      difference += std::pow(double{found[row][i]} - double{full[row][i]}, 2);
+    }
+    sum += std::sqrt(difference / spread);
+  }
+  return sum / static_cast<double>(full.size() - 1);
+}
+
+std::vector<GoldenCase> golden_folders() {
+  std::vector<GoldenCase> cases = golden_cases();
+  std::erase_if(cases, [](const GoldenCase& one) { return !one.model.ends_with("/hf"); });
+  return cases;
+}
+
+class AtDefaults : public Golden {};
+
+TEST_P(AtDefaults, EightBitsMoveLogitsWithinTheirBound) {
+  AttentionConfig config = at_defaults();
+  config.rank = 4096;  // random keys have no low rank
+  const double change = mean_change(run(config), run(full_attention()));
+  EXPECT_GT(change, 0);
+  EXPECT_LE(change, kEightBits);
+}
+
+// 544 of 1,200 tokens and more are attended.
+TEST_P(AtDefaults, ChoosingMovesLogitsWithinItsBound) {
+  FileModel model(kFolder / GetParam().model, DType::f32, make_cpu_device({.threads = 2}));
+  const std::vector<int32_t> ids = tiny_ids(1200 + 32);
+  const double change =
+      mean_change(model.run(at_defaults(), ids, 1200), model.run(full_attention(), ids, 1200));
+  EXPECT_GT(change, 0);
+  EXPECT_LE(change, model.config().head_norms ? kChosenEvenly : kChosen);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AtDefaults, ::testing::ValuesIn(golden_folders()), name_of_golden);
 
 // The embedded model on real text; "forced" follows the text, "greedy" the model's own choices.
 class GoldenText : public ::testing::TestWithParam<std::string> {};
