@@ -359,16 +359,46 @@ TEST(Config, AFolderWithoutConfigIsRefused) {
 }
 
 TEST(Config, EveryNamedShapeIsValid) {
-  EXPECT_EQ(shape_names().size(), 8u);
+  EXPECT_EQ(shape_names().size(), 15u);
   for (const std::string& name : shape_names()) EXPECT_EQ(config_from_shape_name(name).name, name);
 }
 
 TEST(Config, NamedShapesHaveTheModelsParameters) {
-  EXPECT_NEAR(static_cast<double>(config_from_shape_name("llama-3-8b").parameters()), 8.03e9, 0.01e9);
-  EXPECT_NEAR(static_cast<double>(config_from_shape_name("yi-9b").parameters()), 8.83e9, 0.01e9);
-  EXPECT_NEAR(static_cast<double>(config_from_shape_name("phi-3-mini").parameters()), 3.82e9, 0.01e9);
-  EXPECT_NEAR(static_cast<double>(config_from_shape_name("qwen2-7b").parameters()), 7.62e9, 0.01e9);
-  EXPECT_NEAR(static_cast<double>(config_from_shape_name("smollm2-135m").parameters()), 134.5e6, 0.1e6);
+  const std::pair<const char*, double> sizes[] = {
+      {"llama-3-8b", 8.03e9},    {"llama-3.1-8b", 8.03e9},   {"llama-3.2-1b", 1.236e9},
+      {"llama-3.2-3b", 3.213e9}, {"yi-9b", 8.83e9},          {"mistral-7b", 7.248e9},
+      {"glm-4-9b", 9.484e9},     {"glm-4-0414-9b", 9.400e9}, {"phi-3-mini", 3.82e9},
+      {"phi-3-medium", 13.96e9}, {"qwen2-7b", 7.62e9},       {"qwen2.5-0.5b", 0.494e9},
+      {"qwen3-8b", 8.191e9},     {"smollm2-135m", 134.5e6}};
+  for (const auto& [name, parameters] : sizes) {
+    EXPECT_NEAR(static_cast<double>(config_from_shape_name(name).parameters()) / parameters, 1, 1.5e-3)
+        << name;
+  }
+}
+
+TEST(Config, NamedShapesHaveTheirFamiliesParts) {
+  const ModelConfig glm = config_from_shape_name("glm-4-9b"), later = config_from_shape_name("glm-4-0414-9b");
+  for (const ModelConfig& config : {glm, later}) {
+    EXPECT_TRUE(config.qkv_bias);
+    EXPECT_EQ(config.rope.rotary_dim, 64);
+    EXPECT_TRUE(config.rope.interleaved);
+  }
+  EXPECT_FALSE(glm.post_norms);
+  EXPECT_TRUE(later.post_norms);
+  const ModelConfig qwen2 = config_from_shape_name("qwen2-7b"), qwen3 = config_from_shape_name("qwen3-8b");
+  EXPECT_TRUE(qwen2.qkv_bias);
+  EXPECT_FALSE(qwen2.head_norms);
+  EXPECT_NEAR(qwen2.rope.magnitude, 1.13863, 1e-5) << "YaRN by 4";
+  EXPECT_FALSE(qwen3.qkv_bias);
+  EXPECT_TRUE(qwen3.head_norms);
+  const ModelConfig phi = config_from_shape_name("phi-3-mini");
+  EXPECT_EQ(phi.rope.divisors.size(), 48u);
+  EXPECT_NEAR(phi.rope.magnitude, 1.190238, 1e-5) << "LongRoPE by 32 from 4,096";
+  EXPECT_FALSE(phi.qkv_bias);
+  const ModelConfig llama = config_from_shape_name("llama-3.1-8b");
+  EXPECT_FALSE(llama.qkv_bias || llama.head_norms || llama.post_norms || llama.rope.interleaved);
+  EXPECT_EQ(llama.rope.divisors.back(), 8.0f);
+  EXPECT_TRUE(config_from_shape_name("llama-3-8b").rope.divisors.empty());
 }
 
 TEST(Config, AnUnknownShapeSuggestsTheNearest) {

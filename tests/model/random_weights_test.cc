@@ -75,6 +75,22 @@ TEST(RandomWeights, ScalesKeepActivationsTheirSizeAndNormsAreOne) {
   for (int64_t i = 0; i < 256; ++i) ASSERT_EQ(weights.final_norm.as<float>()[i], 1.0f);
 }
 
+TEST(RandomWeights, AShapeHasThePartsOfItsFamily) {
+  const auto device = make_device(2);
+  ModelConfig config = config_from_shape_name("glm-4-0414-9b");
+  config.layers = 1;
+  config.hidden = 256;
+  config.inner = 512;
+  config.vocab_size = 1000;
+  const ModelWeights weights = random_weights(config, DType::f32, *device, 5);
+  const LayerWeights& layer = weights.layers[0];
+  ASSERT_EQ(layer.bk.elements(), 2 * 128);
+  EXPECT_NE(layer.bk.as<float>()[0], layer.bk.as<float>()[1]);
+  ASSERT_EQ(layer.post_mlp_norm.elements(), 256);
+  EXPECT_EQ(layer.post_mlp_norm.as<float>()[255], 1.0f);
+  EXPECT_EQ(layer.q_norm.elements(), 0);
+}
+
 TEST(RandomWeights, AModelThatDoesNotFitIsRefused) {
   const auto device = make_device(1);
   EXPECT_THROW((void)random_weights(config_from_shape_name("llama-3-8b"), DType::bf16, *device, 1),
