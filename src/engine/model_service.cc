@@ -397,7 +397,8 @@ void ModelService::begin_reading(RequestId group) {
   }
 }
 
-// As many units as the next step can wait for, at least one; without anybody waiting until there is news.
+// As many units as the next step can wait for, at least one; without anybody waiting until there is news or
+// an answer has begun.
 void ModelService::read() {
   if (next_to_read() == nullptr) return;
   book(now_.scheduling_s);
@@ -412,7 +413,7 @@ void ModelService::read() {
       reading_failed(*item);
     }
     if (left) *left -= seconds_between(start, Clock::now());
-    if (!left && bell_->has_rung()) break;
+    if (!left && (bell_->has_rung() || scheduler_.counts().running > 0)) break;
   }
   book(now_.reading_s);
 }

@@ -169,6 +169,25 @@ TEST_F(Services, CountAnAnswerAsRunningBeforeItsFirstToken) {
   EXPECT_EQ(running, (std::vector<int64_t>{1, 1, 0}));
 }
 
+// Both arrive at once while nobody waits for a step. Told on the service's thread, so that it is known what
+// has been read when the second token comes.
+TEST_F(Services, GoOnWithAnAnswerThatHasBegunBeforeTheyReadALongPrompt) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  std::vector<std::unique_ptr<Stream>> streams;
+  std::vector<int64_t> read;
+  ServiceRequest brief = request(30, 3);
+  brief.on_news = [&] { read.push_back(service->statistics().prompt_tokens); };
+  ServiceRequest before = request(20, 1);
+  before.on_news = [&] {
+    streams.push_back(service->submit(brief));
+    streams.push_back(service->submit(request(900, 1)));
+  };
+  const auto first = service->submit(before);  // lives on: a stream that goes wakes the service
+  service->wait_idle();
+  EXPECT_EQ(read, (std::vector<int64_t>{50, 50, 50}));
+  EXPECT_EQ(service->statistics().prompt_tokens, 950);
+}
+
 TEST_F(Services, FindEveryRequestInOneStateAtAnyTime) {
   const auto service = engine_->serve({.attention = small_shadow(), .max_running = 4});
   const auto check = [&] {
