@@ -88,7 +88,7 @@ Knob budget_knob() {
     config.sparse_budget = parse_number<int64_t>(name, text, 1, kMostTokens);
     config.sparse_budget_share = 0.0;
   };
-  return {{name, "TOKENS", "Tokens each KV head attends a step, or a share of the sequence such as 1.6%"},
+  return {{name, "TOKENS", "Tokens each KV head attends a step, or a share of the prompt such as 1.6%"},
           get,
           set};
 }

@@ -112,7 +112,7 @@ std::vector<Case> cases() {
   };
   std::vector<Case> all;
   for (const char* model : {"llama_gqa/f32.gguf", "llama_gqa/q8_0.gguf", "llama_mha/f16.gguf", "llama_mqa/hf",
-                            "qwen2/hf", "qwen3/hf", "glm/hf", "glm4/hf", "phi3_long/hf"}) {
+                            "qwen2/hf", "qwen3/hf", "glm/hf", "glm4/hf", "phi3_long/hf", "phi3_heads96/hf"}) {
     for (const auto& [name, config] : methods) all.push_back({model, name, config});
   }
   return all;
