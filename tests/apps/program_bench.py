@@ -2,15 +2,9 @@
 """`shadowkv bench`, on the CPU and at small sizes."""
 
 import json
-import os
 import unittest
 
 from program import GOLDEN, MODEL, SHAPE, ProgramTest, run
-
-
-# Which of these tests a build is quick enough for: all or few.
-WHICH = os.environ.get("SHADOWKV_TEST_BENCH", "all")
-takes_long = unittest.skipIf(WHICH == "few", "this build is too slow for it")
 
 
 class Bench(ProgramTest):
@@ -60,7 +54,6 @@ class Bench(ProgramTest):
         for label in labels:
             self.assertLess(report["checks"][label]["error"], report["checks"][label]["limit"])
 
-    @takes_long
     def test_decode_takes_the_most_sequences_that_fit(self):
         def rows(*options):
             done = self.succeed("bench", "decode", *SHAPE, "--context", "4096", "--batch", "auto", "--methods",
@@ -75,13 +68,11 @@ class Bench(ProgramTest):
         for row in rows("--device-memory", "400M"):
             self.assertIn("not even one sequence", row["error"])
 
-    @takes_long
     def test_a_run_without_options_needs_a_shape_alone(self):
         text = self.succeed("bench", "decode", *SHAPE, "--context", "256", "--steps", "1").text
         for part in ("full", "default", "checked: ", "matrices"):
             self.assertIn(part, text)
 
-    @takes_long
     def test_kernels_names_every_op_of_a_step_and_of_a_prompt(self):
         arguments = ["bench", "kernels", *SHAPE, "--context", "1024", "--batch", "2", "--method", "full,shadow", "--prefill"]
         report = json.loads(self.succeed(*arguments, "64", "--json", "-").text)
