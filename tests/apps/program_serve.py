@@ -372,7 +372,7 @@ class Serve(ProgramTest):
             slow.settimeout(10)
             with contextlib.suppress(ConnectionError):
                 self.assertEqual(slow.recv(1), b"")
-        self.assertLess(time.monotonic() - begun, 20 * PATIENCE)
+        self.assertLess(time.monotonic() - begun, 20)
 
     def test_requests_in_one_go_are_answered_in_order(self):
         one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -387,7 +387,7 @@ class Serve(ProgramTest):
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=30) as client:
             client.sendall(head + body)
             self.assertIn(b"200 OK", client.recv(4096))
-        until = time.monotonic() + 20 * PATIENCE
+        until = time.monotonic() + 20
         while self.server.busy() > 0 and time.monotonic() < until:
             time.sleep(0.05)
         self.assertEqual(self.server.busy(), 0)
@@ -415,7 +415,7 @@ class Load(ProgramTest):
         streams = [self.open_stream(server, max_tokens=4) for _ in range(1000)]
         begun = time.monotonic()
         self.assertEqual(server.ask("GET", "/health")[0], 200)
-        self.assertLess(time.monotonic() - begun, 10 * PATIENCE, "the server is not held up by those that wait")
+        self.assertLess(time.monotonic() - begun, 10, "the server is not held up by those that wait")
         texts = [self.read(plain) for plain in streams]
         for text in texts:
             self.assertIn("[DONE]", text)
@@ -441,8 +441,8 @@ class Load(ProgramTest):
         begun = time.monotonic()
         for _ in range(5):
             self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY})[0], 200)
-        self.assertLess(time.monotonic() - begun, 30 * PATIENCE)
-        until = time.monotonic() + 120 * PATIENCE
+        self.assertLess(time.monotonic() - begun, 30)
+        until = time.monotonic() + 120
         while server.busy() > 0:
             self.assertLess(time.monotonic(), until)
             time.sleep(0.2)
