@@ -38,7 +38,7 @@ class Checkpoint:
     architecture: str           # of the GGUF file; empty: none is made
     fused_qkv: bool = False     # in the GGUF file
     layout: str = "hf"          # of the folder: "chatglm" is written from what transformers calls glm
-    prompt_tokens: int = llama.PROMPT_TOKENS
+    prompts: dict = dataclasses.field(default_factory=lambda: {"": llama.PROMPT_TOKENS})  # tokens, by name
     dtype: torch.dtype = torch.float32      # of the matrices in both files; float32 or bfloat16
     query_key_scale: float = 2.0            # how peaked attention is
 
@@ -79,10 +79,11 @@ CHECKPOINTS = [
     # The golden texts lie beyond the original context of the first, and within that of the second.
     Checkpoint("phi3_long", transformers.Phi3Config, phi3(16), "phi3"),
     Checkpoint("phi3_short", transformers.Phi3Config, phi3(4096), "phi3"),
-    # Heads as the real ones have them, half the bytes a number for the repository's sake. Less peaked: LongRoPE's
-    # magnitude peaks it further, until transformers differs from itself by more than the tests allow.
+    # Texts on either side of the switch, none across it. Heads as the real ones have them, half the bytes a number for
+    # the repository's sake. Less peaked: LongRoPE's magnitude peaks it further, until transformers differs from itself
+    # by more than the tests allow.
     Checkpoint("phi3_heads96", transformers.Phi3Config, phi3(128, 96), "phi3",
-               prompt_tokens=140, dtype=torch.bfloat16, query_key_scale=1.2),
+               prompts={"": 140, "short.": 40}, dtype=torch.bfloat16, query_key_scale=1.2),
 ]
 
 
@@ -244,18 +245,21 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     model, stem = random_model(checkpoint, seed), "bf16" if checkpoint.dtype == torch.bfloat16 else "f32"
-    prompt = np.random.default_rng(seed).integers(len(llama.SPECIAL), llama.VOCAB, checkpoint.prompt_tokens)
     write_folder(model, checkpoint, tokenizer, folder / "hf")
-    ids, logits = llama.greedy_logits(model, prompt)
-    np.save(folder / f"{stem}.ids.npy", ids)
-    np.save(folder / f"{stem}.logits.npy", logits)
     sources = [f"{checkpoint.name}/hf"]
     if checkpoint.architecture:
         write_gguf(model, checkpoint, tokenizer, folder / f"{stem}.gguf")
         sources.append(f"{checkpoint.name}/{stem}.gguf")
-    return [{"model": source, "ids": f"{checkpoint.name}/{stem}.ids.npy",
-             "logits": f"{checkpoint.name}/{stem}.logits.npy", "prompt_tokens": checkpoint.prompt_tokens}
-            for source in sources]
+    cases = []
+    for name, tokens in checkpoint.prompts.items():
+        prompt = np.random.default_rng(seed).integers(len(llama.SPECIAL), llama.VOCAB, tokens)
+        ids, logits = llama.greedy_logits(model, prompt)
+        np.save(folder / f"{stem}.{name}ids.npy", ids)
+        np.save(folder / f"{stem}.{name}logits.npy", logits)
+        cases += [{"model": source, "ids": f"{checkpoint.name}/{stem}.{name}ids.npy",
+                   "logits": f"{checkpoint.name}/{stem}.{name}logits.npy", "prompt_tokens": tokens}
+                  for source in sources]
+    return cases
 
 
 if __name__ == "__main__":

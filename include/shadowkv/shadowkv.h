@@ -200,6 +200,9 @@ struct StateContents {
   std::vector<int32_t> ids;  // tokens of the sequence, and maybe some that it has yet to take in
   int64_t held = 0;          // of them held; when saving, what the sequence holds
   std::string note;          // whatever its writer wants to find again: at most 64 MiB
+  // When loaded, what the sequence may grow to: what it was added for, or less where the rule of its
+  // positions, fixed when the saved one began, reaches no further (LongRoPE).
+  int64_t max_tokens = 0;
 };
 
 // Facts of a file of saved state.
@@ -316,8 +319,9 @@ class Session {
   // A new sequence that holds what another holds under every method, and may grow to max_tokens: each goes on
   // by itself, as though it had read and decoded all of it. What is full of what they hold is theirs in
   // common and takes memory once; what they will still write to is copied. Throws InvalidInput for a sequence
-  // that holds nothing, or more than max_tokens, or is reading, and for more than the model's context;
-  // OutOfMemory, with what is needed and what is free, where growing so far would not fit.
+  // that holds nothing, or more than max_tokens, or is reading, for more than the model's context, and for
+  // more than the rule of its positions reaches where it was added for few tokens (LongRoPE); OutOfMemory,
+  // with what is needed and what is free, where growing so far would not fit.
   virtual SequenceId fork(SequenceId sequence, int64_t max_tokens) = 0;
 
   // Writes all that a sequence holds to a file, whole or not at all: a temporary file beside it is filled,

@@ -7,10 +7,33 @@
 
 namespace shadowkv {
 ExactPrefill::ExactPrefill(const AttentionShape& shape, Device& device) : shape_(shape), device_(device) {
-  const std::vector<float> frequencies = inverse_frequencies(shape.rope);
+  const std::vector<float> frequencies = frequency_tables(shape.rope);
   const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(float));
   inv_freq_ = device.allocate(Tier::device, Purpose::tables, bytes);
   device.compute().copy(inv_freq_.data(), frequencies.data(), bytes);
+}
+
+RopeView ExactPrefill::rope(const int32_t* by_row) const {
+  return {.inv_freq = reinterpret_cast<const float*>(inv_freq_.data()),
+          .rotary_dim = shape_.rope.rotary_dim,
+          .interleaved = shape_.rope.interleaved,
+          .by_row = by_row};
+}
+
+RopeView ExactPrefill::rope_of(int64_t table) const {
+  RopeView view = rope(nullptr);
+  view.inv_freq += table * (view.rotary_dim / 2);
+  return view;
+}
+
+void ExactPrefill::set_table(SeqId sequence, int64_t table) {
+  if (table == 0) return forget_table(sequence);
+  tables_[sequence] = table;
+}
+
+int64_t ExactPrefill::table(SeqId sequence) const {
+  const auto found = tables_.find(sequence);
+  return found == tables_.end() ? 0 : found->second;
 }
 
 int64_t ExactPrefill::workspace_bytes(int64_t prompt_tokens) const {
@@ -61,7 +84,7 @@ void ExactPrefill::run(const LayerInput& input, TensorView out) {
   queue.copy(keys_values(2).rows(input.first_position, count).data, input.v.data, input.v.bytes());
   const RawLayer raw = layer();
   const TensorView positions(const_cast<int32_t*>(raw.positions + input.first_position), DType::i32, {count});
-  const RopeView rope{inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};
+  const RopeView rope = rope_of(table(input.sequence));
   rotate(queue, {.x = k_raw, .positions = positions, .rope = rope, .out = k});
   rotate(queue, {.x = input.q, .positions = positions, .rope = rope, .out = input.q});
   prefill_attention(queue, {.q = input.q,

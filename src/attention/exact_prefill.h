@@ -2,7 +2,10 @@
 // layer is closed: what every method builds its own state from. At most one sequence's layer is held.
 #pragma once
 
+#include <map>
+
 #include "attention/attention.h"
+#include "kernels/views.h"
 
 namespace shadowkv {
 
@@ -38,11 +41,19 @@ class ExactPrefill {
   [[nodiscard]] RawLayer past(int64_t tokens) const;
   void end();  // frees the workspace
 
+  // Which of the rope's tables a sequence turns by, told by the methods that share this, which all mean the
+  // same; the first for those of whom nothing was told.
+  void set_table(SeqId sequence, int64_t table);
+  void forget_table(SeqId sequence) { tables_.erase(sequence); }
+  [[nodiscard]] int64_t table(SeqId sequence) const;
+
   // Bytes of a prompt's workspace.
   [[nodiscard]] int64_t workspace_bytes(int64_t prompt_tokens) const;
 
   [[nodiscard]] const AttentionShape& shape() const { return shape_; }
-  [[nodiscard]] const float* inv_freq() const { return reinterpret_cast<const float*>(inv_freq_.data()); }
+  // All tables, kernels to look up rows in; then that of one sequence, or a table's.
+  [[nodiscard]] RopeView rope(const int32_t* by_row) const;
+  [[nodiscard]] RopeView rope_of(int64_t table) const;
   [[nodiscard]] Device& device() const { return device_; }
 
  private:
@@ -54,10 +65,11 @@ class ExactPrefill {
 
   AttentionShape shape_;
   Device& device_;
-  Buffer inv_freq_;   // [rotary_dim / 2] float32
+  Buffer inv_freq_;   // [tables, rotary_dim / 2] float32
   Buffer workspace_;  // k_raw, k, v of capacity_ tokens, then positions
   int64_t capacity_ = 0;
-  int64_t tokens_ = 0;  // taken in of the current layer
+  int64_t tokens_ = 0;               // taken in of the current layer
+  std::map<SeqId, int64_t> tables_;  // of sequences that turn by another than the first
 };
 
 }  // namespace shadowkv

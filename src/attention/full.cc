@@ -18,7 +18,8 @@ class FullAttention final : public Attention {
       : prefill_(std::move(prefill)),
         device_(device),
         store_(prefill_->shape(), storage_dtype(config.values, prefill_->shape().compute), device),
-        step_(*prefill_, device),
+        tables_(*prefill_, device),
+        step_(*prefill_, tables_, device),
         prompt_rows_(device),
         lse_(device) {}
 
@@ -26,9 +27,15 @@ class FullAttention final : public Attention {
     return {.device = store_.bytes_for(tokens)};
   }
 
-  void begin(SeqId id, const SequencePlan& /*plan*/) override {
+  void begin(SeqId id, const SequencePlan& plan) override {
+    begin_by(id, prefill_->shape().rope.table_for(std::max(plan.prompt_tokens, plan.max_tokens)));
+  }
+
+  void begin_by(SeqId id, int64_t table) {
     const int64_t row = rows_.add(id);
     try {
+      prefill_->set_table(id, table);
+      tables_.set(row, table);
       sequences_[id] = {.row = row};
     } catch (...) {
       rows_.remove(id);  // end() knows a sequence by sequences_
@@ -36,8 +43,8 @@ class FullAttention final : public Attention {
     }
   }
 
-  void fork(SeqId from, SeqId to, const SequencePlan& plan) override {
-    begin(to, plan);
+  void fork(SeqId from, SeqId to, const SequencePlan& /*plan*/) override {
+    begin_by(to, prefill_->table(from));
     const Sequence& source = sequences_.at(from);
     Sequence& sequence = sequences_.at(to);
     store_.share(source.row, sequence.row, source.tokens);
@@ -138,7 +145,11 @@ class FullAttention final : public Attention {
   void pause(SeqId id) override { store_.move(sequences_.at(id).row, Tier::pinned_host); }
   void resume(SeqId id) override { store_.move(sequences_.at(id).row, Tier::device); }
 
-  [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId /*id*/) const override { return {}; }
+  // The table that its keys turn by, where it is not the first.
+  [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId id) const override {
+    const int64_t table = prefill_->table(id);
+    return table == 0 ? std::vector<int64_t>() : std::vector<int64_t>{table};
+  }
   [[nodiscard]] std::vector<MemoryPiece> saved_memory(SeqId id) override {
     const Sequence& sequence = sequences_.at(id);
     std::vector<MemoryPiece> memory;
@@ -147,11 +158,14 @@ class FullAttention final : public Attention {
   }
   [[nodiscard]] int64_t saved_bytes(const SequencePlan& plan,
                                     std::span<const int64_t> numbers) const override {
-    require(numbers.empty(), "a saved state has {} numbers more than full attention has", numbers.size());
+    const RopeConfig& rope = prefill_->shape().rope;
+    require(numbers.empty() || (numbers.size() == 1 && numbers[0] >= 0 && numbers[0] < rope.tables() &&
+                                plan.prompt_tokens <= rope.reach(numbers[0])),
+            "a saved state has {} numbers that full attention has not", numbers.size());
     return store_.memory_bytes(plan.prompt_tokens);
   }
-  void restore(SeqId id, const SequencePlan& plan, std::span<const int64_t> /*numbers*/) override {
-    begin(id, plan);
+  void restore(SeqId id, const SequencePlan& plan, std::span<const int64_t> numbers) override {
+    begin_by(id, numbers.empty() ? 0 : numbers[0]);
     store_.reserve(sequences_.at(id).row, plan.prompt_tokens);
     sequences_.at(id).tokens = plan.prompt_tokens;
   }
@@ -160,6 +174,7 @@ class FullAttention final : public Attention {
     const auto found = sequences_.find(id);
     if (found == sequences_.end()) return;
     store_.release(found->second.row);
+    prefill_->forget_table(id);
     rows_.remove(id);
     sequences_.erase(found);
   }
@@ -180,6 +195,7 @@ class FullAttention final : public Attention {
   std::shared_ptr<ExactPrefill> prefill_;
   Device& device_;
   ExactStore store_;
+  RowTables tables_;
   Step step_;
   PromptRows prompt_rows_;
   Scratch lse_;

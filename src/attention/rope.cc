@@ -3,15 +3,29 @@
 #include <cmath>
 
 namespace shadowkv {
+namespace {
 
-std::vector<float> inverse_frequencies(const RopeConfig& rope) {
-  std::vector<float> frequencies;
+void add_frequencies(const RopeConfig& rope, const std::vector<float>& divisors,
+                     std::vector<float>& frequencies) {
   for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim);
     const double divisor =
-        rope.divisors.empty() ? 1.0 : static_cast<double>(rope.divisors[static_cast<std::size_t>(i)]);
+        divisors.empty() ? 1.0 : static_cast<double>(divisors[static_cast<std::size_t>(i)]);
     frequencies.push_back(static_cast<float>(std::pow(rope.theta, exponent) / divisor));
   }
+}
+
+}  // namespace
+
+std::vector<float> inverse_frequencies(const RopeConfig& rope) {
+  std::vector<float> frequencies;
+  add_frequencies(rope, rope.divisors, frequencies);
+  return frequencies;
+}
+
+std::vector<float> frequency_tables(const RopeConfig& rope) {
+  std::vector<float> frequencies = inverse_frequencies(rope);
+  if (rope.tables() == 2) add_frequencies(rope, rope.short_divisors, frequencies);
   return frequencies;
 }
 

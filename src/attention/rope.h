@@ -14,9 +14,23 @@ struct RopeConfig {
                              // (i, i + rotary_dim / 2)
   std::vector<float> divisors;  // [rotary_dim / 2], positive; empty: 1 each
   double magnitude = 1.0;       // that turned queries and keys are multiplied by, in effect: see scale()
+  // A rule by length is fixed when a sequence begins, by the most that it may hold: up to short_context
+  // tokens the short divisors hold. Empty: no such rule.
+  std::vector<float> short_divisors{};  // [rotary_dim / 2], positive
+  int64_t short_context = 0;
+
+  // Of frequencies, one beside the other: the first is that of all sequences, or of the long ones.
+  [[nodiscard]] int64_t tables() const { return short_divisors.empty() ? 1 : 2; }
+  [[nodiscard]] int64_t table_for(int64_t max_tokens) const {
+    return tables() == 2 && max_tokens <= short_context ? 1 : 0;
+  }
+  // Most tokens of a sequence that turns by the table.
+  [[nodiscard]] int64_t reach(int64_t table) const { return table == 1 ? short_context : INT64_MAX; }
 };
 
-// [rotary_dim / 2] radians a position.
+// [rotary_dim / 2] radians a position, of the first table.
 [[nodiscard]] std::vector<float> inverse_frequencies(const RopeConfig& rope);
+// [tables, rotary_dim / 2]
+[[nodiscard]] std::vector<float> frequency_tables(const RopeConfig& rope);
 
 }  // namespace shadowkv

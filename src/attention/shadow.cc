@@ -29,8 +29,9 @@ ShadowAttention::ShadowAttention(const AttentionConfig& config, std::shared_ptr<
       past_chunks_(device),
       past_block_(device),
       past_keys_(device),
-      sparse_step_(*prefill_, device),
-      exact_step_(*prefill_, device),
+      tables_(*prefill_, device),
+      sparse_step_(*prefill_, tables_, device),
+      exact_step_(*prefill_, tables_, device),
       candidate_limits_(device),
       pick_limits_(device),
       scores_(device),
@@ -114,8 +115,14 @@ Footprint ShadowAttention::peak_until(const SequencePlan& plan, int64_t tokens) 
 }
 
 void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
+  begin_by(id, plan, shape_.rope.table_for(std::max(plan.prompt_tokens, plan.max_tokens)));
+}
+
+void ShadowAttention::begin_by(SeqId id, const SequencePlan& plan, int64_t table) {
   const int64_t row = rows_.add(id);
   try {
+    prefill_->set_table(id, table);
+    tables_.set(row, table);
     Sequence& sequence = sequences_[id];
     sequence.row = row;
     sequence.plan = plan;
@@ -129,7 +136,7 @@ void ShadowAttention::begin(SeqId id, const SequencePlan& plan) {
 // Slots are copied with what is in them: the fork finds what the other has used.
 void ShadowAttention::fork(SeqId from, SeqId to, const SequencePlan& plan) {
   forget_failed_step();
-  begin(to, plan);
+  begin_by(to, plan, prefill_->table(from));
   const Sequence& source = sequences_.at(from);
   Sequence& sequence = sequences_.at(to);
   sequence.tokens = source.tokens;
@@ -412,7 +419,7 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
   const RawLayer raw{.k_raw = view(0), .k = view(1), .v = view(2), .positions = on_device};
   for (int64_t layer = 0; layer < shape_.layers; ++layer) {
     exact_.load(layer, sequence.row, raw.k, raw.v);
-    turn_back(raw);
+    turn_back(sequence, raw);
     build_factors(sequence, layer, raw, {0, tokens});
     build_index(sequence, layer, raw, 0);
   }
@@ -457,6 +464,7 @@ void ShadowAttention::end(SeqId id) {
   if (found == sequences_.end()) return;
   exact_.release(found->second.row);
   release_sparse(found->second.row);
+  prefill_->forget_table(id);
   rows_.remove(id);
   sequences_.erase(found);
 }

@@ -112,6 +112,7 @@ class ShadowAttention final : public Attention {
   };
 
   // ---- sequences
+  void begin_by(SeqId id, const SequencePlan& plan, int64_t table);
   [[nodiscard]] Footprint sparse_footprint(int64_t tokens, int64_t opened_at, int64_t max_tokens) const;
   void open_sparse(Sequence& sequence, int64_t tokens);
   void open_regions(const Sequence& sequence, int64_t max_tokens, int64_t outliers);
@@ -138,7 +139,7 @@ class ShadowAttention final : public Attention {
 
   // ---- reading on
   void load_past(const Sequence& sequence, int64_t layer);
-  void turn_back(const RawLayer& raw);
+  void turn_back(const Sequence& sequence, const RawLayer& raw);
   void rebuild_past(const Sequence& sequence, int64_t layer, const TensorView& k);
   void load_resident(const Sequence& sequence, int64_t layer, const RawLayer& past);
   void rebuild_chunks(const Sequence& sequence, int64_t layer, int64_t first, const TensorView& out);
@@ -184,9 +185,7 @@ class ShadowAttention final : public Attention {
 
   [[nodiscard]] ResidentView resident_view(int64_t layer);
   [[nodiscard]] SlotView slot_view(int64_t layer);
-  [[nodiscard]] RopeView rope() const {
-    return {prefill_->inv_freq(), shape_.rope.rotary_dim, shape_.rope.interleaved};
-  }
+  [[nodiscard]] RopeView rope() { return tables_.rope(device_.compute()); }  // of all rows
 
   AttentionConfig config_;
   AttentionShape shape_;
@@ -209,6 +208,7 @@ class ShadowAttention final : public Attention {
   Scratch past_keys_;
 
   std::vector<SeqId> step_ids_;  // of the step that is not over
+  RowTables tables_;
   Step sparse_step_, exact_step_;
   std::vector<int64_t> sparse_at_, exact_at_;  // places of each kind in the step's batch
   std::vector<int64_t> sparse_rows_;           // rows of the sparse ones

@@ -105,14 +105,17 @@ void ShadowAttention::load_past(const Sequence& sequence, int64_t layer) {
     return load_resident(sequence, layer, past);
   }
   exact_.load(layer, sequence.row, past.k, past.v);
-  if (sequence.turns) turn_back(past);
+  if (sequence.turns) turn_back(sequence, past);
 }
 
 // Keys as they were before rotation.
-void ShadowAttention::turn_back(const RawLayer& raw) {
+void ShadowAttention::turn_back(const Sequence& sequence, const RawLayer& raw) {
   const TensorView positions(const_cast<int32_t*>(raw.positions), DType::i32, {raw.tokens()});
-  rotate(device_.compute(),
-         {.x = raw.k, .positions = positions, .rope = rope(), .inverse = true, .out = raw.k_raw});
+  rotate(device_.compute(), {.x = raw.k,
+                             .positions = positions,
+                             .rope = tables_.rope_of(sequence.row),
+                             .inverse = true,
+                             .out = raw.k_raw});
 }
 
 // First token that the ring of a sequence of that length holds and the first chunk does not.

@@ -6,18 +6,21 @@
 
 namespace shadowkv {
 
-// As numbers: whether it is sparse, and then budget, candidates, outliers, and first and end of each fitted
-// segment.
+// As numbers: whether it is sparse, plus twice the table that its keys turn by, and then budget, candidates,
+// outliers, and first and end of each fitted segment.
 struct ShadowAttention::Saved {
   bool is_sparse = false;
+  int64_t table = 0;
   int64_t budget = 0, candidates = 0, outliers = 0;
   std::vector<Segments::Range> fitted;
 };
 
 std::vector<int64_t> ShadowAttention::saved_numbers(SeqId id) const {
   const Sequence& sequence = sequences_.at(id);
-  if (!sequence.sparse) return {0};
-  std::vector<int64_t> numbers = {1, sequence.budget, sequence.candidates, resident_.count(sequence.row)};
+  const int64_t table = 2 * tables_.of(sequence.row);
+  if (!sequence.sparse) return {table};
+  std::vector<int64_t> numbers = {table + 1, sequence.budget, sequence.candidates,
+                                  resident_.count(sequence.row)};
   for (const Segments::Range& range : segments_.fitted(sequence.row)) {
     numbers.push_back(range.first);
     numbers.push_back(range.end);
@@ -29,8 +32,10 @@ ShadowAttention::Saved ShadowAttention::saved_of(const SequencePlan& plan,
                                                  std::span<const int64_t> numbers) const {
   constexpr const char* kWrong = "a saved state does not say what shadow attention needs to know: {}";
   const int64_t tokens = plan.prompt_tokens;
-  require(!numbers.empty() && numbers[0] <= 1, kWrong, "its form");
-  Saved saved{.is_sparse = numbers[0] == 1, .fitted = {}};
+  const RopeConfig& rope = shape_.rope;
+  require(!numbers.empty() && numbers[0] >= 0 && numbers[0] < 2 * rope.tables(), kWrong, "its form");
+  Saved saved{.is_sparse = numbers[0] % 2 == 1, .table = numbers[0] / 2, .fitted = {}};
+  require(tokens <= rope.reach(saved.table), kWrong, "positions that its length has not");
   // A step turns a sequence sparse before its token counts.
   require(saved.is_sparse ? tokens + 1 >= config_.exact_below : tokens < config_.exact_below, kWrong,
           "a form that its length has not");
@@ -80,7 +85,7 @@ std::vector<MemoryPiece> ShadowAttention::saved_memory(SeqId id) {
 
 void ShadowAttention::restore(SeqId id, const SequencePlan& plan, std::span<const int64_t> numbers) {
   Saved saved = saved_of(plan, numbers);
-  begin(id, plan);
+  begin_by(id, plan, saved.table);
   Sequence& sequence = sequences_.at(id);
   sequence.tokens = plan.prompt_tokens;
   sequence.sparse = saved.is_sparse;

@@ -29,10 +29,20 @@ int64_t RowMap::at(SeqId id) const {
   return found->second;
 }
 
-Step::Step(const ExactPrefill& prefill, Device& device)
+void RowTables::set(int64_t row, int64_t table) {
+  if (prefill_.shape().rope.tables() == 1) return;
+  if (row >= tables_.size()) tables_.resize(row + 1);
+  tables_.set(row, static_cast<int32_t>(table));
+}
+
+RopeView RowTables::rope(Queue& queue) {
+  return prefill_.rope(tables_.size() == 0 ? nullptr : tables_.upload(queue));
+}
+
+Step::Step(const ExactPrefill& prefill, RowTables& tables, Device& device)
     : shape_(prefill.shape()),
       device_(device),
-      inv_freq_(prefill.inv_freq()),
+      tables_(tables),
       rows_(device),
       lengths_(device),
       positions_(device),
@@ -61,13 +71,17 @@ void Step::begin(std::span<const int64_t> rows, std::span<const int64_t> tokens)
             .tokens = lengths_.upload(queue),
             .max_tokens = round_up(longest, kTokenBucket)};
   tokens_ = {.count = size, .rows = row_table, .positions = positions_.upload(queue)};
+  rope_ = tables_.rope(queue);
 }
 
 void Step::rotate(Queue& queue, const TensorView& x, const TensorView& out, int64_t first) const {
-  const RopeView rope{inv_freq_, shape_.rope.rotary_dim, shape_.rope.interleaved};
   const int64_t count = x.shape[0];
   const TensorView positions(const_cast<int32_t*>(tokens_.positions) + first, DType::i32, {count});
-  shadowkv::rotate(queue, {.x = x, .positions = positions, .rope = rope, .out = out.rows(first, count)});
+  shadowkv::rotate(queue, {.x = x,
+                           .positions = positions,
+                           .rope = rope_,
+                           .out = out.rows(first, count),
+                           .rows = tokens_.rows + first});
 }
 
 void Step::rotate_queries(Queue& queue, const LayerInput& input, int64_t first) {

@@ -44,10 +44,26 @@ class PromptRows {
   DeviceArray<int32_t> rows_;
 };
 
+// Which of the rope's tables the sequences of a method turn by, by row.
+class RowTables {
+ public:
+  RowTables(const ExactPrefill& prefill, Device& device) : prefill_(prefill), tables_(device) {}
+
+  // Of every row that is used; keeps nothing where there is one table.
+  void set(int64_t row, int64_t table);
+  [[nodiscard]] int64_t of(int64_t row) const { return row < tables_.size() ? tables_[row] : 0; }
+  [[nodiscard]] RopeView rope_of(int64_t row) const { return prefill_.rope_of(of(row)); }  // of a row alone
+  [[nodiscard]] RopeView rope(Queue& queue);                                               // of all
+
+ private:
+  const ExactPrefill& prefill_;
+  DeviceArray<int32_t> tables_;
+};
+
 // The sequences of a decode step.
 class Step {
  public:
-  Step(const ExactPrefill& prefill, Device& device);
+  Step(const ExactPrefill& prefill, RowTables& tables, Device& device);
 
   // rows[i] will hold tokens[i] tokens when this step's is in.
   void begin(std::span<const int64_t> rows, std::span<const int64_t> tokens);
@@ -67,10 +83,11 @@ class Step {
 
   AttentionShape shape_;
   Device& device_;
-  const float* inv_freq_;
+  RowTables& tables_;
   DeviceArray<int32_t> rows_, lengths_, positions_;
   DecodeBatch batch_;
   TokenBatch tokens_;
+  RopeView rope_;
   Scratch q_scratch_, k_scratch_;
   TensorView q_, k_;
 };

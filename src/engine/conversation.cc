@@ -106,7 +106,7 @@ std::string ModelConversation::load_state(const std::filesystem::path& path) {
       contents.ids.resize(static_cast<std::size_t>(contents.held));
       forget();
       sequence_ = loaded;
-      room_ = room;
+      room_ = contents.max_tokens;
       held_ = std::move(contents.ids);
       rest_ = std::move(rest);
       return std::move(contents.note);

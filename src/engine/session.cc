@@ -56,6 +56,11 @@ void ModelSession::check_length(int64_t max_tokens) const {
       max_tokens, model_.context);
 }
 
+// Most tokens for which the rule of its positions, fixed when it began, holds.
+int64_t ModelSession::reach(SequenceId id) const {
+  return prefill_->shape().rope.reach(prefill_->table(id));
+}
+
 SequenceId ModelSession::add(int64_t max_tokens) {
   check_length(max_tokens);
   sequences_[next_id_] = {.max_tokens = max_tokens, .tokens = {}};
@@ -77,6 +82,11 @@ void ModelSession::check_fork(SequenceId id, int64_t max_tokens) {
   const int64_t held = *std::ranges::max_element(tokens);
   require(held <= max_tokens, "sequence {} holds {} tokens, a fork of it was to hold {} at most", id, held,
           max_tokens);
+  require(
+      max_tokens <= reach(id),
+      "sequence {} turns its positions as those of at most {} tokens do, a fork of it was to hold {}; add "
+      "the first with room for as many",
+      id, reach(id), max_tokens);
 }
 
 SequenceId ModelSession::branch(SequenceId id, int64_t max_tokens) {

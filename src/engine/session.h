@@ -115,6 +115,7 @@ class ModelSession final : public Session {
   void check_room(const Footprint& state, int64_t working, int64_t tokens) const;
   void check_length(int64_t max_tokens) const;
   void check_fork(SequenceId id, int64_t max_tokens);
+  [[nodiscard]] int64_t reach(SequenceId id) const;
   void check_room_to_read(SequenceId id, int64_t tokens);
   [[nodiscard]] Sequence& at(SequenceId id);
   void check_prompt(SequenceId id, std::span<const int32_t> ids);

@@ -130,6 +130,7 @@ StateContents ModelSession::restore(SequenceId id, const StateReader& reader) {
                          .held = state.tokens,
                          .note = std::string(static_cast<std::size_t>(state.note_bytes), '\0')};
   attention_->restore(id, plan, state.numbers);
+  contents.max_tokens = sequence.max_tokens = std::min(sequence.max_tokens, reach(id));
   load_content(reader, content_of(contents, attention_->saved_memory(id)), device_);
   for (const int32_t token : contents.ids) {
     require(token >= 0 && token < model_.vocab_size, "a saved state has a token {}, the vocabulary {}", token,

@@ -70,6 +70,8 @@ void rotate(Queue& queue, const RotateParams& params) {
   const int64_t rotary_dim = params.rope.rotary_dim;
   require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= shape[2],
           "{}: rotary_dim is {}, expected an even number up to head_dim {}", op, rotary_dim, shape[2]);
+  require(params.rope.by_row == nullptr || params.rows != nullptr,
+          "{}: sequences turn by tables of their own, expected the tokens' rows", op);
   check_activation(op, queue, "out", params.out,
                    {{"tokens", shape[0]}, {"heads", shape[1]}, {"head_dim", shape[2]}});
   SHADOWKV_DISPATCH(rotate, queue, params);

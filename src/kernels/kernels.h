@@ -75,7 +75,8 @@ struct RotateParams {
   TensorView positions;  // [T] int32
   RopeView rope;
   bool inverse = false;
-  TensorView out;  // [T, heads, D]; may be x
+  TensorView out;                 // [T, heads, D]; may be x
+  const int32_t* rows = nullptr;  // [T] sequence rows; needed where rope.by_row is
 };
 void rotate(Queue& queue, const RotateParams& params);
 

@@ -56,9 +56,15 @@ struct DecodeBatch {
 
 // Which numbers of a head turn, and how fast. Turning is done in float32 (angles in float64 on the CPU).
 struct RopeView {
-  const float* inv_freq = nullptr;  // [rotary_dim / 2] device
+  const float* inv_freq = nullptr;  // [tables, rotary_dim / 2] device
   int64_t rotary_dim = 0;
-  bool interleaved = false;  // pairs (2i, 2i + 1); else (i, i + rotary_dim / 2)
+  bool interleaved = false;         // pairs (2i, 2i + 1); else (i, i + rotary_dim / 2)
+  const int32_t* by_row = nullptr;  // [rows] the table that a sequence turns by; null: all by the first
+
+  // [rotary_dim / 2]
+  SHADOWKV_HD const float* frequencies(int64_t row) const {
+    return by_row == nullptr ? inv_freq : inv_freq + by_row[row] * (rotary_dim / 2);
+  }
 };
 
 // Chunks that have left the local window and may be chosen, the always attended first chunk counted:

@@ -44,12 +44,14 @@ void check_rope(const ModelConfig& config) {
       "the model multiplies turned queries and keys by {} and turns {} numbers of each head of {}; factors "
       "up to 100 are supported where whole heads turn",
       rope.magnitude, rope.rotary_dim, config.head_dim);
-  require(rope.divisors.empty() || std::ssize(rope.divisors) == rope.rotary_dim / 2,
-          "the model divides the frequencies of {} pairs of numbers, {} pairs turn", rope.divisors.size(),
-          rope.rotary_dim / 2);
-  for (const float divisor : rope.divisors) {
-    require(std::isfinite(divisor) && divisor > 0,
-            "the model divides a frequency of RoPE by {}; positive numbers are supported", divisor);
+  for (const std::vector<float>* divisors : {&rope.divisors, &rope.short_divisors}) {
+    require(divisors->empty() || std::ssize(*divisors) == rope.rotary_dim / 2,
+            "the model divides the frequencies of {} pairs of numbers, {} pairs turn", divisors->size(),
+            rope.rotary_dim / 2);
+    for (const float divisor : *divisors) {
+      require(std::isfinite(divisor) && divisor > 0,
+              "the model divides a frequency of RoPE by {}; positive numbers are supported", divisor);
+    }
   }
 }
 

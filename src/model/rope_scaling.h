@@ -42,9 +42,9 @@ struct YarnScaling {
 void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where);
 
 // LongRoPE (arXiv 2402.13753): divisors found by search, others for texts beyond the original context than
-// within it; turned numbers grow by attention_factor. Which divisors hold is fixed when a model is loaded, by
-// the context that it is made for: a sequence that grows past the original context must not change those of
-// the keys that it holds.
+// within it; turned numbers grow by attention_factor. Which divisors hold is fixed when a sequence begins, by
+// the length that it may reach: one that grows past the original context must not change those of the keys
+// that it holds.
 struct LongRopeScaling {
   std::vector<float> short_divisors, long_divisors;  // [rotary_dim / 2]
   int64_t context = 0;                               // tokens that the model is made for
@@ -54,7 +54,7 @@ struct LongRopeScaling {
 };
 // sqrt(1 + ln(factor) / ln(original_context)), 1 where factor is at most 1.
 [[nodiscard]] double longrope_magnitude(double factor, int64_t original_context);
-// Sets divisors and magnitude.
+// Sets divisors of both kinds and magnitude.
 void scale_by_longrope(RopeConfig& rope, const LongRopeScaling& scaling, const std::string& where);
 
 }  // namespace shadowkv

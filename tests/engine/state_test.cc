@@ -109,6 +109,36 @@ TEST_P(SavedStates, ThatAreDamagedLeaveTheSequenceEmptyAndGiveAllBack) {
   EXPECT_EQ(session->prefill(again, random_ids(300)).size(), 288u);
 }
 
+// LongRoPE from 128 tokens on. What a sequence is short by is saved with it and forked with it, and it grows
+// no further than that rule reaches.
+TEST(SavedShortStates, KeepTheRuleOfTheirPositions) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "state";
+  EngineOptions options = small_engine_options();
+  options.model = std::string(SHADOWKV_TEST_DATA) + "/golden/phi3_heads96/hf";
+  const auto engine = Engine::load(options);
+  for (const AttentionConfig& config : {full_attention(), small_shadow()}) {
+    const auto session = engine->open(std::vector{config});
+    const SequenceId id = session->add(100), longer = session->add(200);
+    const std::vector<float> logits = session->prefill(id, random_ids(60));
+    EXPECT_NE(session->prefill(longer, random_ids(60)), logits);
+    session->save_state(id, path, {.ids = random_ids(60), .held = 60, .note = ""});
+    const SequenceId again = session->add(200), forked = session->fork(id, 128);
+    EXPECT_EQ(session->load_state(again, path).max_tokens, 128);
+    for (const int32_t token : random_ids(20, 7)) {
+      const std::vector<SequenceToken> next = {{id, token}, {again, token}, {forked, token}, {longer, token}};
+      const std::vector<float> all = session->decode(0, next);
+      const std::vector<float> wanted = row_of(all, 0, 288);
+      EXPECT_EQ(row_of(all, 1, 288), wanted);
+      EXPECT_EQ(row_of(all, 2, 288), wanted);
+      EXPECT_NE(row_of(all, 3, 288), wanted);
+    }
+    EXPECT_THAT(refusal([&] { (void)session->fork(again, 129); }), HasSubstr("at most 128 tokens"));
+    EXPECT_THAT(refusal([&] { (void)session->prefill(again, random_ids(49)); }), HasSubstr("at most 128"));
+    (void)session->fork(longer, 100);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Configurations, SavedStates, ::testing::ValuesIn(storage_cases()), name_of_case);
 
 class OneState : public ::testing::Test {

@@ -346,6 +346,40 @@ TEST_P(Dense, RotateTurnsPairsByPositionAndBackAgain) {
   }
 }
 
+TEST_P(Dense, RotateTurnsEachTokenByTheTableOfItsRow) {
+  const Rotation how{2, 96, 96, false};
+  const std::vector<int32_t> positions = {7, 7, 4095, 4095}, rows = {2, 0, 1, 2}, tables = {0, 1, 1};
+  std::vector<float> frequencies = rope_frequencies(how.rotary_dim), others = frequencies;
+  for (std::size_t i = 0; i < others.size(); ++i) others[i] /= 1.0f + 0.5f * static_cast<float>(i);
+  std::vector<float> both = frequencies;
+  both.insert(both.end(), others.begin(), others.end());
+  const Array frequency_array = upload(*device_, both, {2, how.rotary_dim / 2});
+  const Array position_array = upload(*device_, positions, {4}), row_array = upload(*device_, rows, {4});
+  const Array table_array = upload(*device_, tables, {3});
+  const RopeView rope{reinterpret_cast<const float*>(frequency_array.buffer.data()), how.rotary_dim,
+                      how.interleaved, reinterpret_cast<const int32_t*>(table_array.buffer.data())};
+  const auto x = random_numbers(4 * how.heads * how.head_dim, 14, activations_);
+  const Array x_array = upload_activations(x, {4, how.heads, how.head_dim});
+  rotate(device_->compute(), {x_array.view, position_array.view, rope, false, x_array.view,
+                              reinterpret_cast<const int32_t*>(row_array.buffer.data())});
+  const auto found = numbers_of(x_array);
+  const auto by_first = turned(x, positions, frequencies, how), by_other = turned(x, positions, others, how);
+  const int64_t token = how.heads * how.head_dim;
+  for (int64_t t = 0; t < 4; ++t) {
+    const auto& expected =
+        tables[static_cast<std::size_t>(rows[static_cast<std::size_t>(t)])] == 0 ? by_first : by_other;
+    const auto part = [&](const auto& all) {
+      return std::vector(all.begin() + t * token, all.begin() + (t + 1) * token);
+    };
+    expect_near(part(found), part(expected), kRotate.of(activations_));
+  }
+  EXPECT_THAT(
+      [&] {
+        rotate(device_->compute(), {x_array.view, position_array.view, rope, false, x_array.view});
+      },
+      ::testing::ThrowsMessage<InvalidInput>(::testing::HasSubstr("rows")));
+}
+
 // ---- wrong shapes -----------------------------------------------------------------------------------------
 
 TEST_P(Dense, WrongShapesAndTypesAreRefusedByName) {

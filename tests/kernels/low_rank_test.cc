@@ -324,31 +324,55 @@ Array upload_missing(Device& device, const std::vector<int32_t>& chunks, const s
   return upload(device, missing, shape);
 }
 
+// Rebuilt keys of sequences of rows 1 and 0, of which row r turns by frequencies[r].
+void check_rebuilt(Device& device, const Factored& f, const std::vector<float> (&frequencies)[2],
+                   DType activations) {
+  const Shape& s = f.shape;
+  const int64_t tokens = 3 * s.segment, slot_bytes = s.chunk * s.head_dim;
+  const int64_t chunks = tokens / s.chunk, candidates = 5;
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < 2 * s.kv_heads * candidates; ++i) {
+    ids.push_back(i % 7 == 3 ? -1 : static_cast<int32_t>((i * 5 + 1) % chunks));
+  }
+  const Sequences sequences(device, {1, 0}, {static_cast<int32_t>(tokens), static_cast<int32_t>(tokens)});
+  const Array chosen = upload_missing(device, ids, {}, {2, s.kv_heads, candidates});
+  const Array out = allocate(device, s.out, {2, s.kv_heads, candidates, slot_bytes});
+  rebuild_keys(device.compute(), rebuild(f, sequences, chosen, out));
+  for (int64_t i = 0; i < static_cast<int64_t>(ids.size()); ++i) {
+    const int64_t b = i / candidates / s.kv_heads, g = i / candidates % s.kv_heads;
+    for (int64_t t = 0; t < s.chunk && ids[at(i)] >= 0; ++t) {
+      const std::byte* from = out.view.data + (i * slot_bytes + t * s.head_dim) * size_of(s.out);
+      Tolerance tolerance = kRebuild.of(activations);
+      if (s.out == DType::bf16) tolerance.relative = std::max(tolerance.relative, 4e-3);
+      expect_near(read_numbers(device, from, s.out, s.head_dim),
+                  f.expected_key(1 - b, g, ids[at(i)] * s.chunk + t, frequencies[1 - b]), tolerance);
+    }
+  }
+}
+
 TEST_P(LowRank, RebuiltKeysAreMeanPlusFactorsTimesBasisTurnedByTheirPosition) {
   for (const Shape& s : kShapes) {
-    const int64_t tokens = 3 * s.segment, slot_bytes = s.chunk * s.head_dim;
-    Factored f(*device_, s, tokens);
-    fill(*device_, f, tokens);
+    Factored f(*device_, s, 3 * s.segment);
+    fill(*device_, f, 3 * s.segment);
     const std::vector<float> frequencies = download<float>(*device_, f.inv_freq.view);
-    const int64_t chunks = tokens / s.chunk, candidates = 5;
-    std::vector<int32_t> ids;
-    for (int64_t i = 0; i < 2 * s.kv_heads * candidates; ++i) {
-      ids.push_back(i % 7 == 3 ? -1 : static_cast<int32_t>((i * 5 + 1) % chunks));
-    }
-    const Sequences sequences(*device_, {1, 0}, {static_cast<int32_t>(tokens), static_cast<int32_t>(tokens)});
-    const Array chosen = upload_missing(*device_, ids, {}, {2, s.kv_heads, candidates});
-    const Array out = allocate(*device_, s.out, {2, s.kv_heads, candidates, slot_bytes});
-    rebuild_keys(queue_, rebuild(f, sequences, chosen, out));
-    for (int64_t i = 0; i < static_cast<int64_t>(ids.size()); ++i) {
-      const int64_t b = i / candidates / s.kv_heads, g = i / candidates % s.kv_heads;
-      for (int64_t t = 0; t < s.chunk && ids[at(i)] >= 0; ++t) {
-        const std::byte* from = out.view.data + (i * slot_bytes + t * s.head_dim) * size_of(s.out);
-        Tolerance tolerance = kRebuild.of(GetParam().activations);
-        if (s.out == DType::bf16) tolerance.relative = std::max(tolerance.relative, 4e-3);
-        expect_near(read_numbers(*device_, from, s.out, s.head_dim),
-                    f.expected_key(1 - b, g, ids[at(i)] * s.chunk + t, frequencies), tolerance);
-      }
-    }
+    check_rebuilt(*device_, f, {frequencies, frequencies}, GetParam().activations);
+  }
+}
+
+TEST_P(LowRank, RebuiltKeysTurnByTheTableOfTheirRow) {
+  for (const Shape& s : kShapes) {
+    Factored f(*device_, s, 3 * s.segment);
+    fill(*device_, f, 3 * s.segment);
+    const std::vector<float> first = download<float>(*device_, f.inv_freq.view);
+    std::vector<float> second;
+    for (const float frequency : first) second.push_back(0.7f * frequency);
+    std::vector<float> both = first;
+    both.insert(both.end(), second.begin(), second.end());
+    const Array tables = upload(*device_, both, {2, std::ssize(first)});
+    const Array by_row = upload(*device_, std::vector<int32_t>{1, 0}, {2});
+    f.rope.inv_freq = tables.view.as<float>();
+    f.rope.by_row = by_row.view.as<int32_t>();
+    check_rebuilt(*device_, f, {second, first}, GetParam().activations);
   }
 }
 

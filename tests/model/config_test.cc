@@ -207,7 +207,7 @@ TEST(Config, YarnMultipliesTurnedNumbersToo) {
               HasSubstr("original context is 0"));
 }
 
-TEST(Config, LongRopesDivisorsAreChosenByTheContextOfTheModel) {
+TEST(Config, LongRopesDivisorsAreThoseOfShortAndLongSequences) {
   const auto longrope = [](const std::string& more, const std::string& top = "") {
     return small_hf_config(R"(, "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 2],
       "long_factor": [1, 2, 3, 4])" +
@@ -215,9 +215,13 @@ TEST(Config, LongRopesDivisorsAreChosenByTheContextOfTheModel) {
   };
   const RopeConfig beyond = from_hf(longrope(R"(, "original_max_position_embeddings": 32)")).rope;
   EXPECT_THAT(beyond.divisors, ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(beyond.short_divisors, ElementsAre(1, 1, 1, 2));
+  EXPECT_EQ(beyond.table_for(32), 1);
+  EXPECT_EQ(beyond.table_for(33), 0);
   EXPECT_NEAR(beyond.magnitude, 1.1832160, 1e-6);  // sqrt(1 + ln 4 / ln 32)
   const RopeConfig within = from_hf(longrope("", R"(, "original_max_position_embeddings": 128)")).rope;
   EXPECT_THAT(within.divisors, ElementsAre(1, 1, 1, 2));
+  EXPECT_EQ(within.tables(), 1);
   EXPECT_EQ(within.magnitude, 1.0);
   const auto refusal = [&](const std::string& more) {
     return refusal_of([&] { (void)from_hf(longrope(more)); });

@@ -1,5 +1,6 @@
 // Golden: logits of whole models equal those of a trusted framework (testdata/golden/README.md says how they
 // were made), and shadow attention collapses to full attention on them too.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -57,6 +58,7 @@ std::vector<GoldenCase> golden_cases() {
 
 std::string name_of_golden(const ::testing::TestParamInfo<GoldenCase>& info) {
   std::string name = info.param.model;
+  if (info.param.prompt_tokens != kPrompt) name += fmt::format("_of_{}", info.param.prompt_tokens);
   for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
   return name;
 }

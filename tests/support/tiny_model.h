@@ -20,6 +20,8 @@ struct TinyShape {
   int64_t kv_heads = 2;
   int64_t head_dim = 16;
   bool interleaved = false;
+  std::vector<float> divisors{}, short_divisors{};  // of the rotary frequencies
+  int64_t short_context = 0;
 };
 
 inline ModelConfig tiny_config(const TinyShape& shape) {
@@ -34,8 +36,12 @@ inline ModelConfig tiny_config(const TinyShape& shape) {
   config.head_dim = shape.head_dim;
   config.inner = 96;
   config.context = 8192;
-  config.rope = {
-      .theta = 10000.0, .rotary_dim = shape.head_dim, .interleaved = shape.interleaved, .divisors = {}};
+  config.rope = {.theta = 10000.0,
+                 .rotary_dim = shape.head_dim,
+                 .interleaved = shape.interleaved,
+                 .divisors = shape.divisors};
+  config.rope.short_divisors = shape.short_divisors;
+  config.rope.short_context = shape.short_context;
   return config;
 }
 

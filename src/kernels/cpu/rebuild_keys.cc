@@ -55,15 +55,15 @@ SHADOWKV_INLINE void turn_eight(const Doubles& angle, Doubles& cosine, Doubles& 
 
 // Cosines and sines of position * inv_freq, in float64 throughout (angles reach millions). There is room for
 // whole eights of both.
-SHADOWKV_INLINE void turn_of(int64_t position, const RopeView& rope, float* cosines, float* sines) {
-  const int64_t half = rope.rotary_dim / 2;
+SHADOWKV_INLINE void turn_of(int64_t position, const float* frequencies, int64_t half, float* cosines,
+                             float* sines) {
   const double place = static_cast<double>(position);
   for (int64_t i = 0; i < half; i += kDoubles) {
     Floats frequency{};
     if (i + kDoubles <= half) {
-      std::memcpy(&frequency, rope.inv_freq + i, sizeof(frequency));
+      std::memcpy(&frequency, frequencies + i, sizeof(frequency));
     } else {
-      for (int64_t j = 0; i + j < half; ++j) frequency[j] = rope.inv_freq[i + j];
+      for (int64_t j = 0; i + j < half; ++j) frequency[j] = frequencies[i + j];
     }
     Doubles cosine, sine;
     turn_eight(__builtin_convertvector(frequency, Doubles) * place, cosine, sine);
@@ -156,9 +156,11 @@ SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* toke
     rebuild_head(scratch.factors.data(), p.rank, basis + g * p.head_dim, width, mean + g * p.head_dim,
                  p.head_dim, scratch.keys.data());
   });
+  const float* frequencies = p.rope.frequencies(tokens[0].row);
   for (int64_t t = 0; t < count; ++t) {
     float* key = scratch.keys.data() + t * p.head_dim;
-    turn_of(tokens[t].position, p.rope, scratch.cosines.data(), scratch.sines.data());
+    turn_of(tokens[t].position, frequencies, p.rope.rotary_dim / 2, scratch.cosines.data(),
+            scratch.sines.data());
     turn(scratch.cosines.data(), scratch.sines.data(), p.rope, key);
     write_row(key, p.head_dim, p.out.dtype, tokens[t].out);
   }

@@ -13,9 +13,9 @@ struct Turn {
 };
 
 // Angles in float64: position * frequency reaches 1e6 radians, where float32 keeps no more than 0.06 of one.
-void turn_of(const RopeView& rope, int32_t position, bool inverse, Turn& turn) {
-  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
-    const double angle = static_cast<double>(position) * static_cast<double>(rope.inv_freq[i]);
+void turn_of(const float* frequencies, int32_t position, bool inverse, Turn& turn) {
+  for (std::size_t i = 0; i < turn.cosines.size(); ++i) {
+    const double angle = static_cast<double>(position) * static_cast<double>(frequencies[i]);
     turn.cosines[i] = static_cast<float>(std::cos(angle));
     turn.sines[i] = static_cast<float>(inverse ? -std::sin(angle) : std::sin(angle));
   }
@@ -49,7 +49,8 @@ void rotate(Queue& queue, const RotateParams& params) {
   share_ranges(queue, tokens, kGrain, work, [&](int64_t first, int64_t count) {
     Turn turn{std::vector<float>(params.rope.rotary_dim / 2), std::vector<float>(params.rope.rotary_dim / 2)};
     for (int64_t t = first; t < first + count; ++t) {
-      turn_of(params.rope, positions[t], params.inverse, turn);
+      const float* frequencies = params.rope.frequencies(params.rows == nullptr ? 0 : params.rows[t]);
+      turn_of(frequencies, positions[t], params.inverse, turn);
       for (int64_t h = t * heads; h < (t + 1) * heads; ++h) {
         turn_head(params.rope, turn, x + h * head_dim, out + h * head_dim, head_dim);
       }

@@ -35,7 +35,8 @@ __device__ void rebuild_item(const RebuildParams& p, std::byte* memory, int64_t 
   commit_copies();
   if constexpr (kTurning != Turning::in_memory) {
     auto* frequencies = p.shared<Frequency>(memory, &SharedPlan::frequencies);
-    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(p.rope.inv_freq[i]);
+    const float* all = p.rope.frequencies(row);
+    for (int i = threadIdx.x; i < kDim / 2; i += kThreads) frequencies[i] = Frequency::of(all[i]);
   }
   const bool whole = p.rank <= p.panel;  // then only the first round needs the other warps
   for (int from = sharer * kRound; from < end; from += step) {
@@ -93,6 +94,7 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
   const int64_t width = p.kv_heads * p.head_dim;
   const int half = static_cast<int>(p.rope.rotary_dim / 2);
   const int step = p.rope.interleaved ? 2 : 1, apart = p.rope.interleaved ? 1 : half;
+  const float* frequencies = p.rope.frequencies(row);
   for (int t = 0; t < p.chunk; ++t) {
     const int64_t position = chunk * p.chunk + t;
     const std::byte* factors = p.factors.data.at(row, 0, position);
@@ -108,7 +110,7 @@ __global__ void rebuild_plainly_kernel(RebuildParams p) {
     }
     __syncthreads();
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
-      const float2 turn = turn_of(static_cast<int>(position), p.rope.inv_freq[i]);
+      const float2 turn = turn_of(static_cast<int>(position), frequencies[i]);
       const float x = key[i * step], y = key[i * step + apart];
       key[i * step] = x * turn.x - y * turn.y;
       key[i * step + apart] = y * turn.x + x * turn.y;

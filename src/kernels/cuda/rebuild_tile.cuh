@@ -294,6 +294,7 @@ __device__ void finish_in_memory(const RebuildParams& p, std::byte* memory, int6
   __syncwarp();
   const int half = static_cast<int>(p.rope.rotary_dim / 2);
   const int step = p.rope.interleaved ? 2 : 1, apart = p.rope.interleaved ? 1 : half;
+  const float* frequencies = p.rope.frequencies(p.batch.rows[bg / p.kv_heads]);
   for (int t = 0; t < kTile; ++t) {
     const int position = __shfl_sync(kAllLanes, loaded.position, t * kSharers);
     const int out_row = __shfl_sync(kAllLanes, loaded.out_row, t * kSharers);
@@ -301,7 +302,7 @@ __device__ void finish_in_memory(const RebuildParams& p, std::byte* memory, int6
     float* key = keys + t * kStride;
     for (int pair = lane; pair < half; pair += kWarp) {
       float* a = key + pair * step;
-      const float2 turned = product(make_float2(a[0], a[apart]), turn_of(position, p.rope.inv_freq[pair]));
+      const float2 turned = product(make_float2(a[0], a[apart]), turn_of(position, frequencies[pair]));
       a[0] = turned.x;
       a[apart] = turned.y;
     }

@@ -18,14 +18,16 @@ struct Rotation {
 };
 
 template <typename T>
-__global__ void rotate_kernel(const T* x, const int32_t* positions, Rotation how, T* out) {
+__global__ void rotate_kernel(const T* x, const int32_t* positions, const int32_t* rows, Rotation how,
+                              T* out) {
   extern __shared__ float turns[];  // cosines [half], sines [half]
   let_next_kernel_start();
   wait_for_earlier_kernel();
   const int half = static_cast<int>(how.rope.rotary_dim / 2);
+  const float* frequencies = how.rope.frequencies(rows == nullptr ? 0 : rows[blockIdx.x]);
   for (int i = threadIdx.x; i < half; i += kThreads) {
     float sine, cosine;
-    turn_of(positions[blockIdx.x], how.rope.inv_freq[i], &sine, &cosine);
+    turn_of(positions[blockIdx.x], frequencies[i], &sine, &cosine);
     turns[i] = cosine;
     turns[half + i] = how.inverse ? -sine : sine;
   }
@@ -64,7 +66,7 @@ void rotate(Queue& queue, const RotateParams& params) {
     using T = std::remove_pointer_t<decltype(type)>;
     const int64_t shared = params.rope.rotary_dim * int64_t{sizeof(float)};
     launch_early({queue, grid, kThreads, "rotate", shared}, rotate_kernel<T>, device_ptr<T>(params.x),
-                 device_ptr<int32_t>(params.positions), how, device_ptr<T>(params.out));
+                 device_ptr<int32_t>(params.positions), params.rows, how, device_ptr<T>(params.out));
   });
 }
 
