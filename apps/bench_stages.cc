@@ -23,12 +23,15 @@ constexpr Place kPlaces[] = {
     {"project_keys", "append"},
     {"sketch_encode", "append"},
     {"update_means", "append"},
+    {"update_bounds", "append"},
     {"column_mean", "append"},
     {"fit_basis", "append"},
     {"chunk_means", "append"},
+    {"chunk_bounds", "append"},
     {"store_outliers", "append"},
     {"sketch_scores", "score"},
     {"landmark_scores", "score"},
+    {"bound_scores", "score"},
     {"mask_outliers", "select"},
     {"rank_groups", "select"},
     {"top_k", "select"},
@@ -39,6 +42,7 @@ constexpr Place kPlaces[] = {
     {"pick_candidates", "select"},
     {"rebuild_keys", "rebuild"},
     {"rebuild_and_score", "rebuild"},
+    {"gather_keys", "rebuild"},
     {"fill_keys", "rebuild"},
     {"gather_values", "gather"},
     {"prefill_attention", "attend"},
@@ -50,8 +54,8 @@ constexpr Place kPlaces[] = {
     {"rank_tokens", "other"},
 };
 
-constexpr std::string_view kIndexOps[] = {"column_mean", "fit_basis",      "project_keys",  "sketch_encode",
-                                          "chunk_means", "store_resident", "store_outliers"};
+constexpr std::string_view kIndexOps[] = {"column_mean", "fit_basis",    "project_keys",   "sketch_encode",
+                                          "chunk_means", "chunk_bounds", "store_resident", "store_outliers"};
 
 }  // namespace
 

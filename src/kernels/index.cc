@@ -85,4 +85,28 @@ void mask_outliers(Queue& queue, const MaskOutliersParams& params) {
   SHADOWKV_DISPATCH(mask_outliers, queue, params);
 }
 
+void chunk_bounds(Queue& queue, const ChunkBoundsParams& params) {
+  check_shape("chunk_bounds", "k", params.k, {{"tokens"}, {"kv_heads"}, {"head_dim"}});
+  check_activation("chunk_bounds", "k", params.k, queue);
+  check_number_dtype("chunk_bounds", "the bounds", params.bounds.dtype);
+  require(params.chunk > 0 && params.first_chunk >= 0, "chunk_bounds: chunks of {} tokens from chunk {} on",
+          params.chunk, params.first_chunk);
+  SHADOWKV_DISPATCH(chunk_bounds, queue, params);
+}
+
+void update_bounds(Queue& queue, const UpdateBoundsParams& params) {
+  check_number_dtype("update_bounds", "the bounds", params.bounds.dtype);
+  check_number_dtype("update_bounds", "the ring", params.resident.dtype);
+  if (params.batch.size == 0) return;
+  SHADOWKV_DISPATCH(update_bounds, queue, params);
+}
+
+void bound_scores(Queue& queue, const BoundScoresParams& params) {
+  check_scores("bound_scores", params.q, params.batch, params.kv_heads, params.scores, params.spans, queue);
+  check_number_dtype("bound_scores", "the bounds", params.bounds.dtype);
+  require(params.chunk > 0, "bound_scores: chunks of {} tokens were asked for", params.chunk);
+  if (params.batch.size == 0) return;
+  SHADOWKV_DISPATCH(bound_scores, queue, params);
+}
+
 }  // namespace shadowkv

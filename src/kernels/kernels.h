@@ -171,6 +171,18 @@ struct RebuildKeysParams {
 };
 void rebuild_keys(Queue& queue, const RebuildKeysParams& params);
 
+// Keys kept as they are of listed candidates: what rebuild_keys is where nothing was taken away. Bound: bytes
+// of the listed chunks.
+struct GatherKeysParams {
+  DecodeBatch batch;
+  TensorView missing;  // [B, G, M, 2] int32 as rebuild_keys has it
+  PagedView keys;      // rotated, in out's type
+  TensorView out;      // [B, G, M, chunk * D] float32 or bfloat16, by candidate
+  int64_t chunk;
+  int64_t head_dim;
+};
+void gather_keys(Queue& queue, const GatherKeysParams& params);
+
 // ---- index: sketch ----------------------------------------------------------------------------------------
 
 // One or two bits a number of the centred, Hadamard-rotated key, and one scale a token (sketch_math.h).
@@ -252,6 +264,42 @@ struct MaskOutliersParams {
   TensorView spans;   // of the scores, kept true; or empty
 };
 void mask_outliers(Queue& queue, const MaskOutliersParams& params);
+
+// ---- index: bounds ----------------------------------------------------------------------------------------
+
+// Of each whole chunk in k, the least and the largest of every number of its rotated keys (Quest,
+// arXiv 2406.10774). k starts at a chunk boundary.
+struct ChunkBoundsParams {
+  TensorView k;  // [T, G, D] rotated
+  int64_t chunk;
+  int64_t row;
+  int64_t first_chunk;
+  PagedView bounds;  // per chunk and KV head, least [D] then largest [D]; its "tokens" are chunks
+};
+void chunk_bounds(Queue& queue, const ChunkBoundsParams& params);
+
+// Bounds of the chunk that each sequence's latest token belongs to, over its tokens so far, from the ring.
+struct UpdateBoundsParams {
+  DecodeBatch batch;
+  ResidentView resident;
+  PagedView bounds;
+};
+void update_bounds(Queue& queue, const UpdateBoundsParams& params);
+
+// scores[b, h, c] = scale * sum over d of max(q[d] * least[d], q[d] * largest[d]): no key of chunk c has
+// more; and -infinity as in sketch_scores. Bound: bytes of the bounds.
+struct BoundScoresParams {
+  TensorView q;  // [B, H, D] rotated
+  DecodeBatch batch;
+  PagedView bounds;
+  int64_t kv_heads;
+  int64_t chunk;
+  int64_t local_window;
+  float scale;
+  TensorView scores;  // [B, H, C] float32
+  TensorView spans;   // of the scores, or empty
+};
+void bound_scores(Queue& queue, const BoundScoresParams& params);
 
 // ---- selection --------------------------------------------------------------------------------------------
 

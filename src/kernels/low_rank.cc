@@ -67,6 +67,20 @@ void rebuild_keys(Queue& queue, const RebuildKeysParams& params) {
   SHADOWKV_DISPATCH(rebuild_keys, queue, params);
 }
 
+void gather_keys(Queue& queue, const GatherKeysParams& params) {
+  check_shape("gather_keys", "out", params.out,
+              {{"sequences", params.batch.size},
+               {"kv_heads"},
+               {"candidates"},
+               {"chunk * head_dim", params.chunk * params.head_dim}});
+  check_missing("gather_keys", params.missing, params.batch.size, params.out.shape[1], params.out.shape[2]);
+  check_number_dtype("gather_keys", "out", params.out.dtype);
+  require(params.keys.dtype == params.out.dtype, "gather_keys: keys are {}, expected the type of out, {}",
+          name_of(params.keys.dtype), params.out.describe());
+  if (params.out.elements() == 0) return;
+  SHADOWKV_DISPATCH(gather_keys, queue, params);
+}
+
 void rebuild_and_score(Queue& queue, const RebuildAndScoreParams& params) {
   check_rebuild(params.rebuild);
   check_candidate_scores("rebuild_and_score", params.score(), queue);

@@ -19,12 +19,16 @@
   X(fit_basis, FitBasisParams)                   \
   X(project_keys, ProjectKeysParams)             \
   X(rebuild_keys, RebuildKeysParams)             \
+  X(gather_keys, GatherKeysParams)               \
   X(sketch_encode, SketchEncodeParams)           \
   X(sketch_scores, SketchScoresParams)           \
   X(chunk_means, ChunkMeansParams)               \
   X(update_means, UpdateMeansParams)             \
   X(landmark_scores, LandmarkScoresParams)       \
   X(mask_outliers, MaskOutliersParams)           \
+  X(chunk_bounds, ChunkBoundsParams)             \
+  X(update_bounds, UpdateBoundsParams)           \
+  X(bound_scores, BoundScoresParams)             \
   X(rank_groups, RankGroupsParams)               \
   X(top_k, TopKParams)                           \
   X(choose_groups, ChooseGroupsParams)           \
