@@ -38,6 +38,8 @@ int64_t bytes_of(StorageType type, int64_t automatic) {
 double index_bytes(const ModelInfo& model, const AttentionConfig& config, int64_t number_bytes) {
   constexpr double kScaleBytes = 2;
   const auto dim = static_cast<double>(model.head_dim);
+  if (config.method == Method::quest)
+    return 2 * dim * static_cast<double>(number_bytes) / static_cast<double>(config.chunk_size);
   if (config.index == IndexKind::sketch)
     return dim * static_cast<double>(config.sketch_bits) / 8 + kScaleBytes;
   const int64_t number = bytes_of(option_value(config, "landmarks"), number_bytes);
@@ -83,7 +85,10 @@ SequenceNeeds sequence_needs(const ModelInfo& model, const AttentionConfig& conf
   const auto tokens = static_cast<double>(context);
   if (config.method == Method::full) return full_needs(model, config, tokens, number_bytes);
   const ChunkCounts chunks = chunk_counts(config, context);
-  const auto layers = static_cast<double>(model.layers), heads = static_cast<double>(model.heads);
+  const int64_t dense_layers = std::min(config.dense_layers, model.layers);
+  const auto layers = static_cast<double>(model.layers - dense_layers),
+             dense = static_cast<double>(dense_layers);
+  const auto heads = static_cast<double>(model.heads);
   const auto kv = static_cast<double>(model.kv_heads), dim = static_cast<double>(model.head_dim);
   const auto chunk = static_cast<double>(config.chunk_size), rank = static_cast<double>(config.rank);
   const auto number = static_cast<double>(number_bytes);
@@ -93,19 +98,22 @@ SequenceNeeds sequence_needs(const ModelInfo& model, const AttentionConfig& conf
       static_cast<double>(config.outlier_chunks) * chunk + static_cast<double>(config.local_window);
   const double segments =
       config.segment_tokens > 0 ? std::max(1.0, tokens / static_cast<double>(config.segment_tokens)) : 1.0;
-  const auto value = static_cast<double>(bytes_of(config.values, 1));
+  const bool rebuilds = config.method == Method::shadow;  // else keys are whole
+  const auto value = static_cast<double>(bytes_of(config.values, rebuilds ? 1 : number_bytes));
+  const double key = rebuilds ? rank * static_cast<double>(bytes_of(config.factors, 1)) : dim * number;
   SequenceNeeds needs;
   needs.index = layers * tokens * kv * index_bytes(model, config, number_bytes);
-  needs.resident = layers * always * kv * dim * 2 * number;
+  needs.resident = (layers * always + dense * tokens) * kv * dim * 2 * number;
   needs.chosen = layers * chosen * kv * dim * 2 * number;
-  needs.bases = layers * segments * rank * kv * dim * 2;
-  needs.factors = layers * candidates * kv * rank * static_cast<double>(bytes_of(config.factors, 1));
+  needs.bases = rebuilds ? layers * segments * rank * kv * dim * 2 : 0;
+  needs.factors = layers * candidates * kv * key;
   needs.values = layers * kv * chosen * dim * value;
   needs.piece_bytes = chunk * dim * value;
-  needs.flops = layers * (chosen + always) * heads * dim * 4 + 2 * read_parameters(model);
-  // A sketch is scored by integer units.
-  if (config.index == IndexKind::landmarks) needs.flops += layers * tokens / chunk * heads * dim * 2;
-  needs.rebuild_flops = layers * candidates * kv * rank * dim * 2;
+  needs.flops = (layers * (chosen + always) + dense * tokens) * heads * dim * 4 + 2 * read_parameters(model);
+  // A sketch is scored by integer units. Bounds are two numbers where a landmark is one.
+  const double scored = !rebuilds ? 2 : config.index == IndexKind::landmarks ? 1 : 0;
+  needs.flops += scored * layers * tokens / chunk * heads * dim * 2;
+  needs.rebuild_flops = rebuilds ? layers * candidates * kv * rank * dim * 2 : 0;
   return needs;
 }
 

@@ -9,7 +9,7 @@
 
 namespace shadowkv::apps {
 
-// Chunks of a sequence of `context` tokens under shadow, per KV head and layer.
+// Chunks of a sequence of `context` tokens under a sparse method, per KV head and layer.
 struct ChunkCounts {
   int64_t open = 0;        // that may be chosen: sealed, the first one not counted
   int64_t chosen = 0;      // a step
@@ -25,7 +25,7 @@ struct SequenceNeeds {
   double resident = 0;     // keys and values that are always attended; all of them under full
   double chosen = 0;       // keys and values of the choice, ready in their slots
   double bases = 0;        // of all segments, in bfloat16
-  double factors = 0;      // left factors of the candidates to rebuild
+  double factors = 0;      // left factors of the candidates to rebuild, or their keys where these are whole
   double values = 0;       // stored values of the choice to fetch
   double piece_bytes = 0;  // of one chunk's values, which lie side by side
   double flops = 0;        // products with the weights, scores of landmarks, attention

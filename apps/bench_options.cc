@@ -32,8 +32,8 @@ std::string settings_for(const AttentionConfig& config, const BenchArguments& a)
     if (!a.storage.empty() && config.index == IndexKind::landmarks && is_known_option("landmarks")) {
       settings.push_back("landmarks=" + a.storage);
     }
-    if (!a.place.empty()) settings.push_back("placement=" + a.place);
   }
+  if (config.method != Method::full && !a.place.empty()) settings.push_back("placement=" + a.place);
   return fmt::format("{}", fmt::join(settings, ","));
 }
 
@@ -133,9 +133,10 @@ void add_json_option(CLI::App& app, std::string& json) {
 std::vector<NamedMethod> bench_methods(const BenchArguments& a) {
   check_word("--storage", a.storage, "bfloat16", "int8");
   check_word("--place", a.place, "host", "spill");
-  require(preset(a.preset).method == Method::shadow,
-          "--preset is \"{}\", which chooses nothing; name it in --method, and give default or paper here",
-          a.preset);
+  require(
+      preset(a.preset).method == Method::shadow,
+      "--preset is \"{}\", which is not one of shadow's; name it in --method, and give default or paper here",
+      a.preset);
   MethodsArguments spelled{{}, a.methods.fallback};
   std::vector<std::string> texts = a.methods.texts;
   if (texts.empty()) texts.push_back(a.methods.fallback);

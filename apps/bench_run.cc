@@ -58,7 +58,7 @@ double total(const std::vector<OpTime>& times) {
 }
 
 bool stores_int8(const AttentionConfig& config) {
-  if (config.method == Method::full) return config.values == StorageType::int8;
+  if (config.method != Method::shadow) return config.values == StorageType::int8;
   const auto options = list_options(config);
   return std::any_of(options.begin(), options.end(),
                      [](const AttentionOption& option) { return option.value == "int8"; });

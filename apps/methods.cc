@@ -11,8 +11,21 @@
 namespace shadowkv::apps {
 namespace {
 
+constexpr std::string_view kDefault = "default";
+
 std::string flags_of(const std::string& name) {
   return name == "sparse-budget" ? "--sparse-budget,--budget" : "--" + name;
+}
+
+// The preset to start from: without one, that of the method where it has one of its own.
+std::string start_of(const AttentionArguments& arguments) {
+  const std::vector<std::string> names = preset_names();
+  std::string start = arguments.preset;
+  for (const auto& [name, value] : arguments.changes) {
+    const bool is_known = std::find(names.begin(), names.end(), value) != names.end();
+    if (name == "method" && is_known && arguments.preset == kDefault) start = value;
+  }
+  return start;
 }
 
 // The item with exact-below=0 as its first setting, so that a later one wins.
@@ -47,7 +60,7 @@ void add_attention_options(CLI::App& app, AttentionArguments& arguments) {
 }
 
 AttentionConfig attention_of(const AttentionArguments& arguments) {
-  AttentionConfig config = preset(arguments.preset);
+  AttentionConfig config = preset(start_of(arguments));
   for (const auto& [name, value] : arguments.changes) {
     try {
       set_option(config, name, value);
@@ -60,7 +73,7 @@ AttentionConfig attention_of(const AttentionArguments& arguments) {
 }
 
 std::string description_of(const AttentionArguments& arguments) {
-  std::string text = arguments.preset;
+  std::string text = start_of(arguments);
   for (const auto& [name, value] : arguments.changes)
     text += fmt::format("{}{}={}", text.find(':') == std::string::npos ? ":" : ",", name, value);
   return text;
@@ -70,7 +83,7 @@ void add_methods_option(CLI::App& app, MethodsArguments& arguments) {
   app.add_option_function<std::vector<std::string>>(
          "--methods,--method",
          [&arguments](const std::vector<std::string>& texts) { arguments.texts = texts; },
-         "Methods to put side by side: full, shadow, paper, or a preset with settings such as "
+         "Methods to put side by side: full, shadow, paper, quest, or a preset with settings such as "
          "default:rank=160,chunk-size=8; separated by ; or , or given repeatedly. exact-below is 0 unless "
          "set")
       ->option_text(fmt::format("LIST [default: {}]", arguments.fallback))

@@ -12,7 +12,8 @@
 
 namespace shadowkv::apps {
 
-// One method: --preset, --method and an option for every entry of list_options.
+// One method: --preset, --method and an option for every entry of list_options. A method that has a preset of
+// its name begins with that, unless --preset names another.
 struct AttentionArguments {
   std::string preset = "default";
   std::vector<std::pair<std::string, std::string>> changes;  // option, value

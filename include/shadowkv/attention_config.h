@@ -11,8 +11,9 @@ namespace shadowkv {
 
 // How a sequence is attended.
 enum class Method : uint8_t {
-  full,   // exactly, over all keys and values
-  shadow  // over few chunks a step, found by an index over low-rank keys
+  full,    // exactly, over all keys and values
+  shadow,  // over few chunks a step, found by an index over low-rank keys
+  quest    // over few chunks a step of whole keys, found by bounds of each chunk's keys
 };
 // What finds the chunks that a query needs.
 enum class IndexKind : uint8_t {
@@ -34,14 +35,19 @@ enum class Placement : uint8_t {
 
 // Policy of one sequence; section by section what is attended, what is kept, and how a step is cut.
 struct AttentionConfig {
-  // Exact attention, or low-rank keys, an index and few chunks a step.
+  // Exact attention; or few chunks a step, of low-rank keys (shadow) or of whole keys that stay on the device
+  // (quest).
   Method method = Method::shadow;
 
-  // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (shadow
-  // only).
+  // Sequences shorter than this many tokens keep plain keys and values and are attended exactly (but for
+  // full, which always does).
   int64_t exact_below = 2048;
+  // The first layers that are attended exactly, whatever the length, over keys and values in the compute type
+  // on the device. All of them at most.
+  int64_t dense_layers = 0;
 
-  // What decides which chunks a query needs: sign bits of every key, or the mean of each chunk's keys.
+  // What decides which chunks a query needs: sign bits of every key, or the mean of each chunk's keys (shadow
+  // only; so are sketch_bits, rank, factors, landmarks, outlier_chunks and segments).
   IndexKind index = IndexKind::sketch;
   // Bits a key number in the sketch: 1 or 2; 0 takes 1 for head_dim >= 128 and 2 below.
   int64_t sketch_bits = 0;
@@ -62,7 +68,7 @@ struct AttentionConfig {
   int64_t rank = 0;
   // Type of the left factors; automatic: int8.
   StorageType factors = StorageType::int8;
-  // Type of the stored values; automatic: int8 under shadow, the compute type under full.
+  // Type of the stored values; automatic: int8 under shadow, else the compute type. full stores keys so too.
   StorageType values = StorageType::automatic;
   // Type of the landmarks; automatic: the compute type.
   StorageType landmarks = StorageType::automatic;
@@ -93,7 +99,8 @@ struct AttentionConfig {
   Placement placement = Placement::spill;
 };
 
-// "default", "paper" (section 5.1 of the ShadowKV paper) or "full"; throws InvalidInput listing the known.
+// "default", "paper" (section 5.1 of the ShadowKV paper), "full", or "quest" (arXiv 2406.10774); throws
+// InvalidInput listing the known.
 [[nodiscard]] AttentionConfig preset(std::string_view name);
 // What preset() takes.
 [[nodiscard]] std::vector<std::string> preset_names();

@@ -39,8 +39,9 @@ std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const A
           "8 up to "
           "256 and query heads a multiple of KV heads",
           shape.heads, shape.kv_heads, shape.head_dim);
-  return config.method == Method::full ? make_full(config, std::move(prefill), device)
-                                       : make_shadow(config, std::move(prefill), device);
+  if (config.method == Method::full) return make_full(config, shape, std::move(prefill), device);
+  if (config.dense_layers > 0) return make_dense_first(config, shape, std::move(prefill), device);
+  return make_shadow(config, shape, std::move(prefill), device);
 }
 
 }  // namespace shadowkv

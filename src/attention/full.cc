@@ -14,10 +14,11 @@ namespace {
 
 class FullAttention final : public Attention {
  public:
-  FullAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device)
+  FullAttention(const AttentionConfig& config, const AttentionShape& shape,
+                std::shared_ptr<ExactPrefill> prefill, Device& device)
       : prefill_(std::move(prefill)),
         device_(device),
-        store_(prefill_->shape(), storage_dtype(config.values, prefill_->shape().compute), device),
+        store_(shape, storage_dtype(config.values, shape.compute), device),
         tables_(*prefill_, device),
         step_(*prefill_, tables_, device),
         prompt_rows_(device),
@@ -207,9 +208,9 @@ class FullAttention final : public Attention {
 
 }  // namespace
 
-std::unique_ptr<Attention> make_full(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill,
-                                     Device& device) {
-  return std::make_unique<FullAttention>(config, std::move(prefill), device);
+std::unique_ptr<Attention> make_full(const AttentionConfig& config, const AttentionShape& shape,
+                                     std::shared_ptr<ExactPrefill> prefill, Device& device) {
+  return std::make_unique<FullAttention>(config, shape, std::move(prefill), device);
 }
 
 }  // namespace shadowkv

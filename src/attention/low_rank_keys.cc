@@ -1,8 +1,10 @@
-#include "attention/low_rank_keys.h"
-
+// Keys as low-rank factors of their form before rotation: every token's row of left factors, against its
+// segment's mean and basis. Section 4.1 of the paper, with the mean taken out first.
+#include "attention/chunk_keys.h"
 #include "attention/fill.h"
 #include "attention/methods.h"
 #include "attention/shadow_index.h"
+#include "cache/paged_store.h"
 
 namespace shadowkv {
 namespace {
@@ -11,7 +13,43 @@ int64_t row_bytes(int64_t rank, DType type) {
   return rank * size_of(type) + (type == DType::i8 ? size_of(DType::bf16) : 0);
 }
 
-}  // namespace
+class LowRankKeys final : public ChunkKeys {
+ public:
+  LowRankKeys(const AttentionConfig& config, const AttentionShape& shape, Segments& segments, Device& device);
+
+  void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, tokens); }
+  void release(int64_t row) override { store_.release(row); }
+  void share(int64_t from, int64_t to, int64_t tokens) override { store_.share(from, to, tokens); }
+  void move(int64_t row, Tier to) override { store_.move(row, to); }
+  void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
+  [[nodiscard]] int64_t bytes_for(int64_t tokens) const override { return store_.bytes_for(tokens); }
+  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const override { return store_.shared_bytes(tokens); }
+  [[nodiscard]] int64_t held_bytes(Tier tier) const override { return store_.held_bytes(tier); }
+
+  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const override;
+  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const override { return store_.memory_bytes(tokens); }
+
+  void fill(int64_t row, int64_t tokens, uint64_t seed) override;
+  // Projects keys before rotation onto their segments' bases.
+  void append(Queue& queue, int64_t layer, const NewKeys& keys, const TokenBatch& tokens) override;
+  void rebuild(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
+               TensorView out) override;
+  void rebuild_and_score(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
+                         TensorView out, const Scoring& scoring) override;
+
+ private:
+  [[nodiscard]] QuantizedView factors(int64_t layer);
+  [[nodiscard]] RebuildKeysParams rebuilding(Queue& queue, int64_t layer, const Chunks& chunks,
+                                             const RopeView& rope, TensorView out);
+
+  AttentionShape shape_;
+  Segments& segments_;
+  Device& device_;
+  int64_t rank_;
+  int64_t chunk_;
+  DType type_;
+  PagedStore store_;
+};
 
 LowRankKeys::LowRankKeys(const AttentionConfig& config, const AttentionShape& shape, Segments& segments,
                          Device& device)
@@ -56,8 +94,8 @@ void LowRankKeys::fill(int64_t row, int64_t tokens, uint64_t seed) {
   }
 }
 
-void LowRankKeys::append(Queue& queue, int64_t layer, const TensorView& k_raw, const TokenBatch& tokens) {
-  project_keys(queue, {.x = k_raw,
+void LowRankKeys::append(Queue& queue, int64_t layer, const NewKeys& keys, const TokenBatch& tokens) {
+  project_keys(queue, {.x = keys.raw,
                        .tokens = tokens,
                        .mean = segments_.mean(queue, layer),
                        .basis = segments_.basis(queue, layer),
@@ -93,6 +131,13 @@ void LowRankKeys::rebuild_and_score(Queue& queue, int64_t layer, const Chunks& c
                                       .held = scoring.held,
                                       .scale = shape_.scale(),
                                       .scores = scoring.scores});
+}
+
+}  // namespace
+
+std::unique_ptr<ChunkKeys> make_low_rank_keys(const AttentionConfig& config, const AttentionShape& shape,
+                                              Segments& segments, Device& device) {
+  return std::make_unique<LowRankKeys>(config, shape, segments, device);
 }
 
 }  // namespace shadowkv

@@ -1,5 +1,6 @@
 // The one place where an attention configuration is checked against a model.
 #include <algorithm>
+#include <functional>
 
 #include "attention/attention.h"
 #include "base/check.h"
@@ -26,6 +27,7 @@ void check_range(std::string_view name, double value, double least, double most)
 
 void check_ranges(const AttentionConfig& config) {
   check_range("exact-below", config.exact_below, 0, kMaxTokens);
+  check_range("dense-layers", config.dense_layers, 0, kMaxTokens);
   check_range("sketch-bits", config.sketch_bits, 0, 2);
   check_range("chunk-size", config.chunk_size, 1, kMaxChunk);
   check_range("sparse-budget", config.sparse_budget, 1, kMaxTokens);
@@ -45,6 +47,10 @@ void check_ranges(const AttentionConfig& config) {
   require(config.sparse_budget >= config.chunk_size,
           "sparse-budget = {} tokens is less than one chunk of {}; raise it or lower chunk-size",
           config.sparse_budget, config.chunk_size);
+  require(config.method == Method::shadow || config.outlier_chunks == 0,
+          "outlier-chunks = {} was asked for with quest, whose index knows none; set it to 0 or take "
+          "method=shadow",
+          config.outlier_chunks);
   require(config.index == IndexKind::landmarks || config.outlier_chunks == 0,
           "outlier-chunks = {} was asked for with the sketch index, which keeps none; set it to 0 or take "
           "index=landmarks",
@@ -53,6 +59,21 @@ void check_ranges(const AttentionConfig& config) {
 
 int64_t default_rank(int64_t width) {
   return std::min(width, std::max<int64_t>(96, 5 * width / 16));
+}
+
+// What shadow keeps of keys and values, and how it finds chunks.
+void resolve_shadow(AttentionConfig& config, const AttentionShape& shape,
+                    const std::function<void(std::string)>& note) {
+  const int64_t width = shape.kv_width();
+  if (config.factors == StorageType::automatic) config.factors = StorageType::int8;
+  if (config.values == StorageType::automatic) config.values = StorageType::int8;
+  if (config.rank == 0) config.rank = default_rank(width);
+  if (config.rank > width) {
+    note(
+        fmt::format("rank {} is over the width of all KV heads, {}; all of it is taken", config.rank, width));
+    config.rank = width;
+  }
+  if (config.sketch_bits == 0) config.sketch_bits = shape.head_dim >= 128 ? 1 : 2;
 }
 
 }  // namespace
@@ -70,16 +91,12 @@ AttentionConfig resolve(const AttentionConfig& config, const AttentionShape& sha
     return resolved;
   }
   check_ranges(config);
-  const int64_t width = shape.kv_width();
-  if (config.factors == StorageType::automatic) resolved.factors = StorageType::int8;
-  if (config.values == StorageType::automatic) resolved.values = StorageType::int8;
-  if (config.rank == 0) resolved.rank = default_rank(width);
-  if (config.rank > width) {
-    note(
-        fmt::format("rank {} is over the width of all KV heads, {}; all of it is taken", config.rank, width));
-    resolved.rank = width;
+  if (config.method == Method::shadow) resolve_shadow(resolved, shape, note);
+  if (config.dense_layers > shape.layers) {
+    note(fmt::format("dense-layers {} is over the model's {} layers; all of them are attended exactly",
+                     config.dense_layers, shape.layers));
+    resolved.dense_layers = shape.layers;
   }
-  if (config.sketch_bits == 0) resolved.sketch_bits = shape.head_dim >= 128 ? 1 : 2;
   if (config.sparse_budget > context && config.sparse_budget_share == 0) {
     note(fmt::format("sparse-budget {} is over the context of {} tokens; all of it is taken",
                      config.sparse_budget, context));

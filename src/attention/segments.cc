@@ -21,6 +21,7 @@ Segments::Segments(const AttentionShape& shape, const AttentionConfig& config, D
       device_(device),
       basis_dtype_(device.activation_dtype()),
       rank_(config.rank),
+      fits_(config.method == Method::shadow),
       segment_tokens_(config.segment_tokens > 0
                           ? config.segment_tokens / config.chunk_size * config.chunk_size
                           : kWholeSequence / config.chunk_size * config.chunk_size),
@@ -40,6 +41,7 @@ int64_t Segments::layer_bytes() const {
 // Segments that tokens [first, end) begin and give bases of their own.
 std::vector<Segments::Range> Segments::split(int64_t first, int64_t end) const {
   std::vector<Range> ranges;
+  if (!fits_) return ranges;
   for (int64_t begun = round_up(first, segment_tokens_); begun < end; begun += segment_tokens_) {
     const int64_t until = std::min(end, begun + segment_tokens_);
     if (begun == 0 || until - begun >= min_tokens_) ranges.push_back({begun, until});
@@ -83,6 +85,7 @@ void Segments::begin(int64_t row, int64_t prompt_tokens, int64_t max_tokens) {
 }
 
 bool Segments::can_hold(const std::vector<Range>& fitted, int64_t end) const {
+  if (!fits_) return fitted.empty();
   int64_t next = 0;
   for (const Range& range : fitted) {
     const bool is_first = next == 0;
@@ -144,6 +147,7 @@ void Segments::write_table(std::size_t row) {
 }
 
 int64_t Segments::fitted_end(int64_t row, int64_t token, int64_t tokens) const {
+  if (!fits_) return token;
   for (const Range& range : fitted(row)) {
     if (range.first >= token) return range.first;
   }
@@ -173,6 +177,7 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range&
 void Segments::fill(int64_t row, uint64_t seed) {
   Queue& queue = device_.compute();
   const Row& entry = rows_[static_cast<std::size_t>(row)];
+  if (entry.buffers.empty()) return;
   for (const auto& buffer : entry.buffers) queue.fill_zero(buffer->data(), buffer->bytes());
   // Uniform numbers of variance 1 / width, so that rows are of length about 1.
   const float bound = std::sqrt(3.0f / static_cast<float>(shape_.kv_width()));

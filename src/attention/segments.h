@@ -17,7 +17,8 @@ namespace shadowkv {
 
 class Segments {
  public:
-  // tokens: of a segment, 0 for one a prompt; multiples of chunk are made of it.
+  // Without any where keys are kept whole. tokens: of a segment, 0 for one a prompt; multiples of chunk are
+  // made of it.
   Segments(const AttentionShape& shape, const AttentionConfig& config, Device& device);
 
   struct Range {
@@ -83,6 +84,7 @@ class Segments {
   Device& device_;
   DType basis_dtype_;
   int64_t rank_;
+  bool fits_;  // whether prompts have any
   int64_t segment_tokens_;
   int64_t min_tokens_;
   std::vector<Row> rows_;

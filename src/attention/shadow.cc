@@ -8,19 +8,34 @@
 #include "base/check.h"
 
 namespace shadowkv {
+namespace {
 
-ShadowAttention::ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill,
-                                 Device& device)
+std::unique_ptr<ChunkKeys> make_keys(const AttentionConfig& config, const AttentionShape& shape,
+                                     Segments& segments, Device& device) {
+  if (config.method != Method::shadow) return make_whole_keys(config, shape, device);
+  return make_low_rank_keys(config, shape, segments, device);
+}
+
+std::unique_ptr<ShadowIndex> make_index(const AttentionConfig& config, const AttentionShape& shape,
+                                        Segments& segments, Device& device) {
+  if (config.method == Method::quest) return make_bounds(config, shape, device);
+  if (config.index == IndexKind::landmarks) return make_landmarks(config, shape, device);
+  return make_sketch(config, shape, segments, device);
+}
+
+}  // namespace
+
+ShadowAttention::ShadowAttention(const AttentionConfig& config, const AttentionShape& shape,
+                                 std::shared_ptr<ExactPrefill> prefill, Device& device)
     : config_(config),
-      shape_(prefill->shape()),
+      shape_(shape),
       prefill_(std::move(prefill)),
       device_(device),
       exact_(shape_, shape_.compute, device),
       segments_(shape_, config, device),
-      keys_(config, shape_, segments_, device),
+      keys_(make_keys(config, shape_, segments_, device)),
       values_(config, shape_, device),
-      index_(config.index == IndexKind::sketch ? make_sketch(config, shape_, segments_, device)
-                                               : make_landmarks(config, shape_, device)),
+      index_(make_index(config, shape_, segments_, device)),
       resident_(device, Purpose::keys_values),
       slots_(device, Purpose::slots),
       counters_(device.allocate(Tier::device, Purpose::tables, 2 * size_of(DType::i64))),
@@ -91,7 +106,7 @@ Footprint ShadowAttention::sparse_footprint(int64_t tokens, int64_t opened_at, i
   SlotView slots{.kv_heads = shape_.kv_heads, .chunk = config_.chunk_size};
   slots.head_dim = shape_.head_dim;
   slots.dtype = shape_.compute;
-  footprint.device = segments_.bytes_for(opened_at) + index_->bytes_for(tokens) + keys_.bytes_for(tokens) +
+  footprint.device = segments_.bytes_for(opened_at) + index_->bytes_for(tokens) + keys_->bytes_for(tokens) +
                      values_.scale_bytes_for(tokens) +
                      shape_.layers * (resident.layer_bytes(outliers_for(most_segments)) +
                                       slots.layer_bytes(slot_count(budget, max_tokens)));
@@ -147,7 +162,7 @@ void ShadowAttention::fork(SeqId from, SeqId to, const SequencePlan& plan) {
   if (!source.sparse) return exact_.share(source.row, row, tokens);
   segments_.share(source.row, row, std::max(tokens, plan.max_tokens));
   index_->share(source.row, row, tokens);
-  keys_.share(source.row, row, tokens);
+  keys_->share(source.row, row, tokens);
   values_.share(source.row, row, tokens);
   resident_.copy(source.row, row);
   slots_.copy(source.row, row);
@@ -161,7 +176,7 @@ Footprint ShadowAttention::fork_until(const SequencePlan& plan, int64_t tokens) 
     if (tokens < config_.exact_below) more.device -= exact_.shared_bytes(held);
     return more;
   }
-  more.device -= segments_.bytes_for(held) + index_->shared_bytes(held) + keys_.shared_bytes(held) +
+  more.device -= segments_.bytes_for(held) + index_->shared_bytes(held) + keys_->shared_bytes(held) +
                  values_.shared_scale_bytes(held);
   (config_.placement == Placement::spill ? more.either : more.pinned_host) -= values_.shared_run_bytes(held);
   return more;
@@ -169,7 +184,7 @@ Footprint ShadowAttention::fork_until(const SequencePlan& plan, int64_t tokens) 
 
 void ShadowAttention::reserve_sparse(int64_t row, int64_t tokens) {
   index_->reserve(row, tokens);
-  keys_.reserve(row, tokens);
+  keys_->reserve(row, tokens);
   values_.reserve(row, tokens);
 }
 
@@ -214,7 +229,7 @@ void ShadowAttention::fill(SeqId id, int64_t tokens, uint64_t seed) {
   }
   open_sparse(sequence, tokens);
   segments_.fill(sequence.row, seed);
-  keys_.fill(sequence.row, tokens, seed);
+  keys_->fill(sequence.row, tokens, seed);
   values_.fill(sequence.row, tokens, seed);
   index_->fill(sequence.row, tokens, seed);
   const std::vector<int32_t> outliers = made_up_outliers(sequence);
@@ -303,7 +318,7 @@ void ShadowAttention::build_factors(const Sequence& sequence, int64_t layer, con
   const RawLayer part = raw.part(range.first, range.end - range.first);
   const TokenBatch tokens = part_of(tokens_of(sequence, raw), range);
   segments_.fit(sequence.row, raw, layer, range);
-  keys_.append(device_.compute(), layer, part.k_raw, tokens);
+  keys_->append(device_.compute(), layer, {.raw = part.k_raw, .rotated = part.k}, tokens);
   values_.append(device_.compute(), layer, part.v, tokens);
 }
 
@@ -428,7 +443,7 @@ void ShadowAttention::copy_exact_to_sparse(Sequence& sequence) {
 
 void ShadowAttention::release_sparse(int64_t row) {
   index_->release(row);
-  keys_.release(row);
+  keys_->release(row);
   values_.release(row);
   segments_.release(row);
   resident_.release(row);
@@ -439,7 +454,7 @@ void ShadowAttention::release_sparse(int64_t row) {
 void ShadowAttention::move(int64_t row, Tier to) {
   exact_.move(row, to);
   index_->move(row, to);
-  keys_.move(row, to);
+  keys_->move(row, to);
   segments_.move(row, to);
   resident_.move(row, to);
   slots_.move(row, to);
@@ -478,16 +493,16 @@ AttentionStatistics ShadowAttention::statistics() {
   now.slot_hits = counted[1];
   for (const Tier tier : {Tier::device, Tier::pinned_host}) {
     now.held_bytes[static_cast<std::size_t>(tier)] = exact_.held_bytes(tier) + index_->held_bytes(tier) +
-                                                     keys_.held_bytes(tier) + segments_.held_bytes(tier) +
+                                                     keys_->held_bytes(tier) + segments_.held_bytes(tier) +
                                                      resident_.held_bytes(tier) + slots_.held_bytes(tier) +
                                                      values_.held_bytes(tier);
   }
   return now;
 }
 
-std::unique_ptr<Attention> make_shadow(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill,
-                                       Device& device) {
-  return std::make_unique<ShadowAttention>(config, std::move(prefill), device);
+std::unique_ptr<Attention> make_shadow(const AttentionConfig& config, const AttentionShape& shape,
+                                       std::shared_ptr<ExactPrefill> prefill, Device& device) {
+  return std::make_unique<ShadowAttention>(config, shape, std::move(prefill), device);
 }
 
 }  // namespace shadowkv

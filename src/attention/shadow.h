@@ -1,5 +1,6 @@
-// ShadowKV: keys as low-rank factors on the device, values wherever there is room, an index that picks the
-// chunks a query needs, and a cache of recently picked chunks. shadow.cc has a sequence's life,
+// Attention to few chunks a step. ShadowKV: keys as low-rank factors on the device, values wherever there is
+// room, an index that picks the chunks a query needs, and a cache of recently picked chunks. Its rivals: the
+// same over whole keys and their own indices. shadow.cc has a sequence's life,
 // shadow_append.cc how it reads on, shadow_saved.cc what is saved of it, shadow_cut.cc how a step is cut,
 // shadow_decode.cc one decode step, shadow_trace.cc what that attended; every piece of arithmetic is an op of
 // kernels.h, so CPU and GPU share both.
@@ -10,9 +11,9 @@
 #include <vector>
 
 #include "attention/attention.h"
+#include "attention/chunk_keys.h"
 #include "attention/exact_prefill.h"
 #include "attention/exact_store.h"
-#include "attention/low_rank_keys.h"
 #include "attention/segments.h"
 #include "attention/shadow_index.h"
 #include "attention/step.h"
@@ -26,7 +27,9 @@ namespace shadowkv {
 
 class ShadowAttention final : public Attention {
  public:
-  ShadowAttention(const AttentionConfig& config, std::shared_ptr<ExactPrefill> prefill, Device& device);
+  // shape: of the layers that it is to attend.
+  ShadowAttention(const AttentionConfig& config, const AttentionShape& shape,
+                  std::shared_ptr<ExactPrefill> prefill, Device& device);
 
   [[nodiscard]] Footprint footprint(int64_t tokens) const override;
   [[nodiscard]] Footprint peak_until(const SequencePlan& plan, int64_t tokens) const override;
@@ -194,7 +197,7 @@ class ShadowAttention final : public Attention {
 
   ExactStore exact_;  // sequences below config_.exact_below
   Segments segments_;
-  LowRankKeys keys_;
+  std::unique_ptr<ChunkKeys> keys_;
   ValueStore values_;
   std::unique_ptr<ShadowIndex> index_;
   RegionStore resident_;  // counts: outlier chunks

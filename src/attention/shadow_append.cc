@@ -78,7 +78,7 @@ Footprint ShadowAttention::append_bytes(SeqId id, int64_t tokens) const {
   Footprint more;
   const auto grows = [&](const auto& bytes_for) { return bytes_for(all) - bytes_for(past); };
   more.device = grows([&](int64_t n) { return index_->bytes_for(n); }) +
-                grows([&](int64_t n) { return keys_.bytes_for(n); }) +
+                grows([&](int64_t n) { return keys_->bytes_for(n); }) +
                 grows([&](int64_t n) { return values_.scale_bytes_for(n); }) +
                 segments_.bytes_for(past, all) + resident_.held_bytes(sequence.row, Tier::device) +
                 std::min(past, kPieceTokens) * shape_.kv_width() * size_of(device_.activation_dtype());
@@ -150,10 +150,12 @@ void ShadowAttention::rebuild_chunks(const Sequence& sequence, int64_t layer, in
   }
   past_chunks_.assign(std::move(listed));
   auto* missing = const_cast<int32_t*>(past_chunks_.upload(queue));
-  const TensorView keys = past_keys_.get(out.dtype, {1, heads, chunks, config_.chunk_size * shape_.head_dim});
+  // Whole keys come in the type that they are kept in.
+  const DType type = config_.method == Method::shadow ? out.dtype : shape_.compute;
+  const TensorView keys = past_keys_.get(type, {1, heads, chunks, config_.chunk_size * shape_.head_dim});
   const DecodeBatch batch{.size = 1, .rows = past_row_.upload(queue), .max_tokens = sequence.past};
   const TensorView all(missing, DType::i32, {1, heads, chunks, 2});
-  keys_.rebuild(queue, layer, {.batch = batch, .ids = {}, .found = {}, .missing = all}, rope(), keys);
+  keys_->rebuild(queue, layer, {.batch = batch, .ids = {}, .found = {}, .missing = all}, rope(), keys);
   past_block_.assign({keys.data});
   QuantizedView by_head;
   by_head.data.table = past_block_.upload(queue);

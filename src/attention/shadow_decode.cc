@@ -126,7 +126,7 @@ void ShadowAttention::upload_tables() {
   Queue& queue = device_.compute();
   exact_.upload_tables(queue);
   index_->upload_tables(queue);
-  keys_.upload_tables(queue);
+  keys_->upload_tables(queue);
   values_.upload_tables(queue);
   segments_.upload_tables(queue);
   candidate_limits_.upload(queue);
@@ -250,7 +250,7 @@ void ShadowAttention::keep(const OwnBatch& own, const LayerInput& input) {
   const TensorView k = sparse_step_.k().rows(own.first, own.count);
   const ResidentView resident = resident_view(input.layer);
   store_resident(queue, {.k = k, .v = input.v, .tokens = tokens, .resident = resident});
-  keys_.append(queue, input.layer, input.k, tokens);
+  keys_->append(queue, input.layer, {.raw = input.k, .rotated = k}, tokens);
   values_.append(queue, input.layer, input.v, tokens);
   index_->append(queue, input.layer, k, batch_of(own.first, own.count), tokens, resident);
 }
@@ -317,8 +317,7 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
                             .candidates = s.candidates,
                             .found = s.found,
                             .missing = s.missing});
-  const LowRankKeys::Chunks chunks{
-      .batch = batch, .ids = s.candidates, .found = s.found, .missing = s.missing};
+  const ChunkKeys::Chunks chunks{.batch = batch, .ids = s.candidates, .found = s.found, .missing = s.missing};
   const AssignSlotsParams assign{.batch = batch,
                                  .chunks = s.candidates,
                                  .found = s.found,
@@ -328,8 +327,8 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
                                  .source = s.source,
                                  .counters = reinterpret_cast<int64_t*>(counters_.data())};
   if (reranks_) {
-    keys_.rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
-                            {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});
+    keys_->rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
+                             {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});
     pick_candidates(queue, {.scores = s.candidate_scores,
                             .limits = s.pick_limits,
                             .lse = s.lse,
@@ -339,7 +338,7 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
   } else {  // what is fetched is known before keys are rebuilt
     assign_slots(queue, assign);
     fetch(layer, part, s);
-    keys_.rebuild(queue, layer, chunks, rope(), s.rebuilt);
+    keys_->rebuild(queue, layer, chunks, rope(), s.rebuilt);
   }
   fill_keys(queue, {.batch = batch,
                     .assigned = s.assigned,

@@ -1,5 +1,5 @@
-// What says which chunks a query needs. One interface, two kinds: sketch.cc (sign bits of every key) and
-// landmarks.cc (mean of every chunk's keys).
+// What says which chunks a query needs. One interface: sketch.cc (sign bits of every key), landmarks.cc (mean
+// of every chunk's keys), quest.cc (bounds of every chunk's keys).
 #pragma once
 
 #include <memory>
@@ -53,6 +53,8 @@ class ShadowIndex {
                                                        Device& device);
 [[nodiscard]] std::unique_ptr<ShadowIndex> make_landmarks(const AttentionConfig& config,
                                                           const AttentionShape& shape, Device& device);
+[[nodiscard]] std::unique_ptr<ShadowIndex> make_bounds(const AttentionConfig& config,
+                                                       const AttentionShape& shape, Device& device);
 
 // Tokens a block of the device stores: 512, or the nearest multiple of the chunk below.
 [[nodiscard]] int64_t block_tokens_for(int64_t chunk);

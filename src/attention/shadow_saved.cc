@@ -41,7 +41,7 @@ ShadowAttention::Saved ShadowAttention::saved_of(const SequencePlan& plan,
           "a form that its length has not");
   require(numbers.size() == 1 || (saved.is_sparse && numbers.size() % 2 == 0), kWrong, "its segments");
   if (!saved.is_sparse) return saved;
-  require(numbers.size() >= 6, kWrong, "its segments");
+  require(numbers.size() >= 4, kWrong, "its segments");
   const int64_t chunks = ceil_div(std::max(tokens, plan.max_tokens), config_.chunk_size);
   saved.budget = std::min(numbers[1], chunks);  // all that it can choose from, with less room than before
   saved.candidates = std::min(numbers[2], chunks);
@@ -62,7 +62,7 @@ int64_t ShadowAttention::saved_bytes(const SequencePlan& plan, std::span<const i
   resident.ring_tokens = config_.local_window + config_.chunk_size;
   resident.head_dim = shape_.head_dim;
   resident.dtype = shape_.compute;
-  return index_->memory_bytes(tokens) + keys_.memory_bytes(tokens) + values_.memory_bytes(tokens) +
+  return index_->memory_bytes(tokens) + keys_->memory_bytes(tokens) + values_.memory_bytes(tokens) +
          segments_.memory_bytes(std::ssize(saved.fitted)) +
          shape_.layers * resident.layer_bytes(saved.outliers);
 }
@@ -78,7 +78,7 @@ std::vector<MemoryPiece> ShadowAttention::saved_memory(SeqId id) {
   segments_.add_memory(row, memory);
   memory.push_back(resident_.memory(row));
   index_->add_memory(row, tokens, memory);
-  keys_.add_memory(row, tokens, memory);
+  keys_->add_memory(row, tokens, memory);
   values_.add_memory(row, tokens, memory);
   return memory;
 }

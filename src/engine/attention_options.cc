@@ -97,12 +97,16 @@ std::vector<Knob> choice_knobs() {
   using C = AttentionConfig;
   return {
       word_knob<Method>(
-          {"method", "NAME", "full: exact attention; shadow: low-rank keys and few chunks a step"},
-          &C::method, {"full", "shadow"}),
+          {"method", "NAME",
+           "full: exact attention; few chunks a step: shadow (of low-rank keys) or quest (of whole keys)"},
+          &C::method, {"full", "shadow", "quest"}),
       whole_knob({"exact-below", "TOKENS", "Sequences of fewer tokens are attended exactly; 0: never"},
                  &C::exact_below, 0, kMostTokens),
+      whole_knob({"dense-layers", "LAYERS", "First layers that are attended exactly whatever the length"},
+                 &C::dense_layers, 0, kMostTokens),
       word_knob<IndexKind>(
-          {"index", "NAME", "What finds the chunks: sketch (sign bits of keys) or landmarks (chunk means)"},
+          {"index", "NAME",
+           "What finds shadow's chunks: sketch (sign bits of keys) or landmarks (chunk means)"},
           &C::index, {"sketch", "landmarks"}),
       whole_knob({"sketch-bits", "BITS", "Bits a key number in the sketch, 1 or 2; 0: by head size"},
                  &C::sketch_bits, 0, 2),
@@ -132,7 +136,7 @@ std::vector<Knob> storage_knobs() {
           {"factors", "TYPE", "Type of the key factors: automatic (int8), float32, bfloat16 or int8"},
           &C::factors, types),
       word_knob<StorageType>({"values", "TYPE",
-                              "Type of the stored values: automatic (int8; with full, that of computing), "
+                              "Type of the stored values: automatic (shadow: int8; else that of computing), "
                               "float32, bfloat16 or int8"},
                              &C::values, types),
       word_knob<StorageType>(
@@ -191,16 +195,32 @@ AttentionConfig paper_preset() {
   return config;
 }
 
+// Pages of 16 tokens and the first two layers dense as published (Tang et al., arXiv 2406.10774), every
+// sequence sparse, the index trusted, one step's selection kept. The budget, which they vary, is that of the
+// preset above.
+AttentionConfig quest_preset() {
+  AttentionConfig config;
+  config.method = Method::quest;
+  config.exact_below = 0;
+  config.dense_layers = 2;
+  config.chunk_size = 16;
+  config.sparse_budget = 1024;
+  config.rerank = 1.0;
+  config.slot_selections = 1.0;
+  return config;
+}
+
 }  // namespace
 
 std::vector<std::string> preset_names() {
-  return {"default", "paper", "full"};
+  return {"default", "paper", "full", "quest"};
 }
 
 AttentionConfig preset(std::string_view name) {
   AttentionConfig config;
   if (name == "default") return config;
   if (name == "paper") return paper_preset();
+  if (name == "quest") return quest_preset();
   if (name == "full") {
     config.method = Method::full;
     return config;

@@ -15,11 +15,12 @@ constexpr double kStepTokens = 12;
 // past is not counted: that nothing of it is selected away is what reading is for.
 FollowUp choose_follow_up(const ModelConfig& model, const AttentionConfig& config, int64_t held,
                           int64_t more) {
-  const bool is_sparse = config.method == Method::shadow && held >= config.exact_below;
+  const bool is_sparse = config.method != Method::full && held >= config.exact_below;
   // Bases and budget of a sequence are those of what it began with, which should not be the smaller part.
   if (is_sparse && more > held) return FollowUp::anew;
   const auto of_token = static_cast<double>(model.parameters() - model.vocab_size * model.hidden);
-  const int64_t bring_back = model.layers * model.kv_width() * (is_sparse ? config.rank : 2);
+  const bool rebuilds = is_sparse && config.method == Method::shadow;
+  const int64_t bring_back = model.layers * model.kv_width() * (rebuilds ? config.rank : 2);
   const double append = std::max(kStepTokens, static_cast<double>(more)) +
                         static_cast<double>(held) * static_cast<double>(bring_back) / of_token;
   return static_cast<double>(more) * kStepTokens <= append ? FollowUp::steps : FollowUp::append;

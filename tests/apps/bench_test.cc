@@ -74,6 +74,20 @@ TEST(BenchNeeds, OfASketchCountItsBitsScalesAndAllCandidates) {
   EXPECT_DOUBLE_EQ(needs.flops, 32.0 * (512 + 64) * 32 * 128 * 4 + 2 * 8.03e9);
 }
 
+// Two numbers a page of 16 where a key has one; keys are fetched whole; two layers read everything.
+TEST(BenchNeeds, OfQuestCountItsBoundsWholeKeysAndDenseLayers) {
+  const SequenceNeeds needs = sequence_needs(llama(), preset("quest"), kContext, 2);
+  const double layers_heads = 30.0 * 8, chosen = 1024;
+  EXPECT_DOUBLE_EQ(needs.index, layers_heads * kContext / 16 * 2 * 128 * 2);
+  EXPECT_DOUBLE_EQ(needs.resident, (layers_heads * 32 + 16.0 * kContext) * 128 * 2 * 2);
+  EXPECT_DOUBLE_EQ(needs.chosen, layers_heads * chosen * 128 * 2 * 2);
+  EXPECT_DOUBLE_EQ(needs.factors, layers_heads * chosen * 128 * 2);
+  EXPECT_DOUBLE_EQ(needs.values, layers_heads * chosen * 128 * 2);
+  EXPECT_DOUBLE_EQ(needs.bases + needs.rebuild_flops, 0);
+  EXPECT_DOUBLE_EQ(needs.flops, (30.0 * (chosen + 32) + 2.0 * kContext) * 32 * 128 * 4 +
+                                    30.0 * kContext / 16 * 32 * 128 * 4 + 2 * 8.03e9);
+}
+
 // Known answers: 13 sequences of the paper's settings with all values on the host and 0.6 of the choice in
 // slots are bound by the link at 13.68 ms, 950 tokens a second; 44 of the sketch with the values where there
 // is room by device memory at 10.68 ms, 4,124 tokens a second.

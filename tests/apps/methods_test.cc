@@ -55,5 +55,18 @@ TEST(Methods, ChangesApplyOverThePresetInTheirOrder) {
   EXPECT_DOUBLE_EQ(config.sparse_budget_share, 0.05);
 }
 
+TEST(Methods, AMethodBeginsWithThePresetOfItsName) {
+  AttentionArguments arguments;
+  arguments.changes = {{"chunk-size", "8"}, {"method", "quest"}};
+  const AttentionConfig config = attention_of(arguments);
+  EXPECT_EQ(config.method, Method::quest);
+  EXPECT_EQ(config.dense_layers, 2);
+  EXPECT_EQ(config.chunk_size, 8) << "wherever it stands";
+  EXPECT_EQ(description_of(arguments), "quest:chunk-size=8,method=quest");
+  arguments.preset = "paper";
+  EXPECT_EQ(attention_of(arguments).method, Method::quest);
+  EXPECT_EQ(attention_of(arguments).dense_layers, 0);
+}
+
 }  // namespace
 }  // namespace shadowkv::apps

@@ -124,6 +124,15 @@ class Generate(ProgramTest):
                             "-n", "64", "--print-ids")
         self.assertEqual(list(map(int, done.text.splitlines()[0].split())), answer)
 
+    def test_quest_begins_with_its_published_settings_and_is_full_attention_at_a_budget_of_everything(self):
+        prompt, answer = self.golden()
+        done = self.succeed("generate", *MODEL, "--dtype", "float32", "--method", "quest", "--dense-layers", "1",
+                            "--budget", "100%", "--ignore-eos", "--prompt-ids", prompt, "-n", "32", "--json")
+        report = json.loads(done.text)
+        self.assertEqual(report["ids"], answer)
+        self.assertEqual(report["attention"]["chunk-size"], 16)
+        self.assertEqual(report["attention"]["exact-below"], 0)
+
     def test_a_file_that_cannot_be_written_is_refused_before_work(self):
         self.refuse("generate", *MODEL, "x", "--dump-logits", self.folder / "no" / "l.npy", says=["l.npy"])
         self.refuse("generate", *MODEL, "x", "--dump-logits", self.folder, says=["folder"])

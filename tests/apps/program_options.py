@@ -105,6 +105,11 @@ class BadCommandLine(ProgramTest):
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--segment-tokens", "100", says=["100", "512"])
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--index", "landmark", says=["shadowkv: --index: ", "landmarks"])
         self.refuse("generate", *MODEL, "--prompt-ids", "1", "--preset", "papr", says=["paper"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--method", "qest", says=["--method", "quest"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--method", "quest", "--outlier-chunks", "4",
+                    says=["outlier-chunks = 4", "quest"])
+        self.refuse("generate", *MODEL, "--prompt-ids", "1", "--method", "quest", "--dense-layers", "-1",
+                    says=["dense-layers"])
         self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,full", says=["twice"])
         self.refuse("compare", *MODEL, "--prompt-ids", "1", "--methods", "full,default:rnk=4", says=["rank"])
 

@@ -39,6 +39,19 @@ inline AttentionConfig lossless(IndexKind index, int64_t chunk) {
   return config;
 }
 
+// Whole keys of every layer in float32 beside such values, sparse from the first token.
+inline AttentionConfig quest(int64_t chunk, int64_t dense_layers) {
+  AttentionConfig config;
+  config.method = Method::quest;
+  config.exact_below = 0;
+  config.dense_layers = dense_layers;
+  config.chunk_size = chunk;
+  config.sparse_budget = 64;
+  config.rerank = 1.0;
+  config.values = StorageType::float32;
+  return config;
+}
+
 inline AttentionConfig with(AttentionConfig config, const std::function<void(AttentionConfig&)>& change) {
   change(config);
   return config;
@@ -97,6 +110,19 @@ inline std::vector<AttentionCase> lossy_cases() {
                                     })},
       {"sketch_exact_below", with(sketch(4), [](AttentionConfig& c) { c.exact_below = 620; })},
       {"landmarks_exact_below_chunk3", with(landmarks(3), [](AttentionConfig& c) { c.exact_below = 620; })},
+      {"sketch_dense_first", with(sketch(4),
+                                  [](AttentionConfig& c) {
+                                    c.dense_layers = 1;
+                                    c.rank = 12;
+                                  })},
+      {"quest", quest(16, 2)},
+      {"quest_rerank_int8_host", with(quest(4, 0),
+                                      [](AttentionConfig& c) {
+                                        c.rerank = 2.0;
+                                        c.values = StorageType::int8;
+                                        c.placement = Placement::host;
+                                      })},
+      {"quest_exact_below_chunk3", with(quest(3, 1), [](AttentionConfig& c) { c.exact_below = 620; })},
   };
 }
 

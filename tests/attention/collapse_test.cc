@@ -39,6 +39,8 @@ std::vector<AttentionCase> collapse_cases() {
   const auto one_segment = [](AttentionConfig& c) { c.segment_tokens = 0; };
   const auto int8_landmarks = [](AttentionConfig& c) { c.landmarks = StorageType::int8; };
   const auto narrow = [](AttentionConfig& c) { c.local_window = 1; };
+  const auto all = [](AttentionConfig& c) { c.sparse_budget = 1 << 20; };
+  const auto rerank = [](AttentionConfig& c) { c.rerank = 2.0; };
   return {
       {"sketch_chunk1", everything(sketch, 1)},
       {"sketch_chunk3", everything(sketch, 3)},
@@ -57,6 +59,14 @@ std::vector<AttentionCase> collapse_cases() {
       {"head_dim_24", everything(sketch, 4), {.heads = 4, .kv_heads = 2, .head_dim = 24}},
       {"head_dim_80", everything(sketch, 8), {.heads = 2, .kv_heads = 1, .head_dim = 80}},
       {"interleaved_rope", everything(sketch, 4), {.interleaved = true}},
+      {"dense_first", with(everything(sketch, 4), [](AttentionConfig& c) { c.dense_layers = 2; })},
+      {"dense_throughout", with(lossless(sketch, 4), [](AttentionConfig& c) { c.dense_layers = 3; })},
+      {"quest_chunk16_dense_first", with(quest(16, 2), all)},
+      {"quest_chunk1_host", with(with(quest(1, 0), all), host)},
+      {"quest_chunk8_rerank_narrow_window", with(with(with(quest(8, 0), all), rerank), narrow)},
+      {"quest_chunk4_crossing", with(with(quest(4, 1), all), crossing)},
+      {"quest_interleaved_rope", with(quest(4, 1), all), {.interleaved = true}},
+      {"quest_head_dim_24", with(quest(16, 0), all), {.heads = 4, .kv_heads = 2, .head_dim = 24}},
       {"interleaved_rope_crossing", with(everything(landmarks, 4), crossing), {.interleaved = true}},
   };
 }
@@ -100,21 +110,23 @@ TEST(Collapse, HoldsForEveryHeadSizeThatIsAMultipleOf8UpTo256) {
 // A law that cannot fail says nothing: a small budget does change the logits of this model.
 TEST(Collapse, DoesNotHoldForASmallBudget) {
   TinyModel model;
-  AttentionConfig small = lossless(IndexKind::sketch, 4);
-  small.sparse_budget = 8;
+  AttentionConfig small = lossless(IndexKind::sketch, 4), pages = quest(4, 2);
+  small.sparse_budget = pages.sparse_budget = 8;
   AttentionConfig full;
   full.method = Method::full;
-  Methods methods(model, {full, small});
+  Methods methods(model, {full, small, pages});
   const SeqId id = 0;
   const int32_t token = 5;
   (void)methods.prefill(id, tiny_ids(700), 1);
   const std::vector<float> expected = methods.decode({&id, 1}, {&token, 1}, 0);
-  const std::vector<float> found = methods.decode({&id, 1}, {&token, 1}, 1);
-  double most = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    most = std::max(most, std::abs(double{found[i]} - double{expected[i]}));
+  for (const int64_t method : {1, 2}) {
+    const std::vector<float> found = methods.decode({&id, 1}, {&token, 1}, method);
+    double most = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      most = std::max(most, std::abs(double{found[i]} - double{expected[i]}));
+    }
+    EXPECT_GT(most, 100 * kCollapse.absolute) << "method " << method;
   }
-  EXPECT_GT(most, 100 * kCollapse.absolute);
 }
 
 // Mean squared difference from full attention over some steps.
@@ -143,6 +155,17 @@ TEST(Collapse, ALargerBudgetComesCloserToFullAttention) {
   config.sparse_budget = 256;
   const double large = error_of(config);
   EXPECT_LT(large, small / 2);
+}
+
+TEST(Collapse, ALargerBudgetOfPagesAndMoreDenseLayersComeCloserToFullAttention) {
+  AttentionConfig config = quest(4, 0);
+  config.sparse_budget = 16;
+  const double small = error_of(config);
+  config.dense_layers = 2;
+  EXPECT_LT(error_of(config), small);
+  config.dense_layers = 0;
+  config.sparse_budget = 256;
+  EXPECT_LT(error_of(config), small / 2);
 }
 
 TEST(Collapse, RerankByExactKeysComesCloserThanOneBitAlone) {

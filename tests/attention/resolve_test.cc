@@ -64,6 +64,13 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"outliers_of_a_sketch",
                 [](C& c) { c.outlier_chunks = 4; },
                 {"outlier-chunks = 4", "index=landmarks"}},
+        Refusal{"outliers_of_quest",
+                [](C& c) {
+                  c.method = Method::quest;
+                  c.outlier_chunks = 4;
+                },
+                {"outlier-chunks = 4", "method=shadow"}},
+        Refusal{"dense_layers", [](C& c) { c.dense_layers = -1; }, {"dense-layers = -1", "[0, "}},
         Refusal{"window", [](C& c) { c.local_window = 0; }, {"local-window = 0", "[1, "}},
         Refusal{"slots", [](C& c) { c.slot_selections = 0; }, {"slot-selections = 0", "[1, 1024]"}},
         Refusal{"parts", [](C& c) { c.step_parts = 65; }, {"step-parts = 65", "[0, 64]"}},
@@ -102,6 +109,18 @@ TEST(Resolve, TakesWhatIsOverTheWholeAsTheWholeAndSaysSo) {
   EXPECT_THAT(notes[0], HasSubstr("128"));
   EXPECT_THAT(notes[1], HasSubstr("8193"));
   EXPECT_THAT(notes[1], HasSubstr("8192"));
+}
+
+TEST(Resolve, QuestKeepsKeysAndValuesInTheComputeTypeAndAtMostAllLayersDense) {
+  AttentionConfig config;
+  config.method = Method::quest;
+  config.dense_layers = 1000;
+  std::vector<std::string> notes;
+  const AttentionConfig resolved = resolve(config, kShape, kContext, &notes);
+  EXPECT_EQ(resolved.values, StorageType::automatic);
+  EXPECT_EQ(resolved.dense_layers, kShape.layers);
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_THAT(notes[0], HasSubstr("dense-layers 1000"));
 }
 
 TEST(Resolve, FullAttentionIgnoresTheKnobsOfOthers) {

@@ -115,6 +115,8 @@ std::vector<AttentionCase> traced_cases() {
                                     })},
       {"landmarks_outliers", lossless(landmarks, 8)},
       {"beside_an_exact_one", with(lossless(sketch, 4), [](AttentionConfig& c) { c.exact_below = 500; })},
+      {"quest", quest(16, 0)},
+      {"quest_rerank_dense_first", with(quest(4, 1), [](AttentionConfig& c) { c.rerank = 2.0; })},
       {"in_parts", with(lossless(sketch, 4), [](AttentionConfig& c) { c.step_parts = 2; })},
       {"micro_batches", with(lossless(sketch, 4),
                              [](AttentionConfig& c) {

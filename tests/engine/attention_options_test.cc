@@ -62,6 +62,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   AttentionConfig other;
   other.method = Method::full;
   other.exact_below = 1;
+  other.dense_layers = 2;
   other.index = IndexKind::landmarks;
   other.sketch_bits = 2;
   other.chunk_size = 3;
@@ -83,7 +84,7 @@ TEST(AttentionOptions, EveryFieldOfTheConfigurationIsListed) {
   other.placement = Placement::host;
   const auto changed = list_options(other);
   const auto defaults = list_options(AttentionConfig{});
-  ASSERT_EQ(changed.size(), 21u);
+  ASSERT_EQ(changed.size(), 22u);
   for (std::size_t i = 0; i < changed.size(); ++i)
     EXPECT_NE(changed[i].value, defaults[i].value) << changed[i].name;
   AttentionConfig copy;
@@ -102,6 +103,16 @@ TEST(AttentionOptions, ThePaperPresetHoldsTheSettingsOfItsSection) {
   EXPECT_EQ(paper.exact_below, 0);
   EXPECT_EQ(paper.segment_tokens, 0);
   EXPECT_EQ(paper.rerank, 1.0);
+}
+
+TEST(AttentionOptions, TheQuestPresetHoldsThePublishedSettings) {
+  const AttentionConfig quest = preset("quest");
+  EXPECT_EQ(quest.method, Method::quest);
+  EXPECT_EQ(quest.chunk_size, 16);
+  EXPECT_EQ(quest.dense_layers, 2);
+  EXPECT_EQ(quest.exact_below, 0);
+  EXPECT_EQ(quest.rerank, 1.0);
+  EXPECT_EQ(parse_attention("quest:sparse-budget=256").sparse_budget, 256);
 }
 
 TEST(AttentionOptions, ItemsAreAppliedOverTheirPreset) {

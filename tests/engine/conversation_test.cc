@@ -127,6 +127,9 @@ TEST(FollowUps, TakeLeastWorkByLengthsAndSizesAlone) {
   EXPECT_EQ(choose_follow_up(model, shadow, 3000, 15), FollowUp::append);
   EXPECT_EQ(choose_follow_up(model, shadow, 100'000, 15), FollowUp::steps) << "rebuilding 100,000 keys";
   EXPECT_EQ(choose_follow_up(model, shadow, 100'000, 500), FollowUp::append);
+  const AttentionConfig quest = preset("quest");
+  EXPECT_EQ(choose_follow_up(model, quest, 100'000, 15), FollowUp::append) << "its keys are there";
+  EXPECT_EQ(choose_follow_up(model, quest, 3000, 3001), FollowUp::anew);
 }
 
 TEST_F(Conversations, AnAnswerThatWasStoppedIsGoneOnFrom) {

@@ -52,6 +52,19 @@ inline const std::vector<StorageCase>& storage_cases() {
          "bfloat16"},
         {"shadow_host", with(small_shadow(), [](AttentionConfig& c) { c.placement = Placement::host; })},
         {"shadow_exact_below", with(small_shadow(), [](AttentionConfig& c) { c.exact_below = 350; })},
+        {"quest", with(preset("quest"),
+                       [](AttentionConfig& c) {
+                         c.dense_layers = 1;
+                         c.sparse_budget = 32;
+                       })},
+        {"quest_int8_bf16",
+         with(preset("quest"),
+              [](AttentionConfig& c) {
+                c.dense_layers = 0;
+                c.sparse_budget = 32;
+                c.values = StorageType::int8;
+              }),
+         "bfloat16"},
         {"landmarks", landmarks},
         {"landmarks_int8", with(landmarks, [](AttentionConfig& c) { c.landmarks = StorageType::int8; })}};
   }();
