@@ -278,7 +278,7 @@ class Piped(ProgramTest):
         self.assertIn('"A"', self.chat("/system A", "/system").text)
         self.assertEqual(self.chat("/quit", "Hi").text, "")
         stats = self.chat("Hi", "/stats", "/method default:rank=8", "/method").text
-        for part in ("method   default:method=full", "2 messages", "answers  1", "device", "\ndefault:rank=8\n"):
+        for part in ("method   full:method=full", "2 messages", "answers  1", "device", "\ndefault:rank=8\n"):
             self.assertIn(part, stats)
         for name in ("save", "load", "fork", "stats", "method", "reset", "quit", "system", "help"):
             self.assertIn(f"/{name}", self.chat("/help").text)

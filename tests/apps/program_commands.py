@@ -127,7 +127,7 @@ class Generate(ProgramTest):
     def test_quest_begins_with_its_published_settings_and_is_full_attention_at_a_budget_of_everything(self):
         prompt, answer = self.golden()
         done = self.succeed("generate", *MODEL, "--dtype", "float32", "--method", "quest", "--dense-layers", "1",
-                            "--budget", "100%", "--ignore-eos", "--prompt-ids", prompt, "-n", "32", "--json")
+                            "--budget", "112", "--ignore-eos", "--prompt-ids", prompt, "-n", "64", "--json")
         report = json.loads(done.text)
         self.assertEqual(report["ids"], answer)
         self.assertEqual(report["attention"]["chunk-size"], 16)
