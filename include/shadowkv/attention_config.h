@@ -63,7 +63,7 @@ struct AttentionConfig {
   // exactly, and the best kept. 1 trusts the index.
   double rerank = 2.0;
 
-  // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 96, at most the
+  // Numbers of a left factor; 0 takes 5/16 of the width (KV heads x head_dim), at least 160, at most the
   // width.
   int64_t rank = 0;
   // Type of the left factors; automatic: int8.

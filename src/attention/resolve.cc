@@ -58,7 +58,7 @@ void check_ranges(const AttentionConfig& config) {
 }
 
 int64_t default_rank(int64_t width) {
-  return std::min(width, std::max<int64_t>(96, 5 * width / 16));
+  return std::min(width, std::max<int64_t>(160, 5 * width / 16));
 }
 
 // What shadow keeps of keys and values, and how it finds chunks.

@@ -130,7 +130,7 @@ std::vector<Knob> storage_knobs() {
   const std::vector<std::string> types = {"automatic", "float32", "bfloat16", "int8"};
   return {
       whole_knob(
-          {"rank", "NUMBERS", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 96"},
+          {"rank", "NUMBERS", "Numbers a token's key factor has; 0: 5/16 of the key width, at least 160"},
           &C::rank, 0, kMostTokens),
       word_knob<StorageType>(
           {"factors", "TYPE", "Type of the key factors: automatic (int8), float32, bfloat16 or int8"},

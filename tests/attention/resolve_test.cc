@@ -83,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Resolve, FillsInAutomaticValues) {
   std::vector<std::string> notes;
   const AttentionConfig resolved = resolve(AttentionConfig(), kShape, kContext, &notes);
-  EXPECT_EQ(resolved.rank, 96);  // 5/16 of 128 is 40, at least 96
+  EXPECT_EQ(resolved.rank, 128);  // at least 160, and 128 is all
   EXPECT_EQ(resolved.sketch_bits, 2);
   EXPECT_EQ(resolved.factors, StorageType::int8);
   EXPECT_EQ(resolved.values, StorageType::int8);
