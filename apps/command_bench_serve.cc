@@ -150,6 +150,8 @@ Json serve_json(const Served& served, const Ideal& ideal) {
           {"share_of_ideal", ideal.seconds(s) / served.busy_s()},
           {"steps", s.steps},
           {"mean_batch", served.mean_batch()},
+          {"replayed_steps", s.replayed_steps},
+          {"recordings", s.recordings},
           {"reading_s", s.reading_s},
           {"step_s", s.step_s},
           {"moving_s", s.moving_s},

@@ -121,14 +121,16 @@ struct ServiceStatistics {
   int64_t pauses = 0;     // moved into host memory to make room
   int64_t drops = 0;      // let go to make room, to be read again
 
-  int64_t prompt_tokens = 0;  // read
-  int64_t new_tokens = 0;     // answered
-  int64_t steps = 0;          // decode steps
-  int64_t step_tokens = 0;    // tokens of all steps: divided by steps, the mean batch
-  double reading_s = 0;       // seconds of the service's thread: in prompts,
-  double step_s = 0;          // in decode steps, sampling included,
-  double moving_s = 0;        // in pauses and resumptions,
-  double scheduling_s = 0;    // in deciding and delivering; what is missing to the whole was idle
+  int64_t prompt_tokens = 0;   // read
+  int64_t new_tokens = 0;      // answered
+  int64_t steps = 0;           // decode steps
+  int64_t step_tokens = 0;     // tokens of all steps: divided by steps, the mean batch
+  int64_t replayed_steps = 0;  // replayed from a recording; 0 on a device that records none
+  int64_t recordings = 0;      // made of steps: of a number of sequences, or of lengths, that is new
+  double reading_s = 0;        // seconds of the service's thread: in prompts,
+  double step_s = 0;           // in decode steps, sampling included,
+  double moving_s = 0;         // in pauses and resumptions,
+  double scheduling_s = 0;     // in deciding and delivering; what is missing to the whole was idle
 
   DurationHistogram first_token;     // seconds from submission to the first token
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next

@@ -72,6 +72,7 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
       pace_(options_.max_gap, work_, kGoodRows),
       booked_until_(Clock::now()),
       attention_read_(booked_until_),
+      recordings_before_(parts_.transformer.recordings()),
       bell_(std::make_shared<Bell>()) {
   batch_.reserve(static_cast<std::size_t>(options_.max_running));
   step_tokens_.reserve(static_cast<std::size_t>(options_.max_running));

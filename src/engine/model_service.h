@@ -147,9 +147,10 @@ class ModelService final : public Service {
   Item* reading_ = nullptr;                 // whose layer has begun, or was the last to end
   int step_shortages_ = 0;                  // steps in a row that memory ended for
   Clock::time_point booked_until_;
-  Clock::time_point attention_read_;  // when its statistics were read
-  ServiceStatistics now_;             // without memory
-  int64_t ended_ = 0;                 // requests since it was published
+  Clock::time_point attention_read_;      // when its statistics were read
+  ServiceStatistics now_;                 // without memory
+  StepGraphs::Counts recordings_before_;  // of the engine, when the service began
+  int64_t ended_ = 0;                     // requests since it was published
 
   std::shared_ptr<Bell> bell_;
   std::atomic<int64_t> waiting_{0};  // taken and never begun

@@ -78,6 +78,9 @@ void ModelService::tell(Job& job) noexcept {
 // Every request that was taken is in one state, or has ended in one way.
 void ModelService::publish() noexcept {
   const SchedulerCounts counts = scheduler_.counts();
+  const StepGraphs::Counts& recordings = parts_.transformer.recordings();
+  now_.replayed_steps = recordings.replayed - recordings_before_.replayed;
+  now_.recordings = recordings.made - recordings_before_.made;
   const int64_t arrived = std::count_if(jobs_.begin(), jobs_.end(),
                                         [](const Item& item) { return item.second.stage == Stage::arrived; });
   const std::lock_guard lock(mutex_);

@@ -12,10 +12,18 @@ Graph* StepGraphs::find(const StepShape& shape, const std::function<std::unique_
   entries_.splice(entries_.begin(), entries_, found);
   if (!found->tried) {
     found->tried = true;
-    found->graph = record();
-    if (!found->graph && drop_recordings()) found->graph = record();
+    ++counts_.asked;
+    found->graph = make(record);
+    if (!found->graph && drop_recordings()) found->graph = make(record);
   }
+  if (found->graph) ++counts_.replayed;
   return found->graph.get();
+}
+
+std::unique_ptr<Graph> StepGraphs::make(const std::function<std::unique_ptr<Graph>()>& record) {
+  std::unique_ptr<Graph> graph = record();
+  if (graph) ++counts_.made;
+  return graph;
 }
 
 // Returns whether there were any.

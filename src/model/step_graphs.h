@@ -43,6 +43,14 @@ class StepGraphs {
   // A step of that shape has run without a recording, and allocated what it needs.
   void ran(const StepShape& shape);
 
+  // So far. Shapes are found for the second time on devices that record nothing, too.
+  struct Counts {
+    int64_t asked = 0;     // recordings that `record` was asked for
+    int64_t made = 0;      // of them made
+    int64_t replayed = 0;  // steps that found one
+  };
+  [[nodiscard]] const Counts& counts() const { return counts_; }
+
  private:
   struct Entry {
     StepShape shape;
@@ -50,8 +58,10 @@ class StepGraphs {
     bool tried = false;  // to record it: seldom in vain
   };
   [[nodiscard]] bool drop_recordings();
+  [[nodiscard]] std::unique_ptr<Graph> make(const std::function<std::unique_ptr<Graph>()>& record);
 
   std::list<Entry> entries_;  // the latest first
+  Counts counts_;
 };
 
 }  // namespace shadowkv

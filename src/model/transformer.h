@@ -90,6 +90,9 @@ class Transformer {
   // after each layer and is not replayed from a recording; what is thrown ends it.
   void tell_layers_to(LayerTold told) { told_ = std::move(told); }
 
+  // Recordings of decode steps so far.
+  [[nodiscard]] const StepGraphs::Counts& recordings() const { return graphs_.counts(); }
+
   // Of the weights, by a sample of every matrix: another where any of them was trained or rounded otherwise.
   [[nodiscard]] uint64_t fingerprint();
 

@@ -86,6 +86,9 @@ void write_work(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("shadowkv_decode_steps_total", "counter", "Decode steps.", s.steps);
   text.one("shadowkv_decode_step_tokens_total", "counter", "Tokens of all decode steps.", s.step_tokens);
+  text.one("shadowkv_replayed_steps_total", "counter", "Of them replayed from a recording.",
+           s.replayed_steps);
+  text.one("shadowkv_step_recordings_total", "counter", "Recordings made of decode steps.", s.recordings);
   text.by<double>("shadowkv_busy_seconds_total", "counter", "Seconds by what they went into.", "stage",
                   {{"reading", s.reading_s},
                    {"steps", s.step_s},

@@ -52,6 +52,9 @@ TEST(StepGraphs, AShapeIsRecordedTheSecondTimeAndServesFromThenOn) {
   EXPECT_NE(first, nullptr);
   for (int i = 0; i < 5; ++i) EXPECT_EQ(recorder.step(graphs, shape_of(1)), first);
   EXPECT_EQ(recorder.recorded, 1);
+  EXPECT_EQ(graphs.counts().asked, 1);
+  EXPECT_EQ(graphs.counts().made, 1);
+  EXPECT_EQ(graphs.counts().replayed, 6);
 }
 
 TEST(StepGraphs, ShapesThatComeInTurnsAreRecordedOnceEach) {
@@ -120,6 +123,9 @@ TEST(StepGraphs, WhereNothingRecordsEveryStepRuns) {
     EXPECT_EQ(graphs.find(shape_of(i % 3), nothing), nullptr);
     graphs.ran(shape_of(i % 3));
   }
+  EXPECT_EQ(graphs.counts().asked, 3);
+  EXPECT_EQ(graphs.counts().made, 0);
+  EXPECT_EQ(graphs.counts().replayed, 0);
 }
 
 }  // namespace

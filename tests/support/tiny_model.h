@@ -226,6 +226,7 @@ class Methods {
     prefill_->end();
   }
   void end(SeqId id) { shared_->end(id); }
+  [[nodiscard]] Transformer& transformer() { return transformer_; }
   [[nodiscard]] Attention& method(int64_t i = 0) { return shared_->method(i); }
 
  private:
