@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "bench_load.h"
 #include "bench_report.h"
@@ -149,9 +150,9 @@ Json serve_json(const Served& served, const Ideal& ideal) {
           {"mean_batch_step_ms", 1e3 * ideal.step_s},
           {"share_of_ideal", ideal.seconds(s) / served.busy_s()},
           {"steps", s.steps},
-          {"mean_batch", served.mean_batch()},
           {"replayed_steps", s.replayed_steps},
           {"recordings", s.recordings},
+          {"mean_batch", served.mean_batch()},
           {"reading_s", s.reading_s},
           {"step_s", s.step_s},
           {"moving_s", s.moving_s},
@@ -162,6 +163,12 @@ Json serve_json(const Served& served, const Ideal& ideal) {
           {"first_token", histogram_json(s.first_token)},
           {"between_tokens", histogram_json(s.between_tokens)},
           {"statistics", to_json(s.attention)}};
+}
+
+std::string link_text(const LinkBytes& link) {
+  return fmt::format("over the link: {} of values read, {} written; {} moved up, {} down\n",
+                     format_bytes(link.read), format_bytes(link.written), format_bytes(link.moved_up),
+                     format_bytes(link.moved_down));
 }
 
 std::string serve_text(const Served& served, const Ideal& ideal) {
@@ -179,7 +186,8 @@ std::string serve_text(const Served& served, const Ideal& ideal) {
          fmt::format("mean batch {:.1f}; scheduling {} of the steps' time; {} pauses, {} drops\n",
                      served.mean_batch(), percent(s.step_s > 0 ? s.scheduling_s / s.step_s : 0), s.pauses,
                      s.drops) +
-         times("first token", s.first_token) + times("between tokens", s.between_tokens);
+         link_text(s.attention.link) + times("first token", s.first_token) +
+         times("between tokens", s.between_tokens);
 }
 
 void check_arguments(const ServeArguments& a, const ModelInfo& model) {

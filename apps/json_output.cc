@@ -50,6 +50,13 @@ Json to_json(const ModelInfo& model) {
           {"has_tokenizer", model.has_tokenizer}};
 }
 
+Json to_json(const LinkBytes& link) {
+  return {{"read", link.read},
+          {"written", link.written},
+          {"moved_up", link.moved_up},
+          {"moved_down", link.moved_down}};
+}
+
 Json to_json(const SessionStatistics& s) {
   return {
       {"held_bytes", tiers_json(s.held_bytes)},
@@ -59,7 +66,8 @@ Json to_json(const SessionStatistics& s) {
       {"attended_share", ratio_json(s.attended_tokens, static_cast<double>(s.context_tokens))},
       {"chosen_chunks", s.chosen_chunks},
       {"slot_hits", s.slot_hits},
-      {"slot_hit_rate", ratio_json(static_cast<double>(s.slot_hits), static_cast<double>(s.chosen_chunks))}};
+      {"slot_hit_rate", ratio_json(static_cast<double>(s.slot_hits), static_cast<double>(s.chosen_chunks))},
+      {"link_bytes", to_json(s.link)}};
 }
 
 Json to_json(const EngineMemory& memory) {

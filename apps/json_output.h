@@ -14,6 +14,7 @@ using Json = nlohmann::ordered_json;
 
 [[nodiscard]] Json to_json(const AttentionConfig& config);  // every option by name
 [[nodiscard]] Json to_json(const ModelInfo& model);
+[[nodiscard]] Json to_json(const LinkBytes& link);
 [[nodiscard]] Json to_json(const SessionStatistics& statistics);
 [[nodiscard]] Json to_json(const EngineMemory& memory);
 [[nodiscard]] Json to_json(const DivergenceSummary& summary);

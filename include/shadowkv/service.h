@@ -135,8 +135,9 @@ struct ServiceStatistics {
   DurationHistogram first_token;     // seconds from submission to the first token
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next
 
-  EngineMemory memory;          // of the whole engine, now
-  SessionStatistics attention;  // of all steps: what was attended, hit rate; at most a tenth of a second old
+  EngineMemory memory;  // of the whole engine, now
+  // Of all steps: what was attended, hit rate, bytes over the link; at most a tenth of a second old.
+  SessionStatistics attention;
 };
 
 // Serves one engine, which must outlive it and is its own while it lives: others may use the engine's texts

@@ -30,6 +30,7 @@
 #include "shadowkv/attention_config.h"
 #include "shadowkv/chat_request.h"
 #include "shadowkv/error.h"
+#include "shadowkv/link_bytes.h"
 
 namespace shadowkv {
 
@@ -226,6 +227,7 @@ struct SessionStatistics {
   double attended_tokens = 0;           // of them attended per KV head and layer, summed likewise
   int64_t chosen_chunks = 0;            // over layers and KV heads
   int64_t slot_hits = 0;                // of them found in the slot cache
+  LinkBytes link = {};                  // between device and host memory
 
   // What was counted after `before`, of the same method; held_bytes are these.
   [[nodiscard]] SessionStatistics since(const SessionStatistics& before) const;

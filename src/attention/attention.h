@@ -15,6 +15,7 @@
 #include "base/memory_piece.h"
 #include "base/tensor.h"
 #include "shadowkv/attention_config.h"
+#include "shadowkv/link_bytes.h"
 
 namespace shadowkv {
 
@@ -79,6 +80,7 @@ struct AttentionStatistics {
   int64_t chosen_chunks = 0;                 // over layers and KV heads
   int64_t slot_hits = 0;                     // of them already in the slot cache
   std::array<int64_t, kTiers> held_bytes{};  // of all live sequences, now
+  LinkBytes link;                            // between the tiers, so far
 };
 
 // What a layer of a decode step did for one of its sequences: for evaluation.

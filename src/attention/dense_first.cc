@@ -151,6 +151,7 @@ class DenseFirst final : public Attention {
     const double share = static_cast<double>(dense_layers_) / static_cast<double>(layers_);
     all.attended_tokens += share * (dense.attended_tokens - all.attended_tokens);
     for (std::size_t i = 0; i < all.held_bytes.size(); ++i) all.held_bytes[i] += dense.held_bytes[i];
+    all.link += dense.link;
     return all;
   }
 

@@ -21,6 +21,8 @@ class ExactStore {
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const { return store_.held_bytes(row, tier); }
   [[nodiscard]] int64_t held_bytes(Tier tier) const { return store_.held_bytes(tier); }
 
+  [[nodiscard]] int64_t moved_bytes(Tier to) const { return store_.moved_bytes(to); }
+
   void reserve(int64_t row, int64_t tokens) { store_.reserve(row, tokens); }
   void release(int64_t row) { store_.release(row); }
   void share(int64_t from, int64_t to, int64_t tokens) { store_.share(from, to, tokens); }

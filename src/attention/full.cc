@@ -183,6 +183,8 @@ class FullAttention final : public Attention {
   [[nodiscard]] AttentionStatistics statistics() override {
     AttentionStatistics now = statistics_;
     now.held_bytes = {store_.held_bytes(Tier::device), store_.held_bytes(Tier::pinned_host)};
+    now.link = {.moved_up = store_.moved_bytes(Tier::device),
+                .moved_down = store_.moved_bytes(Tier::pinned_host)};
     return now;
   }
 

@@ -38,7 +38,7 @@ ShadowAttention::ShadowAttention(const AttentionConfig& config, const AttentionS
       index_(make_index(config, shape_, segments_, device)),
       resident_(device, Purpose::keys_values),
       slots_(device, Purpose::slots),
-      counters_(device.allocate(Tier::device, Purpose::tables, 2 * size_of(DType::i64))),
+      counters_(device.allocate(Tier::device, Purpose::tables, 2 * FetchMeter::kKinds * size_of(DType::i64))),
       prompt_rows_(device),
       past_row_(device),
       past_chunks_(device),
@@ -318,6 +318,7 @@ void ShadowAttention::build_factors(const Sequence& sequence, int64_t layer, con
   const RawLayer part = raw.part(range.first, range.end - range.first);
   const TokenBatch tokens = part_of(tokens_of(sequence, raw), range);
   segments_.fit(sequence.row, raw, layer, range);
+  crossed_.written += values_.host_bytes(sequence.row, layer, range.first, range.end);
   keys_->append(device_.compute(), layer, {.raw = part.k_raw, .rotated = part.k}, tokens);
   values_.append(device_.compute(), layer, part.v, tokens);
 }
@@ -450,14 +451,21 @@ void ShadowAttention::release_sparse(int64_t row) {
   slots_.release(row);
 }
 
+int64_t ShadowAttention::held_beside_values(Tier tier) const {
+  return exact_.held_bytes(tier) + index_->held_bytes(tier) + keys_->held_bytes(tier) +
+         segments_.held_bytes(tier) + resident_.held_bytes(tier) + slots_.held_bytes(tier);
+}
+
 // All but values.
 void ShadowAttention::move(int64_t row, Tier to) {
+  const int64_t before = held_beside_values(to);
   exact_.move(row, to);
   index_->move(row, to);
   keys_->move(row, to);
   segments_.move(row, to);
   resident_.move(row, to);
   slots_.move(row, to);
+  (to == Tier::device ? crossed_.moved_up : crossed_.moved_down) += held_beside_values(to) - before;
 }
 
 void ShadowAttention::pause(SeqId id) {
@@ -486,16 +494,22 @@ void ShadowAttention::end(SeqId id) {
 
 AttentionStatistics ShadowAttention::statistics() {
   AttentionStatistics now = statistics_;
-  std::array<int64_t, 2> counted{};
+  std::array<std::array<int64_t, 2>, FetchMeter::kKinds> counted{};
   device_.compute().copy(counted.data(), counters_.data(), counters_.bytes());
   device_.compute().synchronize();
-  now.chosen_chunks = counted[0];
-  now.slot_hits = counted[1];
+  std::array<int64_t, FetchMeter::kKinds> misses{};
+  for (std::size_t kind = 0; kind < FetchMeter::kKinds; ++kind) {
+    const auto& [chosen, hits] = counted[kind];
+    now.chosen_chunks += chosen;
+    now.slot_hits += hits;
+    misses[kind] = chosen - hits;
+  }
+  now.link = crossed_;
+  now.link.read += fetched_.read(misses, values_.layer_bytes(config_.chunk_size) / shape_.kv_heads);
+  now.link.moved_up += values_.moved_bytes(Tier::device);
+  now.link.moved_down += values_.moved_bytes(Tier::pinned_host);
   for (const Tier tier : {Tier::device, Tier::pinned_host}) {
-    now.held_bytes[static_cast<std::size_t>(tier)] = exact_.held_bytes(tier) + index_->held_bytes(tier) +
-                                                     keys_->held_bytes(tier) + segments_.held_bytes(tier) +
-                                                     resident_.held_bytes(tier) + slots_.held_bytes(tier) +
-                                                     values_.held_bytes(tier);
+    now.held_bytes[static_cast<std::size_t>(tier)] = held_beside_values(tier) + values_.held_bytes(tier);
   }
   return now;
 }

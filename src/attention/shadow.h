@@ -14,6 +14,7 @@
 #include "attention/chunk_keys.h"
 #include "attention/exact_prefill.h"
 #include "attention/exact_store.h"
+#include "attention/fetch_meter.h"
 #include "attention/segments.h"
 #include "attention/shadow_index.h"
 #include "attention/step.h"
@@ -122,6 +123,7 @@ class ShadowAttention final : public Attention {
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);
   void move(int64_t row, Tier to);
+  [[nodiscard]] int64_t held_beside_values(Tier tier) const;
   void build_factors(const Sequence& sequence, int64_t layer, const RawLayer& raw,
                      const Segments::Range& range);
   void build_index(const Sequence& sequence, int64_t layer, const RawLayer& raw, int64_t first);
@@ -158,6 +160,8 @@ class ShadowAttention final : public Attention {
   void forget_failed_step();
   [[nodiscard]] bool reranks(const Sequence& sequence) const;
   void count_step(const Sequence& sequence);
+  void count_link();
+  [[nodiscard]] int64_t* counters_of(const StepPart& part) const;
   void upload_tables();
   void decode_exact(const LayerInput& input, TensorView out);
   void decode_sparse(const LayerInput& input, TensorView out);
@@ -202,7 +206,9 @@ class ShadowAttention final : public Attention {
   std::unique_ptr<ShadowIndex> index_;
   RegionStore resident_;  // counts: outlier chunks
   RegionStore slots_;     // counts: slots
-  Buffer counters_;       // int64 [2]: chunks picked, hits
+  Buffer counters_;       // int64 [kinds of parts, 2]: chunks picked, hits
+  FetchMeter fetched_;
+  LinkBytes crossed_;  // beside what is fetched and what values_ moves
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;
   PromptRows prompt_rows_;

@@ -99,6 +99,7 @@ void ShadowAttention::load_past(const Sequence& sequence, int64_t layer) {
   const RawLayer past = prefill_->past(sequence.past);
   if (sequence.sparse) {
     rebuild_past(sequence, layer, past.k);
+    crossed_.read += values_.host_bytes(sequence.row, layer, 0, sequence.past);
     load_rows(
         device_.compute(),
         {.from = values_.view(device_.compute(), layer), .row = sequence.row, .first = 0, .out = past.v});

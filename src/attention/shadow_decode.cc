@@ -111,7 +111,30 @@ void ShadowAttention::begin_step(std::span<const SeqId> ids) {
   step_ids_.assign(ids.begin(), ids.end());
 }
 
+// By where values lay in the step: before any of them moves.
+void ShadowAttention::count_link() {
+  for (const OwnBatch& own : batches_) {
+    for (const Part& part : own.parts) {
+      for (int64_t i = part.first; i < part.first + part.count; ++i) {
+        const int64_t row = sparse_rows_[static_cast<std::size_t>(i)];
+        fetched_.add_step(part.over_link ? 1 : 0, values_.host_share(row));
+      }
+    }
+  }
+  for (const SeqId id : step_ids_) {
+    const Sequence& sequence = sequences_.at(id);
+    if (!sequence.sparse) continue;
+    crossed_.written += values_.host_bytes(sequence.row, sequence.tokens, sequence.tokens + 1);
+  }
+}
+
+// Of that kind of part (FetchMeter).
+int64_t* ShadowAttention::counters_of(const StepPart& part) const {
+  return reinterpret_cast<int64_t*>(counters_.data()) + (part.over_link ? 2 : 0);
+}
+
 void ShadowAttention::end_step() {
+  count_link();
   values_.end_step(sparse_rows_);  // before anything counts: memory may end in it
   for (const SeqId id : step_ids_) {
     Sequence& sequence = sequences_.at(id);
@@ -325,7 +348,7 @@ void ShadowAttention::select(int64_t layer, const Part& part, const Selection& s
                                  .slots = slot_view(layer),
                                  .assigned = s.assigned,
                                  .source = s.source,
-                                 .counters = reinterpret_cast<int64_t*>(counters_.data())};
+                                 .counters = counters_of(part)};
   if (reranks_) {
     keys_->rebuild_and_score(queue, layer, chunks, rope(), s.rebuilt,
                              {.q = queries_of(part), .held = slot_view(layer), .scores = s.candidate_scores});

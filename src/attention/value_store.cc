@@ -70,6 +70,12 @@ int64_t ValueStore::held_bytes(Tier tier) const {
   return runs_.held_bytes(tier) + (scales_ ? scales_->held_bytes(tier) : 0);
 }
 
+double ValueStore::host_share(int64_t row) const {
+  const auto host = static_cast<double>(runs_.held_bytes(row, Tier::pinned_host));
+  const auto device = static_cast<double>(runs_.held_bytes(row, Tier::device));
+  return host > 0 ? host / (host + device) : 0;
+}
+
 QuantizedView ValueStore::view(Queue& queue, int64_t layer) {
   QuantizedView view;
   view.data = runs_.view(queue, layer * shape_.kv_heads, true);

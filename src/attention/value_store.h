@@ -47,6 +47,21 @@ class ValueStore {
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const;
   [[nodiscard]] int64_t held_bytes(Tier tier) const;
 
+  // Of one layer's values of tokens [first, end), and of all layers', what lies in host memory, without
+  // scales.
+  [[nodiscard]] int64_t host_bytes(int64_t row, int64_t layer, int64_t first, int64_t end) const {
+    return runs_.bytes_of({row, layer * shape_.kv_heads, shape_.kv_heads, first, end}, Tier::pinned_host);
+  }
+  [[nodiscard]] int64_t host_bytes(int64_t row, int64_t first, int64_t end) const {
+    return runs_.bytes_of({row, 0, shape_.layers * shape_.kv_heads, first, end}, Tier::pinned_host);
+  }
+  // Share of what a row's runs hold that lies in host memory.
+  [[nodiscard]] double host_share(int64_t row) const;
+  // As PagedStore has it, scales included.
+  [[nodiscard]] int64_t moved_bytes(Tier to) const {
+    return runs_.moved_bytes(to) + (scales_ ? scales_->moved_bytes(to) : 0);
+  }
+
   // Memory of a row's first tokens, and bytes of it (PagedStore::add_memory).
   void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const;
   [[nodiscard]] int64_t memory_bytes(int64_t tokens) const {

@@ -155,7 +155,7 @@ int64_t PagedStore::move_blocks(const PlacedMove& move) {
       std::optional<Buffer> place;
       if (moved < move.bytes) place = try_allocate(move.to, block.bytes());
       if (!place) return moved;
-      device_.compute().copy(place->data(), block.data(), place->bytes());
+      copy(block, *place, place->bytes());
       moved += place->bytes();
       block = std::move(*place);
     }
@@ -182,6 +182,12 @@ PagedStore::Block PagedStore::allocate(int64_t bytes) {
       device_.allocate(fits ? Tier::device : Tier::pinned_host, config_.purpose, bytes));
 }
 
+// The first bytes of a block, in the compute queue's order.
+void PagedStore::copy(const Buffer& from, const Buffer& to, int64_t bytes) {
+  device_.compute().copy(to.data(), from.data(), bytes);
+  if (from.tier() != to.tier()) moved_[static_cast<std::size_t>(to.tier())] += bytes;
+}
+
 // Brings a list to `capacity` tokens. The last block may be replaced by a longer copy of itself.
 void PagedStore::grow_list(std::vector<Block>& list, int64_t capacity) {
   const int64_t blocks = ceil_div(capacity, config_.block_tokens);
@@ -196,7 +202,7 @@ void PagedStore::grow_list(std::vector<Block>& list, int64_t capacity) {
       continue;
     }
     Block& old = list[static_cast<std::size_t>(i)];
-    device_.compute().copy(block->data(), old->data(), old->bytes());
+    copy(*old, *block, old->bytes());
     device_.compute().synchronize();  // the old block dies here
     old = std::move(block);
   }
@@ -239,7 +245,7 @@ void PagedStore::share(int64_t from, int64_t to, int64_t tokens) {
     if (open_bytes == 0) continue;
     mine.push_back(allocate(open_bytes));
     const Buffer& open = *list[static_cast<std::size_t>(whole)];
-    device_.compute().copy(mine.back()->data(), open.data(), std::min(open.bytes(), open_bytes));
+    copy(open, *mine.back(), std::min(open.bytes(), open_bytes));
   }
   Row& entry = rows_[static_cast<std::size_t>(to)];
   entry.lists = std::move(lists);
@@ -272,16 +278,15 @@ void PagedStore::move(int64_t row, Tier to) {
     }
   }
   Row& entry = rows_[static_cast<std::size_t>(row)];
-  Queue& queue = device_.compute();
   std::vector<std::pair<Buffer*, Buffer>> moved;
   for (const auto& list : entry.lists) {
     for (const Block& block : list) {
       if (block->tier() == to || stay.contains(block.get())) continue;
       moved.emplace_back(block.get(), device_.allocate(to, config_.purpose, block->bytes()));
-      queue.copy(moved.back().second.data(), block->data(), block->bytes());
+      copy(*block, moved.back().second, block->bytes());
     }
   }
-  queue.synchronize();  // the old blocks die here
+  device_.compute().synchronize();  // the old blocks die here
   for (auto& [block, there] : moved) *block = std::move(there);
   entry.last_used = to == Tier::pinned_host ? kNever : steps_;
   write_tables(row);
@@ -328,6 +333,25 @@ int64_t PagedStore::held_bytes(Tier tier) const {
     }
   }
   return sum;
+}
+
+// Most rows lie whole in one tier, and then no block is looked at: this is asked in every step.
+int64_t PagedStore::bytes_of(const Part& part, Tier tier) const {
+  const Row& row = rows_[static_cast<std::size_t>(part.row)];
+  const int64_t here = row.held[static_cast<std::size_t>(tier)];
+  if (here == 0) return 0;
+  const int64_t all = part.lists * (part.end - part.first) * config_.token_bytes;
+  if (here == row.held[0] + row.held[1]) return all;
+  int64_t tokens = 0;
+  for (int64_t l = part.first_list; l < part.first_list + part.lists; ++l) {
+    const auto& list = row.lists[static_cast<std::size_t>(l)];
+    for (int64_t i = part.first / config_.block_tokens; i * config_.block_tokens < part.end; ++i) {
+      const int64_t begin = i * config_.block_tokens;
+      if (list[static_cast<std::size_t>(i)]->tier() != tier) continue;
+      tokens += std::min(part.end, begin + config_.block_tokens) - std::max(part.first, begin);
+    }
+  }
+  return tokens * config_.token_bytes;
 }
 
 int64_t PagedStore::shared_bytes(int64_t tokens) const {

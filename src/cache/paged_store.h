@@ -75,6 +75,17 @@ class PagedStore {
   [[nodiscard]] int64_t held_bytes(Tier tier) const;               // of all rows, shared blocks once
   [[nodiscard]] int64_t shared_bytes(int64_t tokens) const;        // that share(from, to, tokens) copies not
   [[nodiscard]] int64_t capacity_tokens(int64_t row) const;        // tokens there is room for
+  // Of tokens [first, end) of a row, in lists [first_list, first_list + lists), what lies in a tier.
+  struct Part {
+    int64_t row = 0;
+    int64_t first_list = 0;
+    int64_t lists = 0;
+    int64_t first = 0;
+    int64_t end = 0;
+  };
+  [[nodiscard]] int64_t bytes_of(const Part& part, Tier tier) const;
+  // Bytes that were copied from one tier to the other so far, by where they went.
+  [[nodiscard]] int64_t moved_bytes(Tier to) const { return moved_[static_cast<std::size_t>(to)]; }
 
   // The memory of the first `tokens` tokens of a row, for which there is room, in an order that depends on
   // them alone. arrays: bytes of a token in each of the arrays [tokens of a block, bytes] that a block of one
@@ -109,6 +120,7 @@ class PagedStore {
   [[nodiscard]] std::optional<Buffer> try_allocate(Tier tier, int64_t bytes);
   int64_t relieve(int64_t bytes);
   int64_t move_blocks(const PlacedMove& move);
+  void copy(const Buffer& from, const Buffer& to, int64_t bytes);
   void grow_list(std::vector<Block>& list, int64_t capacity);
   void write_table(int64_t row);   // after every change of the row's blocks
   void write_tables(int64_t row);  // and of its family's
@@ -121,6 +133,7 @@ class PagedStore {
   int64_t steps_ = 0;
   int64_t families_ = 0;  // so far
   int64_t keep_free_ = 0;
+  std::array<int64_t, kTiers> moved_{};
   bool is_moving_ = false;         // an allocation for a move must not move others
   int64_t blocks_per_list_ = 0;    // stride of the table
   DeviceArray<std::byte*> table_;  // [rows, lists, blocks_per_list_]

@@ -462,6 +462,7 @@ SessionStatistics SessionStatistics::since(const SessionStatistics& before) cons
   counted.attended_tokens -= before.attended_tokens;
   counted.chosen_chunks -= before.chosen_chunks;
   counted.slot_hits -= before.slot_hits;
+  counted.link -= before.link;
   return counted;
 }
 
@@ -473,7 +474,8 @@ SessionStatistics ModelSession::statistics(int64_t method) const {
           .context_tokens = from.context_tokens,
           .attended_tokens = from.attended_tokens,
           .chosen_chunks = from.chosen_chunks,
-          .slot_hits = from.slot_hits};
+          .slot_hits = from.slot_hits,
+          .link = from.link};
 }
 
 }  // namespace shadowkv

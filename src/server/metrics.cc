@@ -101,6 +101,15 @@ void write_work(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_chosen_chunks_total", "counter", "Chunks chosen, over layers and heads.",
            s.attention.chosen_chunks);
   text.one("shadowkv_slot_hits_total", "counter", "Of them found in the slot cache.", s.attention.slot_hits);
+  const LinkBytes& link = s.attention.link;
+  text.by<int64_t>("shadowkv_link_bytes_total", "counter",
+                   "Bytes of requests' state between the memories: read and moved_up to the device, written "
+                   "and moved_down to the host.",
+                   "kind",
+                   {{"read", link.read},
+                    {"written", link.written},
+                    {"moved_up", link.moved_up},
+                    {"moved_down", link.moved_down}});
 }
 
 void write_memory(Text& text, const EngineMemory& memory) {

@@ -50,6 +50,8 @@ class Bench(ProgramTest):
             # 8 layers, 4 KV heads, 1,024 tokens, 128 numbers of a byte; a quarter misses.
             missed = row["batch"] * 8 * 4 * 1024 * 128 * (1 - row["slot_hit_share"])
             self.assertAlmostEqual(row["link"]["bytes_a_step"] / missed, 1, places=6)
+            read = row["statistics"]["link_bytes"]["read"] * row["batch"] / row["statistics"]["decode_steps"]
+            self.assertAlmostEqual(read / missed, 1, places=6)
             self.assertGreater(row["stage_ms"]["gather"], 0)
         for label in labels:
             self.assertLess(report["checks"][label]["error"], report["checks"][label]["limit"])
@@ -135,12 +137,26 @@ class Bench(ProgramTest):
         self.assertEqual(served["first_token"]["count"], 6)
         self.assertEqual(served["between_tokens"]["count"], served["new_tokens"] - 6)
         self.assertLessEqual(served["steps"], served["new_tokens"])
+        self.assertEqual(served["replayed_steps"] + served["recordings"], 0)  # a CPU records nothing
+        self.assertEqual(set(served["statistics"]["link_bytes"].values()), {0})  # all values lie on the device
         parts = ("reading_s", "step_s", "moving_s", "scheduling_s")
         self.assertAlmostEqual(served["busy_s"], sum(served[part] for part in parts))
         again = self.succeed("bench", "serve-load", *MODEL, *load, "--json", "-")
         same = json.loads(again.text)["serve"]
         for count in ("prompt_tokens", "new_tokens"):  # the same seed brings the same requests
             self.assertEqual(same[count], served[count])
+
+    def test_serve_load_tells_what_crossed_the_link(self):
+        load = ["--requests", "4", "--rate", "100", "--prompt-tokens", "200,300", "--new-tokens", "6,9", "--method",
+                "default:sparse-budget=32", "--place", "host"]
+        done = self.succeed("bench", "serve-load", *MODEL, *load, "--json", self.folder / "link.json")
+        self.assertRegex(done.text, r"over the link: [1-9].* of values read, [1-9].* written; 0 B moved up, 0 B down")
+        served = json.loads((self.folder / "link.json").read_text())["serve"]
+        link = served["statistics"]["link_bytes"]
+        tokens = served["prompt_tokens"] + served["new_tokens"] - served["requests"]
+        self.assertGreater(link["written"], 0)
+        self.assertEqual(link["written"] % tokens, 0, (link, tokens))  # the same of each that is held
+        self.assertGreater(link["read"], 0)
 
     def test_serve_load_refuses_loads_that_cannot_be(self):
         serve = ["bench", "serve-load", *MODEL]

@@ -320,6 +320,24 @@ TEST_F(Services, AShortPromptDoesNotWaitForALongOneThatCameBefore) {
   EXPECT_EQ(read_all(*reads_short), answer_alone(*alone_, small_shadow(), short_one));
 }
 
+TEST_F(Services, CountWhatCrossesTheLink) {
+  AttentionConfig method = small_shadow();
+  for (const Placement placement : {Placement::spill, Placement::host}) {
+    method.placement = placement;
+    const auto service = engine_->serve({.attention = method});
+    (void)read_all(*service->submit(request(300, 20)));
+    service->wait_idle();
+    const auto until = std::chrono::steady_clock::now() + 10s;  // counts may be a tenth of a second old
+    while (service->statistics().attention.decode_steps < 19 && std::chrono::steady_clock::now() < until)
+      std::this_thread::sleep_for(1ms);
+    const SessionStatistics now = service->statistics().attention;
+    EXPECT_EQ(now.decode_steps, 19);
+    EXPECT_EQ(now.link.read > 0, placement == Placement::host);
+    EXPECT_EQ(now.link.written > 0, placement == Placement::host);
+    EXPECT_EQ(now.link.moved_up + now.link.moved_down, 0);
+  }
+}
+
 // Seconds between the tokens that a stream delivers.
 class Gaps {
  public:
