@@ -20,6 +20,8 @@ class StagedUpload {
     if (bytes > host_.bytes()) grow(std::max(bytes, 2 * host_.bytes()));
     return host_.data();
   }
+  // The compute queue was waited for since the last send: what was sent has arrived.
+  void arrived() { is_sent_ = false; }
   // Where the room lies on the device.
   [[nodiscard]] std::byte* device() const { return on_device_.data(); }
   // Brings its first bytes there, in the compute queue's order.

@@ -30,6 +30,16 @@ LogitOps ops_of(std::span<const LogitRow> rows) {
   return ops;
 }
 
+// To the same place in every step, so that a recorded one draws as the latest says. Null for no rows.
+template <typename Row>
+const Row* send_rows(StagedUpload& upload, std::span<const Row> rows) {
+  if (rows.empty()) return nullptr;
+  const auto bytes = static_cast<int64_t>(rows.size_bytes());
+  std::copy(rows.begin(), rows.end(), reinterpret_cast<Row*>(upload.host(bytes)));
+  upload.send(bytes);
+  return reinterpret_cast<const Row*>(upload.device());
+}
+
 }  // namespace
 
 // Views over one buffer, in the activations' type.
@@ -48,13 +58,13 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       weights_(weights),
       device_(device),
       ids_(device),
-      sampling_(device),
       hidden_(device),
       slice_(device),
       normed_(device),
       logits_(device),
       drawn_(device),
       ranks_(device),
+      sampling_(device),
       changes_(device) {}
 
 int64_t Transformer::slice_bytes(int64_t rows) const {
@@ -196,6 +206,8 @@ std::vector<T> Transformer::download(const T* from, int64_t count) {
   std::vector<T> host(static_cast<std::size_t>(count));
   device_.compute().copy(host.data(), from, count * static_cast<int64_t>(sizeof(T)));
   device_.compute().synchronize();
+  sampling_.arrived();
+  changes_.arrived();
   return host;
 }
 
@@ -302,8 +314,8 @@ Transformer::Drawn Transformer::end_prefill_sampled(const PrefillRun& run, const
           "a prompt's end got {} ways to draw and changes of {} rows of logits", drawing.how.size(),
           drawing.changes.size());
   const StepTables tables{.ids = {},
-                          .how = upload_sampling(drawing.how),
-                          .changes = upload_changes(drawing.changes),
+                          .how = send_rows(sampling_, drawing.how),
+                          .changes = send_rows(changes_, drawing.changes),
                           .ops = ops_of(drawing.changes)};
   draw(logits(run.hidden.rows(run.tokens - 1, 1)), tables);
   Drawn drawn{.ids = download(drawn_.get(DType::i32, {1}).as<int32_t>(), 1), .ranks = {}};
@@ -314,22 +326,6 @@ Transformer::Drawn Transformer::end_prefill_sampled(const PrefillRun& run, const
 TokenRanks* Transformer::ranks(int64_t count) {
   const TensorView bytes = ranks_.get(DType::u8, {count * static_cast<int64_t>(sizeof(TokenRanks))});
   return reinterpret_cast<TokenRanks*>(bytes.data);
-}
-
-// To the same place in every step, so that a recorded one draws as the latest says.
-const SamplingRow* Transformer::upload_sampling(std::span<const SamplingRow> how) {
-  const TensorView on_device = sampling_.get(DType::u8, {static_cast<int64_t>(how.size_bytes())});
-  device_.compute().copy(on_device.data, how.data(), on_device.bytes());
-  return reinterpret_cast<const SamplingRow*>(on_device.data);
-}
-
-// Likewise.
-const LogitRow* Transformer::upload_changes(std::span<const LogitRow> changes) {
-  if (changes.empty()) return nullptr;
-  const auto bytes = static_cast<int64_t>(changes.size_bytes());
-  std::copy(changes.begin(), changes.end(), reinterpret_cast<LogitRow*>(changes_.host(bytes)));
-  changes_.send(bytes);
-  return reinterpret_cast<const LogitRow*>(changes_.device());
 }
 
 // Runs a step up to its end, from its recording where one of its shape exists. All that a recording reads
@@ -343,9 +339,11 @@ void Transformer::step(Attention& attention, std::span<const SeqId> sequences, s
           "a decode step of {} sequences got changes of {} rows of logits", ids.size(),
           drawing.changes.size());
   arranged_ = attention.arrange(sequences);
+  const std::vector<SamplingRow> how = arranged(drawing.how, arranged_);
+  const std::vector<LogitRow> changes = arranged(drawing.changes, arranged_);
   const StepTables tables{.ids = ids_.get(DType::i32, {std::ssize(ids)}),
-                          .how = upload_sampling(arranged(drawing.how, arranged_)),
-                          .changes = upload_changes(arranged(drawing.changes, arranged_)),
+                          .how = send_rows<SamplingRow>(sampling_, how),
+                          .changes = send_rows<LogitRow>(changes_, changes),
                           .ops = ops_of(drawing.changes)};
   upload_ids(arranged(ids, arranged_), tables.ids);
   attention.begin_step(arranged(sequences, arranged_));

@@ -121,8 +121,6 @@ class Transformer {
   };
   void step(Attention& attention, std::span<const SeqId> sequences, std::span<const int32_t> ids,
             const Drawing& drawing);
-  [[nodiscard]] const SamplingRow* upload_sampling(std::span<const SamplingRow> how);
-  [[nodiscard]] const LogitRow* upload_changes(std::span<const LogitRow> changes);
   void run_step(Attention& attention, const StepTables& tables);
   void draw(const TensorView& logits, const StepTables& tables);
   [[nodiscard]] TokenRanks* ranks(int64_t count);
@@ -140,8 +138,8 @@ class Transformer {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   Device& device_;
-  Scratch ids_, sampling_, hidden_, slice_, normed_, logits_, drawn_, ranks_;  // of decode steps
-  StagedUpload changes_;                                                       // likewise
+  Scratch ids_, hidden_, slice_, normed_, logits_, drawn_, ranks_;  // of decode steps
+  StagedUpload sampling_, changes_;                                 // likewise
   StepGraphs graphs_;
   LayerTold told_;
   std::vector<SeqId> told_of_;     // sequences of the step, as arranged, where somebody is told

