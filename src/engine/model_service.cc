@@ -445,10 +445,8 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
       closes ? run.tokens - run.closed : std::min(parts_.transformer.slice_tokens(), run.tokens - first);
   int64_t rows = most;
   if (left) {
-    const int64_t worth = std::min(most, closes ? session_.closing_tokens() : kGoodRows);
-    rows = closes ? pace_.closed_within(*left, worth, most) : pace_.rows_within(*left, first, most);
-    if (rows < worth && !is_first) return false;
-    rows = std::max<int64_t>(rows, closes ? worth : 1);
+    rows = pace_.rows_of({first, most, closes ? session_.closing_tokens() : 0}, *left, is_first);
+    if (rows == 0) return false;
   }
   const Clock::time_point start = Clock::now();
   session_.advance_prefill(sequence, rows);

@@ -41,6 +41,15 @@ double Pace::allowance() const {
   return kPlanned * (max_gap_ - 1) * step_s_;
 }
 
+int64_t Pace::rows_of(const NextUnit& unit, double seconds, bool is_first) const {
+  const bool closes = unit.closing > 0;
+  const int64_t worth = std::min(unit.most, closes ? unit.closing : good_rows_);
+  const int64_t rows =
+      closes ? closed_within(seconds, worth, unit.most) : rows_within(seconds, unit.first, unit.most);
+  if (rows < worth && !is_first) return 0;
+  return std::max<int64_t>(rows, closes ? worth : 1);
+}
+
 // The root of rows * (row + key * (first + rows / 2)) * s_per_work = seconds, in multiples of good_rows
 // where there is room for as many.
 int64_t Pace::rows_within(double seconds, int64_t first, int64_t most_rows) const {

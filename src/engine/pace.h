@@ -15,6 +15,14 @@ struct UnitWork {
   [[nodiscard]] double of(int64_t first, int64_t rows) const;
 };
 
+// What may be read next of a prompt: a layer's slice of at most so many queries, or closing the layer for at
+// most so many tokens.
+struct NextUnit {
+  int64_t first = 0;    // query or token
+  int64_t most = 0;     // queries or tokens
+  int64_t closing = 0;  // multiples of so many tokens are where closing can be cut; 0: a slice
+};
+
 class Pace {
  public:
   // max_gap: over 1. Slices of fewer than good_rows are only taken where more would take too long: they read
@@ -27,6 +35,9 @@ class Pace {
 
   // Seconds of reading that may go before the next step.
   [[nodiscard]] double allowance() const;
+  // Queries or tokens of the next unit, when so many of those seconds are left. 0: it would take longer, and
+  // is not the first before that step, which is read in any case, as small as it can be.
+  [[nodiscard]] int64_t rows_of(const NextUnit& unit, double seconds, bool is_first) const;
   // Most queries from `first` on that take no longer, up to most_rows; 0 when one takes longer.
   [[nodiscard]] int64_t rows_within(double seconds, int64_t first, int64_t most_rows) const;
   // Most tokens, in multiples of least or all of most_tokens, that closing a layer for takes no longer; 0

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "engine/pace.h"
 #include "engine/reading_order.h"
 
@@ -295,6 +298,90 @@ TEST(Pacing, SlicesTakeWhatTheGapAllows) {
   EXPECT_EQ(pace.closed_within(-1, 64, 1000), 0);
   EXPECT_EQ(pace.closed_within(1, 64, 1000), 1000);
   EXPECT_EQ(pace.closed_within(1, 1024, 1000), 1000) << "cut nowhere";
+  EXPECT_EQ(pace.rows_of({0, 512, 0}, 0.008, false), 48);
+  EXPECT_EQ(pace.rows_of({300, 512, 0}, 0.001, false), 0) << "too few to be worth it";
+  EXPECT_EQ(pace.rows_of({300, 512, 0}, 0.001, true), 2);
+  EXPECT_EQ(pace.rows_of({300, 512, 0}, -1, true), 1);
+  EXPECT_EQ(pace.rows_of({0, 1000, 64}, 0.0001, false), 0);
+  EXPECT_EQ(pace.rows_of({0, 1000, 64}, 0.0001, true), 64);
+}
+
+// What things take on a machine.
+struct SimulatedMachine {
+  double step_s, work_per_s, unit_s, closing_s;  // of a step, of slices, of any unit, of closing a token
+  int64_t slice_tokens, closing_tokens;
+};
+
+// Reads a prompt between steps as the service does, where everything takes a tenth less or more in turn.
+class SimulatedReading {
+ public:
+  SimulatedReading(SimulatedMachine machine, UnitWork work, double max_gap)
+      : machine_(machine), work_(work), pace_(max_gap, work, 16) {}
+
+  // Gaps between the tokens of a stream, each in what it would be without reading.
+  std::vector<double> read(int64_t tokens, int64_t layers) {
+    std::vector<double> gaps;
+    for (layers_ = layers, tokens_ = tokens; layers_ > 0;) {
+      const double step = swayed(machine_.step_s);
+      pace_.step_took(step);
+      gaps.push_back(1 + between_steps() / step);
+    }
+    return gaps;
+  }
+
+ private:
+  double swayed(double seconds) {
+    count_ = (count_ + 1) % 3;
+    return seconds * (0.9 + 0.1 * count_);
+  }
+  double between_steps() {
+    double left = pace_.allowance(), taken = 0;
+    for (bool is_first = true; layers_ > 0; is_first = false) {
+      const double seconds = unit(left - taken, is_first);
+      if (seconds == 0) break;
+      taken += seconds;
+    }
+    return taken;
+  }
+  double unit(double left, bool is_first) {
+    const bool closes = first_ == tokens_;
+    const int64_t most = closes ? tokens_ - closed_ : std::min(machine_.slice_tokens, tokens_ - first_);
+    const int64_t rows = pace_.rows_of({first_, most, closes ? machine_.closing_tokens : 0}, left, is_first);
+    if (rows == 0) return 0;
+    const double work = closes ? machine_.closing_s * static_cast<double>(rows)
+                               : work_.of(first_, rows) / machine_.work_per_s;
+    const double seconds = machine_.unit_s + swayed(work);
+    closes ? pace_.closing_took(rows, seconds) : pace_.slice_took(first_, rows, seconds);
+    (closes ? closed_ : first_) += rows;
+    if (closed_ == tokens_) {
+      first_ = closed_ = 0;
+      --layers_;
+    }
+    return seconds;
+  }
+
+  SimulatedMachine machine_;
+  UnitWork work_;
+  Pace pace_;
+  int64_t tokens_ = 0, layers_ = 0, first_ = 0, closed_ = 0;
+  int count_ = 0;
+};
+
+// What 8B and 135M parameters take of a GPU and of a CPU, about.
+TEST(Pacing, GapsStayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
+  const UnitWork large{.row = 4.4e8, .key = 16384}, small{.row = 7e6, .key = 2304};
+  const SimulatedMachine gpu{8e-3, 4e14, 5e-5, 2e-8, 8192, 4096};
+  const SimulatedMachine cpu{30e-3, 5e10, 2e-5, 1e-6, 512, 4096};
+  for (const double max_gap : {2.0, 1.5, 4.0}) {
+    for (const auto& [machine, work] : {std::pair(gpu, large), std::pair(cpu, small)}) {
+      SimulatedReading reading(machine, work, max_gap);
+      const std::vector<double> gaps = reading.read(1 << 17, 4);
+      const double longest = *std::max_element(gaps.begin() + 2, gaps.end());  // once both were measured
+      EXPECT_LT(longest, max_gap) << "of a step of " << machine.step_s;
+      const double mean = std::accumulate(gaps.begin(), gaps.end(), 0.0) / static_cast<double>(gaps.size());
+      EXPECT_GT(mean, 1 + (max_gap - 1) / 2) << "much of what there is goes to the prompt";
+    }
+  }
 }
 
 }  // namespace
