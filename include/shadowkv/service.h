@@ -54,6 +54,10 @@ struct ServiceRequest {
   // Called on the service's thread after each token and at the end; it must return soon. What it throws ends
   // the request as cancelled.
   std::function<void()> on_news = {};
+  // For evaluation: sees each layer of this request's steps, on the service's thread, once a token but where
+  // a step is taken again for want of memory. Its steps are slow for all who share them: each layer is read
+  // back, and nothing is replayed from a recording. What it throws ends the request as cancelled.
+  LayerObserver observer = {};
 };
 
 // What became of a request.

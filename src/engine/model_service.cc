@@ -325,6 +325,7 @@ void ModelService::step() {
     step_samplers_.push_back(job.fed + 1 == job.answer->tokens() ? &item.second.sampler : nullptr);
   }
   if (batch_.empty()) return;
+  observe_step();
   book(now_.scheduling_s);
   const Clock::time_point start = booked_until_;
   std::vector<int32_t> picked;
@@ -340,6 +341,30 @@ void ModelService::step() {
   ++now_.steps;
   now_.step_tokens += std::ssize(batch_);
   for (std::size_t i = 0; i < batch_.size(); ++i) took_step(*batch_[i], picked[i]);
+}
+
+// The step's layers are shown where one of its requests asks for them.
+void ModelService::observe_step() {
+  const bool asked =
+      std::ranges::any_of(batch_, [](const Item* item) { return item->second.observer != nullptr; });
+  if (asked == is_observed_) return;
+  session_.observe(
+      0, asked ? LayerObserver([this](const LayerObservation& seen) { observe(seen); }) : LayerObserver());
+  is_observed_ = asked;
+}
+
+// A token that is fed again was seen before.
+void ModelService::observe(const LayerObservation& seen) noexcept {
+  for (Item* item : batch_) {
+    Job& job = item->second;
+    if (job.sequence != seen.sequence || !job.observer || job.fed + 1 < job.answer->tokens()) continue;
+    try {
+      job.observer(seen);
+    } catch (...) {
+      job.answer->cancel();
+      job.observer = {};
+    }
+  }
 }
 
 // Whether the request is to have a token. One whose constraint is beyond its bounds fails alone.

@@ -61,6 +61,7 @@ class ModelService final : public Service {
     int priority = 0;
     std::string client;
     std::function<void()> on_news;
+    LayerObserver observer;
     std::shared_ptr<Answer> answer;
     Sampler sampler;  // stands where the answer does, also while the sequence catches up
     AnswerEnds ends;
@@ -101,6 +102,8 @@ class ModelService final : public Service {
   [[nodiscard]] int64_t answers_of(RequestId group);
   void step();
   [[nodiscard]] bool joins_step(Item& item);
+  void observe_step();
+  void observe(const LayerObservation& seen) noexcept;
   void took_step(Item& item, int32_t picked);
   void step_failed();
   void read();
@@ -145,6 +148,7 @@ class ModelService final : public Service {
   std::vector<SequenceToken> step_tokens_;  // likewise
   std::vector<Sampler*> step_samplers_;     // likewise
   Item* reading_ = nullptr;                 // whose layer has begun, or was the last to end
+  bool is_observed_ = false;                // whether somebody sees the layers of steps
   int step_shortages_ = 0;                  // steps in a row that memory ended for
   Clock::time_point booked_until_;
   Clock::time_point attention_read_;      // when its statistics were read

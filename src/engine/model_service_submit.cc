@@ -38,6 +38,7 @@ ModelService::Job ModelService::make_job(ServiceRequest request) const {
   Job job{.prompt = {},
           .client = {},
           .on_news = {},
+          .observer = {},
           .answer = {},
           .sampler = Sampler(request.sampling, {.prompt = prompt,
                                                 .end_tokens = ends.ids,
@@ -54,6 +55,7 @@ ModelService::Job ModelService::make_job(ServiceRequest request) const {
   job.priority = request.priority;
   job.client = std::move(request.client);
   job.on_news = std::move(request.on_news);
+  job.observer = std::move(request.observer);
   check_fits_alone({.prompt_tokens = prompt_tokens, .max_tokens = job.max_tokens});
   const std::optional<int64_t> logprobs = request.sampling.logprobs;
   job.answer = std::make_shared<Answer>(prompt_tokens, wanted, logprobs ? *logprobs + 1 : 0, bell_);

@@ -320,6 +320,30 @@ TEST_F(Services, AShortPromptDoesNotWaitForALongOneThatCameBefore) {
   EXPECT_EQ(read_all(*reads_short), answer_alone(*alone_, small_shadow(), short_one));
 }
 
+TEST_F(Services, ShowTheLayersOfTheRequestThatAskedForThemAlone) {
+  const auto service = engine_->serve({.attention = small_shadow()});
+  const int64_t layers = engine_->model().layers;
+  int64_t seen_layers = 0, attended = 0;
+  ServiceRequest seen = request(300, 20, 2);
+  seen.observer = [&](const LayerObservation& one) {
+    EXPECT_EQ(one.layer, seen_layers++ % layers);
+    attended = std::ssize(one.attended[0]);
+  };
+  ServiceRequest throws = request(40, 50, 3);
+  throws.observer = [](const LayerObservation&) { throw std::runtime_error("from the observer"); };
+  const auto other = service->submit(request(60, 40, 4)), watched = service->submit(seen);
+  const auto bad = service->submit(throws);
+  EXPECT_EQ(read_all(*watched), answer_alone(*alone_, small_shadow(), request(300, 20, 2)));
+  EXPECT_EQ(seen_layers, 19 * layers) << "the first token is the prompt's";
+  EXPECT_TRUE(0 < attended && attended < 150) << attended << " of 319 tokens";
+  EXPECT_EQ(read_all(*other), answer_alone(*alone_, small_shadow(), request(60, 40, 4)));
+  EXPECT_LT(std::ssize(read_all(*bad)), 50);
+  EXPECT_EQ(bad->report().finish, FinishReason::cancelled);
+  service->wait_idle();
+  EXPECT_EQ(service->statistics().cancelled, 1);
+  EXPECT_EQ(held_by_requests(*engine_), 0);
+}
+
 TEST_F(Services, CountWhatCrossesTheLink) {
   AttentionConfig method = small_shadow();
   for (const Placement placement : {Placement::spill, Placement::host}) {
