@@ -320,6 +320,32 @@ TEST_F(Services, AShortPromptDoesNotWaitForALongOneThatCameBefore) {
   EXPECT_EQ(read_all(*reads_short), answer_alone(*alone_, small_shadow(), short_one));
 }
 
+// From one token to all that the context holds.
+TEST_F(Services, AnswerAnyLengthsInOneStep) {
+  const std::vector<int64_t> lengths = {1, 2, 63, 500};
+  const ServiceRequest longest = request(3900, 1000, 9);
+  for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    const auto service = engine_->serve({.attention = method, .max_reading = 1, .max_gap = 1000});
+    std::vector<std::unique_ptr<Stream>> others;
+    int64_t most = 0, news = 0;
+    ServiceRequest noticed = longest;
+    noticed.on_news = [&] {
+      if (++news == 2) {
+        for (const int64_t length : lengths) others.push_back(service->submit(request(length, 150)));
+      }
+      most = std::max(most, service->statistics().running);
+    };
+    const auto stream = service->submit(noticed);
+    EXPECT_EQ(read_all(*stream), answer_alone(*alone_, method, longest));
+    service->wait_idle();
+    EXPECT_EQ(most, 1 + std::ssize(lengths)) << "they were never in one step";
+    EXPECT_EQ(stream->report().prompt_tokens + stream->report().new_tokens, engine_->model().context);
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+      EXPECT_EQ(read_all(*others[i]), answer_alone(*alone_, method, request(lengths[i], 150))) << lengths[i];
+    }
+  }
+}
+
 TEST_F(Services, ShowTheLayersOfTheRequestThatAskedForThemAlone) {
   const auto service = engine_->serve({.attention = small_shadow()});
   const int64_t layers = engine_->model().layers;
