@@ -1,11 +1,14 @@
 // Short histories of a service, by seed: requests arrive, finish, are cancelled, paused, dropped and taken up
 // again, within memories of several sizes. Whatever happens, tokens are those of a plain loop, and nothing is
 // held afterwards. On a GPU sums depend on how many sequences a step has: there an answer may leave that of
-// the plain loop where two tokens are as likely, and few do. SHADOWKV_HISTORIES says how many are run.
+// the plain loop where two tokens are as likely, and few do. SHADOWKV_HISTORIES says how many are run,
+// SHADOWKV_HISTORY_SECONDS for how long instead.
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <cstdlib>
+#include <optional>
 
 #include "base/device.h"
 #include "engine/requests.h"
@@ -18,11 +21,25 @@ constexpr int kHistories = kIsSanitized ? 300 : 10'000, kGpuHistories = 300;
 constexpr int kKnown = 60;
 constexpr double kGpuParted = 0.1;  // of the answers, at most
 
-int histories(const std::string& device) {
-  const char* asked = std::getenv("SHADOWKV_HISTORIES");
-  if (asked) return std::atoi(asked);
-  return device == "cpu" ? kHistories : kGpuHistories;
-}
+// How many histories are run, or for how long.
+class Extent {
+ public:
+  explicit Extent(const std::string& device) {
+    if (const char* seconds = std::getenv("SHADOWKV_HISTORY_SECONDS")) {
+      until_ = Clock::now() + std::chrono::seconds(std::atoi(seconds));
+    } else if (const char* asked = std::getenv("SHADOWKV_HISTORIES")) {
+      most_ = std::atoi(asked);
+    } else {
+      most_ = device == "cpu" ? kHistories : kGpuHistories;
+    }
+  }
+  [[nodiscard]] bool holds(int count) const { return until_ ? Clock::now() < *until_ : count < most_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  int most_ = 0;
+  std::optional<Clock::time_point> until_;
+};
 
 std::vector<std::string> devices() {
   std::vector<std::string> names = {"cpu"};
@@ -61,11 +78,11 @@ class Histories : public ::testing::TestWithParam<std::string> {
     Engine& engine = *engines_[seed % engines_.size()];
     const auto& known = known_[seed / engines_.size() % known_.size()];
     const AttentionConfig& method = methods_[seed / engines_.size() % known_.size()];
-    const auto service = engine.serve({.attention = method,
-                                       .max_running = below(8) + 1,
-                                       .max_reading = below(4) + 1,
-                                       .max_gap = 1.1 + static_cast<double>(below(3)),
-                                       .growth_tokens = below(24) + 1});
+    auto service = engine.serve({.attention = method,
+                                 .max_running = below(8) + 1,
+                                 .max_reading = below(4) + 1,
+                                 .max_gap = 1.1 + static_cast<double>(below(3)),
+                                 .growth_tokens = below(24) + 1});
     std::vector<Sent> sent;
     for (int64_t i = below(8) + 2; i > 0; --i) submit(*service, known, sent);
     if (below(16) != 0) {  // else the service ends before they do
@@ -73,7 +90,12 @@ class Histories : public ::testing::TestWithParam<std::string> {
       service->wait_idle();
       ASSERT_EQ(held_by_requests(engine), 0) << "history " << seed;
     }
-    const ServiceStatistics statistics = service->statistics();
+    count(service->statistics(), seed);
+    service.reset();
+    ASSERT_EQ(held_by_requests(engine), 0) << "history " << seed << ", whose service has ended";
+  }
+
+  void count(const ServiceStatistics& statistics, uint32_t seed) {
     pauses_ += statistics.pauses;
     drops_ += statistics.drops;
     cancelled_ += statistics.cancelled;
@@ -146,18 +168,19 @@ INSTANTIATE_TEST_SUITE_P(Devices, Histories, ::testing::ValuesIn(devices()),
                          [](const auto& one) { return one.param; });
 
 TEST_P(Histories, GiveTheTokensOfAPlainLoopAndHoldNothingAfterwards) {
+  const Extent extent(GetParam());
   const auto alone = Engine::load(options());
   for (const AttentionConfig& method : methods_) known_.push_back(known_requests(*alone, method, kKnown));
   constexpr int64_t kPlenty = int64_t{1} << 28;
   engines_.push_back(engine_with(kPlenty, kPlenty));
   engines_.push_back(engine_with(420'000, kPlenty));
   engines_.push_back(engine_with(420'000, 120'000));
-  const int count = histories(GetParam());
-  for (int seed = 0; seed < count && !HasFailure(); ++seed) {
+  int count = 0;
+  for (; extent.holds(count) && !HasFailure(); ++count) {
     try {
-      run(static_cast<uint32_t>(seed));
+      run(static_cast<uint32_t>(count));
     } catch (const Error& error) {
-      FAIL() << "history " << seed << ": " << error.what();
+      FAIL() << "history " << count << ": " << error.what();
     }
   }
   RecordProperty("finished", std::to_string(finished_));
