@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -466,7 +467,7 @@ class RunningStreams {
 };
 
 // Whoever else uses the machine lengthens some gaps: one quiet moment of a few is enough.
-TEST(ServiceGaps, StayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
+TEST(ServiceTimes, GapsStayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
   if (kIsSanitized) GTEST_SKIP() << "a gap is a law of times, and a sanitizer's times are not the program's";
   constexpr uint32_t kStreams = 8;  // so that a step is work: the model is tiny
   constexpr int kMoments = 10;
@@ -484,6 +485,34 @@ TEST(ServiceGaps, StayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
     EXPECT_LE(ratio, 2);
     EXPECT_GE(ratio, 1.1) << "nothing was read meanwhile";
   }
+}
+
+// Seconds of scheduling in seconds of steps, of some requests that are served together.
+double scheduling_share(Engine& engine) {
+  const auto service = engine.serve({});
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (uint32_t i = 0; i < 8; ++i) {
+    streams.push_back(
+        service->submit({.prompt_ids = random_ids(16, i), .max_new_tokens = 6, .ignore_eos = true}));
+  }
+  for (const auto& stream : streams) (void)read_all(*stream);
+  const ServiceStatistics statistics = service->statistics();
+  EXPECT_GT(statistics.steps, 4);
+  return statistics.scheduling_s / statistics.step_s;
+}
+
+// Likewise.
+TEST(ServiceTimes, SchedulingTakesUnderThreeHundredthsOfAStepOfTheEmbeddedModel) {
+  const char* model = std::getenv("SHADOWKV_TEST_MODEL");
+  if (model == nullptr) GTEST_SKIP() << "SHADOWKV_TEST_MODEL does not name the embedded model's GGUF file.";
+  if (kIsSanitized) GTEST_SKIP() << "a sanitizer's times are not the program's";
+  EngineOptions options;
+  options.model = model;
+  const auto engine = Engine::load(options);
+  double share = 1;
+  for (int moment = 0; moment < 5 && share >= 0.03; ++moment) share = scheduling_share(*engine);
+  EXPECT_LT(share, 0.03);
+  RecordProperty("share", std::to_string(share));
 }
 
 TEST_F(Services, CancellingGivesEverythingBackAndLeavesOthersAlone) {
