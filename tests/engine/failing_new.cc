@@ -17,10 +17,14 @@ bool must_fail() {
   return first_to_fail > 0 && number >= first_to_fail && number <= last_to_fail;
 }
 
+void* aligned(std::size_t size, std::size_t alignment) noexcept {
+  void* memory = nullptr;
+  if (must_fail() || posix_memalign(&memory, alignment, size) != 0) return nullptr;
+  return memory;
+}
+
 void* give(std::size_t size, std::size_t alignment) noexcept {
-  if (must_fail()) return nullptr;
-  const std::size_t rounded = (size + alignment) / alignment * alignment;  // never 0
-  void* memory = std::aligned_alloc(alignment, rounded);
+  void* memory = aligned(size + 1, alignment);  // never 0
   if (memory) ++live;
   return memory;
 }
@@ -60,11 +64,16 @@ int64_t live_allocations() {
 
 }  // namespace shadowkv::testing
 
+using shadowkv::testing::aligned;
 using shadowkv::testing::give;
 using shadowkv::testing::give_or_throw;
 using shadowkv::testing::kDefault;
 using shadowkv::testing::take_back;
 
+// What a CPU's tiers are made of.
+extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  return aligned(size, alignment);
+}
 void* operator new(std::size_t size) {
   return give_or_throw(size, kDefault);
 }

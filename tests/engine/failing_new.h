@@ -1,4 +1,5 @@
-// This program's operator new, which can be told to fail. Link failing_new.cc into a test program of its own.
+// This program's operator new and aligned_alloc, which can be told to fail. Link failing_new.cc into a test
+// program of its own.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ class AllocationFailure {
   [[nodiscard]] static int64_t allocations();  // asked for since it began
 };
 
-// Allocations that were not given back yet.
+// Allocations by operator new that were not given back yet.
 [[nodiscard]] int64_t live_allocations();
 
 }  // namespace shadowkv::testing
