@@ -140,7 +140,8 @@ struct ServiceStatistics {
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next
 
   EngineMemory memory;  // of the whole engine, now
-  // Of all steps: what was attended, hit rate, bytes over the link; at most a tenth of a second old.
+  // Of all steps: what was attended, hit rate, bytes over the link; at most a tenth of a second old, and of
+  // all of them once no request is left.
   SessionStatistics attention;
 };
 

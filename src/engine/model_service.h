@@ -126,6 +126,7 @@ class ModelService final : public Service {
   static void tell(Job& job) noexcept;
   void publish() noexcept;
   void read_attention();
+  void read_last_attention() noexcept;
   [[nodiscard]] Room room() const;
   [[nodiscard]] Item& first_of(RequestId group);
   [[nodiscard]] Item& reader_of(RequestId group);

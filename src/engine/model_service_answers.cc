@@ -41,6 +41,16 @@ void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
       item, [&] { item.second.answer->fail(error); }, error ? now_.failed : now_.cancelled);
 }
 
+// Whoever waits until no request is left finds the counts of all of them. A device that fails here is found
+// out by whoever uses it next.
+void ModelService::read_last_attention() noexcept {
+  try {
+    now_.attention = session_.statistics(0);
+    attention_read_ = Clock::now();
+  } catch (...) {
+  }
+}
+
 // Gives everything back and counts it, and only then says so: who has an answer finds it in the statistics.
 template <typename Say>
 void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
@@ -50,6 +60,7 @@ void ModelService::end(Item& item, const Say& say, int64_t& counted) noexcept {
   answers_of(job.group) > 1 ? scheduler_.end_answer(job.group) : scheduler_.remove(job.group);
   if (!job.has_begun) --waiting_;
   ++counted;
+  if (jobs_.size() == 1) read_last_attention();
   publish();
   say();
   tell(job);
