@@ -140,6 +140,35 @@ TEST_F(Services, SeveralAnswersFitWhereOnlyOneByItselfWouldBesides) {
   EXPECT_EQ(statistics.step_tokens, 4 * 39);
 }
 
+// Room for a prompt that is read, and for all that four requests cannot do without, but not for their values.
+TEST_F(Services, ValuesGiveWayBeforeAnyRequestDoes) {
+  constexpr int64_t kPrompt = 1000, kMore = 400;
+  const AttentionConfig method = small_shadow();
+  const auto serve = [&](const EngineOptions& options, uint32_t count) {
+    const auto engine = Engine::load(options);
+    const auto service = engine->serve({.attention = method, .max_gap = 1000, .growth_tokens = 16});
+    std::vector<std::unique_ptr<Stream>> streams(count);
+    ServiceRequest first = request(kPrompt, kMore, 0);
+    first.on_news = [&] {  // on the service's thread: all others come before it has ended
+      for (uint32_t i = 1; i < count; ++i) {
+        if (!streams[i]) streams[i] = service->submit(request(kPrompt, kMore, i));
+      }
+    };
+    streams[0] = service->submit(first);
+    service->wait_idle();
+    for (uint32_t i = 0; i < count; ++i) {
+      EXPECT_EQ(read_all(*streams[i]), answer_alone(*alone_, method, request(kPrompt, kMore, i))) << i;
+    }
+    return service->statistics();
+  };
+  EngineOptions options = small_engine_options();
+  const SequenceFootprint one = alone_->footprint(method, kPrompt + kMore);
+  options.device_bytes = serve(options, 1).memory.peak[0] + 3 * one.device + one.either / 2;
+  const ServiceStatistics now = serve(options, 4);
+  EXPECT_EQ(now.pauses + now.drops, 0);
+  EXPECT_GT(now.attention.link.written + now.attention.link.moved_down, 0) << "all values had room";
+}
+
 TEST_F(Services, CountAnAnswerBeforeTheySayThatItHasEnded) {
   const auto service = engine_->serve({.attention = small_shadow()});
   for (const int64_t more : {1, 5}) {  // ends with its prompt, and in a step
