@@ -19,8 +19,7 @@ AttentionConfig with_values(Placement placement) {
   return config;
 }
 
-TEST(Link, ValuesInHostMemoryAreReadOnceForEveryMissAndWrittenOnce) {
-  TinyModel model;
+void expect_a_read_for_every_miss(TinyModel& model) {
   const AttentionConfig config = with_values(Placement::host);
   Methods methods(model, {config});
   (void)methods.run(0, tiny_ids(kPrompt), tiny_ids(kSteps, 2));
@@ -30,6 +29,17 @@ TEST(Link, ValuesInHostMemoryAreReadOnceForEveryMissAndWrittenOnce) {
   EXPECT_EQ(now.link.written, (kPrompt + kSteps) * kTokenBytes);
   EXPECT_EQ(now.link.moved_up, 0);
   EXPECT_EQ(now.link.moved_down, 0);
+}
+
+TEST(Link, ValuesInHostMemoryAreReadOnceForEveryMissAndWrittenOnce) {
+  TinyModel model;
+  expect_a_read_for_every_miss(model);
+}
+
+TEST(GpuLink, ValuesInHostMemoryAreReadOnceForEveryMissAndWrittenOnce) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "No NVIDIA GPU was found.";
+  TinyModel model({}, make_cuda_device());
+  expect_a_read_for_every_miss(model);
 }
 
 TEST(Link, ReadingOnBehindThemReadsAllOfThemOnceMore) {
