@@ -258,6 +258,11 @@ void add_model_options(CLI::App& app, EngineOptions& options) {
                 "--dtype is \"{}\"; it must be float32 or bfloat16", value);
         options.dtype = value;
       });
+  add(app, {"--weights", "TYPE", "How matrices are kept: dtype, or int8 with a scale a row", group},
+      options.weights, [&options](const std::string& value) {
+        require(value == "dtype" || value == "int8", "--weights is \"{}\"; it must be dtype or int8", value);
+        options.weights = value;
+      });
   add(app, {"--threads", "COUNT", "Host threads; 0: one per core", group}, "0",
       [&options](const std::string& value) {
         options.threads = static_cast<int>(parse_whole(value, "--threads", {0, 4096}));

@@ -53,7 +53,8 @@ void for_each_part(std::string_view text, const std::function<void(std::string_v
 [[nodiscard]] std::vector<int64_t> parse_wholes(std::string_view text, std::string_view option,
                                                 Range<int64_t> range);
 
-// --model, --shape, --tokenizer, --dtype, --threads, --device-memory, --host-memory, --weights-seed.
+// --model, --shape, --tokenizer, --dtype, --weights, --threads, --device-memory, --host-memory,
+// --weights-seed.
 void add_model_options(CLI::App& app, EngineOptions& options);
 // Throws InvalidInput unless exactly one of model and shape is given and the files exist. A model's name
 // gives way to the path of its files, which are fetched where they are not there (named_model.h).

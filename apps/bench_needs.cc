@@ -117,15 +117,20 @@ SequenceNeeds sequence_needs(const ModelInfo& model, const AttentionConfig& conf
   return needs;
 }
 
+NumberBytes number_bytes_of(const EngineOptions& options) {
+  const int64_t compute = options.dtype == "float32" ? 4 : 2;
+  return {.compute = compute, .weight = options.weights == "int8" ? 1 : compute};
+}
+
 StepNeeds step_needs(const ModelInfo& model, const SequenceNeeds& one, int64_t batch,
-                     const StepShares& shares, int64_t number_bytes) {
+                     const StepShares& shares, int64_t weight_bytes) {
   const auto sequences = static_cast<double>(batch);
   const double misses = 1 - shares.hits;
   const double read = one.index + one.resident + one.chosen + one.bases + one.factors * misses +
                       one.values * misses * (1 - shares.on_host);
   StepNeeds needs;
   needs.link_bytes = sequences * one.values * misses * shares.on_host;
-  needs.memory_bytes = read_parameters(model) * static_cast<double>(number_bytes) + sequences * read;
+  needs.memory_bytes = read_parameters(model) * static_cast<double>(weight_bytes) + sequences * read;
   needs.flops = sequences * (one.flops + one.rebuild_flops * misses);
   needs.piece_bytes = one.piece_bytes;
   return needs;

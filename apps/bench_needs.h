@@ -32,6 +32,13 @@ struct SequenceNeeds {
   double rebuild_flops = 0;
 };
 
+// Bytes of a number of the compute type, and of a weight (scales of rows not counted).
+struct NumberBytes {
+  int64_t compute = 2;
+  int64_t weight = 2;
+};
+[[nodiscard]] NumberBytes number_bytes_of(const EngineOptions& options);
+
 // number_bytes: of a number of the compute type. The configuration must be resolved.
 [[nodiscard]] SequenceNeeds sequence_needs(const ModelInfo& model, const AttentionConfig& resolved,
                                            int64_t context, int64_t number_bytes);
@@ -49,7 +56,7 @@ struct StepNeeds {
   double piece_bytes = 0;
 };
 [[nodiscard]] StepNeeds step_needs(const ModelInfo& model, const SequenceNeeds& one, int64_t batch,
-                                   const StepShares& shares, int64_t number_bytes);
+                                   const StepShares& shares, int64_t weight_bytes);
 
 // Seconds that each resource needs for itself; a step takes at least the longest.
 struct Roofline {

@@ -86,6 +86,7 @@ Json head_json(const Engine& engine, const BenchArguments& a) {
   return {{"model", to_json(engine.model())},
           {"device", a.engine.device},
           {"dtype", a.engine.dtype},
+          {"weights", a.engine.weights},
           {"random_weights", !a.engine.shape.empty()},
           {"steps", a.steps},
           {"warmup", a.warmup},

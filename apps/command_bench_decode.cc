@@ -85,10 +85,10 @@ Row measure(const Run& run, const NamedMethod& method, std::optional<double> for
   batch.checked_step();
   row.stage_s = stage_seconds(batch.op_times());
   row.shares = shares_of(run, method, row);
-  const int64_t number_bytes = run.a.engine.dtype == "float32" ? 4 : 2;
+  const NumberBytes bytes = number_bytes_of(run.a.engine);
   const ModelInfo& model = run.engine.model();
-  row.needs = step_needs(model, sequence_needs(model, method.config, cell.context, number_bytes),
-                         row.cell.batch, row.shares, number_bytes);
+  row.needs = step_needs(model, sequence_needs(model, method.config, cell.context, bytes.compute),
+                         row.cell.batch, row.shares, bytes.weight);
   row.bound = roofline(row.needs, run.ceilings);
   return row;
 }

@@ -41,7 +41,7 @@ struct Run {
   const Arguments& a;
   Engine& engine;
   const Ceilings& ceilings;
-  int64_t number_bytes;
+  NumberBytes bytes;
   const std::optional<SamplingParams>& sampling;
 };
 
@@ -55,7 +55,7 @@ double bytes_of(const Run& run, const Part& part, const OpTime& op) {
   const double batch = static_cast<double>(part.cell.batch), misses = 1 - part.shares.hits;
   const SequenceNeeds& one = part.needs;
   if (op.op == "matmul" || op.op == "matmul_group") {
-    return static_cast<double>(op.rows * op.columns * op.runs * run.number_bytes);
+    return static_cast<double>(op.rows * op.columns * op.runs * run.bytes.weight);
   }
   if (!part.decode) return 0;
   if (op.op == "paged_attention" || op.op == "resident_attention") return batch * one.resident;
@@ -80,7 +80,7 @@ Part decode_part(const Run& run, const NamedMethod& method, std::optional<double
   part.ops = batch.op_times();
   part.title =
       fmt::format("decode step, {}: {} sequences of {} tokens", method.label, part.cell.batch, cell.context);
-  part.needs = sequence_needs(run.engine.model(), method.config, cell.context, run.number_bytes);
+  part.needs = sequence_needs(run.engine.model(), method.config, cell.context, run.bytes.compute);
   const SessionStatistics s = batch.statistics();
   part.shares.hits =
       s.chosen_chunks == 0 ? 1.0 : static_cast<double>(s.slot_hits) / static_cast<double>(s.chosen_chunks);
@@ -169,7 +169,7 @@ void run_bench(Arguments& a) {
   BenchOutput output(a.json);
   const Ceilings ceilings = measure_ceilings(a.engine);
   const std::unique_ptr<Engine> engine = load_engine(a.engine);
-  const Run run{a, *engine, ceilings, a.engine.dtype == "float32" ? 4 : 2, sampling};
+  const Run run{a, *engine, ceilings, number_bytes_of(a.engine), sampling};
   std::vector<Part> parts;
   for (std::size_t m = 0; m < methods.size(); ++m) {
     (void)check_decode(*engine, methods[m]);

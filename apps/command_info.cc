@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "bench_needs.h"
 #include "commands.h"
 #include "json_output.h"
 #include "methods.h"
@@ -71,8 +72,8 @@ void find_budgets(EngineOptions& options) {
   options.host_bytes = host;
 }
 
-int64_t weight_bytes(const ModelInfo& model, const std::string& dtype) {
-  return checked_mul(model.parameters, dtype == "float32" ? 4 : 2, "the model's weights");
+int64_t weight_bytes(const ModelInfo& model, const EngineOptions& options) {
+  return checked_mul(model.parameters, number_bytes_of(options).weight, "the model's weights");
 }
 
 MethodFacts facts_of(const Arguments& a, const NamedMethod& method, const Room& room) {
@@ -93,7 +94,7 @@ MethodFacts facts_of(const Arguments& a, const NamedMethod& method, const Room& 
 void print_model(const ModelInfo& model, const Arguments& a, int64_t weights) {
   std::cout << fmt::format("model          {} ({})\n", model.name, model.architecture)
             << fmt::format("parameters     {}, {} as {}\n", model.parameters, format_bytes(weights),
-                           a.engine.dtype)
+                           a.engine.weights == "int8" ? "int8" : a.engine.dtype)
             << fmt::format("layers         {} of width {}, MLP {}\n", model.layers, model.hidden, model.inner)
             << fmt::format("heads          {} query, {} key-value, {} wide\n", model.heads, model.kv_heads,
                            model.head_dim)
@@ -135,6 +136,7 @@ Json report(const ModelInfo& model, const std::vector<MethodFacts>& all, const A
   return {{"model", to_json(model)},
           {"weight_bytes", weights},
           {"dtype", a.engine.dtype},
+          {"weights", a.engine.weights},
           {"context", a.context},
           {"device_memory", a.engine.device_bytes},
           {"host_memory", a.engine.host_bytes},
@@ -147,7 +149,7 @@ void run(Arguments a) {
   const ModelInfo model = read_model_info(a.engine);
   if (a.context == 0) a.context = std::max<int64_t>(model.context, 1);
   find_budgets(a.engine);
-  const int64_t weights = weight_bytes(model, a.engine.dtype);
+  const int64_t weights = weight_bytes(model, a.engine);
   const Room room{a.engine.device_bytes - weights, a.engine.host_bytes};
   std::vector<MethodFacts> all;
   all.reserve(methods.size());

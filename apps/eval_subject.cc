@@ -44,7 +44,8 @@ EngineSubject::EngineSubject(Engine& engine, const EngineOptions& options, std::
                              bool chat)
     : engine_(engine), methods_(std::move(methods)), chat_(chat) {
   const std::string source = (options.shape.empty() ? options.model.filename().string() : options.shape);
-  name_ = fmt::format("{} {} {}{}", source, options.dtype, options.device, chat ? " chat" : "");
+  const std::string weights = options.weights == "dtype" ? "" : fmt::format(" {}-weights", options.weights);
+  name_ = fmt::format("{} {}{} {}{}", source, options.dtype, weights, options.device, chat ? " chat" : "");
   for (const NamedMethod& method : methods_) labels_.push_back(method.label);
 }
 

@@ -9,6 +9,11 @@ if(SHADOWKV_SANITIZE)
     -fsanitize=${SHADOWKV_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(shadowkv_options INTERFACE -fsanitize=${SHADOWKV_SANITIZE})
 endif()
+if(SHADOWKV_SANITIZE MATCHES undefined)
+  # What the address sanitizer stops at anyway, or what hardly shows at -O1: they would double the time of compiling.
+  target_compile_options(shadowkv_options INTERFACE
+    -fno-sanitize=null,object-size,vptr,nonnull-attribute,returns-nonnull-attribute)
+endif()
 if(SHADOWKV_FUZZ)
   target_compile_options(shadowkv_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()

@@ -3,8 +3,9 @@
 
     python3 tools/tidy.py build/release
 
-A source that passed is not checked again until it, a header of ours that it includes, its command line or .clang-tidy
-changes. Needs Python 3.9 alone. Exit code 1 when anything is found.
+A source that passed is not checked again until it, a header of ours that it names, its command line or .clang-tidy
+changes: what a header is found to have, is found in a source that names it. Needs Python 3.9 alone. Exit code 1 when
+anything is found.
 """
 
 import concurrent.futures
@@ -21,8 +22,8 @@ CHECKED = ("src/", "apps/")
 INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
-def project_headers(path: pathlib.Path, found: dict):
-    """Fills `found`, path -> content, with `path` and all headers of ours that it reaches."""
+def project_headers(path: pathlib.Path, found: dict, deep: bool):
+    """Fills `found`, path -> content, with `path` and the headers of ours that it names, or (deep) reaches."""
     if path in found:
         return
     found[path] = path.read_bytes()
@@ -30,13 +31,16 @@ def project_headers(path: pathlib.Path, found: dict):
         for folder in (ROOT / "src", ROOT / "include", ROOT, path.parent):
             header = (folder / name.decode()).resolve()
             if header.is_file():
-                project_headers(header, found)
+                if deep:
+                    project_headers(header, found, deep)
+                else:
+                    found[header] = header.read_bytes()
                 break
 
 
-def fingerprint(source: pathlib.Path, command: str) -> str:
+def fingerprint(source: pathlib.Path, command: str, deep: bool = False) -> str:
     found = {}
-    project_headers(source, found)
+    project_headers(source, found, deep)
     digest = hashlib.sha256((ROOT / ".clang-tidy").read_bytes() + command.encode())
     for path in sorted(found):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(found[path]).digest())
@@ -70,6 +74,8 @@ def main() -> int:
         source = pathlib.Path(entry["file"]).resolve()
         if str(source.relative_to(ROOT)).startswith(CHECKED) and source.suffix == ".cc":
             stamp = stamps / fingerprint(source, entry["command"])
+            if (stamps / fingerprint(source, entry["command"], deep=True)).exists():
+                stamp.touch()  # from when stamps were of everything that a source reaches
             if not stamp.exists():
                 stale[source] = stamp
     print(f"clang-tidy: {len(stale)} of {len(entries)} sources to check", flush=True)

@@ -69,6 +69,7 @@ struct EngineOptions {
   std::filesystem::path chat_template = {};  // file of Jinja; else what came with the tokenizer
   std::string device = "cpu";      // cpu, cuda or cuda:N, or auto: a GPU where build and machine have one
   std::string dtype = "bfloat16";  // compute and storage type: float32 or bfloat16
+  std::string weights = "dtype";   // matrices: as dtype, or int8, in codes with a scale a row
   int threads = 0;                 // host threads; 0: one per core
   int64_t device_bytes = 0;        // budget of the device tier; 0: what a GPU has free less 3 GiB, on the
                                    // CPU half of the machine's memory

@@ -28,6 +28,12 @@ DType compute_dtype(std::string_view name) {
   return name == "float32" ? DType::f32 : DType::bf16;
 }
 
+DType matrix_dtype(const EngineOptions& options) {
+  require(options.weights == "dtype" || options.weights == "int8",
+          "weights = \"{}\" is unknown; known: dtype, int8", options.weights);
+  return options.weights == "int8" ? DType::i8 : compute_dtype(options.dtype);
+}
+
 bool is_device_name(std::string_view name) {
   return name == "cpu" || name == "auto" || gpu_of(name).has_value();
 }

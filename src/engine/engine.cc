@@ -82,10 +82,10 @@ class LoadedEngine final : public Engine {
             "device = cpu");
     load_tokenizer(options);
     if (options.shape.empty()) {
-      loaded_ = load_model(options.model, compute_, *device_, progress);
+      loaded_ = load_model(options.model, matrix_dtype(options), *device_, progress);
     } else {
       loaded_.config = config_from_shape_name(options.shape);
-      loaded_.weights = random_weights(loaded_.config, compute_, *device_, options.seed);
+      loaded_.weights = random_weights(loaded_.config, matrix_dtype(options), *device_, options.seed);
     }
     check_vocabulary();
     info_ = info_of(loaded_.config, tokenizer_ != nullptr);

@@ -3,11 +3,23 @@
 
 namespace shadowkv {
 
+namespace {
+
+void check_matrix(const char* op, const char* name, const Matrix& matrix, Extent rows, Extent columns) {
+  check_shape(op, name, matrix, {rows, columns});
+  check_dtype(op, name, matrix.dtype, {DType::f32, DType::bf16, DType::i8});
+  if (matrix.quantized()) {
+    check_tensor(op, fmt::format("{}'s scales", name), matrix.scales, DType::f32,
+                 {{rows.name, matrix.shape[0]}});
+  }
+}
+
+}  // namespace
+
 void embed(Queue& queue, const EmbedParams& params) {
   const char* op = "embed";
   check_tensor(op, "ids", params.ids, DType::i32, {{"tokens"}});
-  check_shape(op, "table", params.table, {{"vocabulary"}, {"hidden"}});
-  check_dtype(op, "table", params.table.dtype, {DType::f32, DType::bf16});
+  check_matrix(op, "table", params.table, {"vocabulary"}, {"hidden"});
   check_activation(op, queue, "out", params.out,
                    {{"tokens", params.ids.shape[0]}, {"hidden", params.table.shape[1]}});
   SHADOWKV_DISPATCH(embed, queue, params);
@@ -29,8 +41,7 @@ namespace {
 void check_product(const char* op, Queue& queue, const TensorView& x,
                    const MatmulGroupParams::Product& product) {
   const auto& [weight, out, bias] = product;
-  check_shape(op, "weight", weight, {{"out"}, {"in", x.shape[1]}});
-  check_dtype(op, "weight", weight.dtype, {DType::f32, DType::bf16});
+  check_matrix(op, "weight", weight, {"out"}, {"in", x.shape[1]});
   check_shape(op, "out", out, {{"tokens", x.shape[0]}, {"out", weight.shape[0]}});
   check_dtype(op, "out", out.dtype, {activation_dtype(queue), DType::f32});
   if (!bias.empty()) check_tensor(op, "bias", bias, DType::f32, {{"out", weight.shape[0]}});

@@ -14,6 +14,7 @@
 #include "base/device.h"
 #include "base/tensor.h"
 #include "kernels/logit_math.h"
+#include "kernels/matrix.h"
 #include "kernels/sampling_math.h"
 #include "kernels/views.h"
 
@@ -22,9 +23,9 @@ namespace shadowkv {
 // ---- dense layers ---------------------------------------------------------------------------------------
 
 struct EmbedParams {
-  TensorView table;  // [vocab, hidden] float32 or bfloat16
-  TensorView ids;    // [T] int32, all in [0, vocab)
-  TensorView out;    // [T, hidden]
+  Matrix table;    // [vocab, hidden]
+  TensorView ids;  // [T] int32, all in [0, vocab)
+  TensorView out;  // [T, hidden]
 };
 void embed(Queue& queue, const EmbedParams& params);
 
@@ -40,10 +41,10 @@ void rms_norm(Queue& queue, const RmsNormParams& params);
 
 // out = x weight^T (+ bias) (+ out, when accumulate).
 struct MatmulParams {
-  TensorView x;       // [T, in]
-  TensorView weight;  // [out, in] float32 or bfloat16
-  TensorView bias;    // [out] float32, or empty
-  TensorView out;     // [T, out], on a GPU bfloat16 or float32
+  TensorView x;     // [T, in]
+  Matrix weight;    // [out, in]
+  TensorView bias;  // [out] float32, or empty
+  TensorView out;   // [T, out], on a GPU bfloat16 or float32
   bool accumulate = false;
 };
 void matmul(Queue& queue, const MatmulParams& params);
@@ -52,7 +53,7 @@ void matmul(Queue& queue, const MatmulParams& params);
 // once.
 struct MatmulGroupParams {
   struct Product {
-    TensorView weight;  // [out, in] float32 or bfloat16
+    Matrix weight;      // [out, in]
     TensorView out;     // [T, out], on a GPU bfloat16 or float32
     TensorView bias{};  // [out] float32, or empty
   };

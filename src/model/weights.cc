@@ -125,13 +125,15 @@ int64_t first_not_finite(const std::byte* numbers, int64_t count) {
   return i;
 }
 
-void check_finite(const Matched& matched, int64_t first_row, int64_t rows, const std::byte* numbers) {
+// numbers: rows of the weight in float32 or bfloat16.
+void check_finite(const Matched& matched, DType dtype, int64_t first_row, int64_t rows,
+                  const std::byte* numbers) {
   const PlannedWeight& weight = *matched.weight;
   const int64_t count = rows * weight.columns;
-  const int64_t bad = weight.dtype == DType::f32 ? first_not_finite<uint32_t, 0x7f800000u>(numbers, count)
-                                                 : first_not_finite<uint16_t, 0x7f80u>(numbers, count);
+  const int64_t bad = dtype == DType::f32 ? first_not_finite<uint32_t, 0x7f800000u>(numbers, count)
+                                          : first_not_finite<uint16_t, 0x7f80u>(numbers, count);
   require(bad < 0, "{} holds a number that is not finite in {} at row {}, column {}; the file is damaged",
-          matched.what, name_of(weight.dtype), first_row + (bad < 0 ? 0 : bad / weight.columns),
+          matched.what, name_of(dtype), first_row + (bad < 0 ? 0 : bad / weight.columns),
           bad < 0 ? 0 : bad % weight.columns);
 }
 
@@ -151,41 +153,59 @@ void expand_to_bf16(Encoding encoding, std::span<const std::byte> blocks, std::s
   }
 }
 
-// Rows [first, first + rows) of a tensor in the planned type.
-void expand_rows(const Matched& matched, int64_t first, int64_t rows, std::byte* out) {
+// Rows [first, first + rows) of a tensor as they are in the file.
+std::span<const std::byte> blocks_of(const Matched& matched, int64_t first, int64_t rows) {
   const PlannedWeight& weight = *matched.weight;
-  const Encoding encoding = matched.tensor.encoding;
-  const BlockLayout layout = layout_of(encoding);
+  const BlockLayout layout = layout_of(matched.tensor.encoding);
   const int64_t row_bytes = weight.columns / layout.elements * layout.bytes;
   const int64_t begin = weight.rows ? (matched.first + first) * row_bytes
                                     : matched.first / layout.elements * layout.bytes;  // vectors are one row
-  const auto blocks = matched.tensor.data.subspan(static_cast<std::size_t>(begin),
-                                                  static_cast<std::size_t>(rows * row_bytes));
-  const auto elements = static_cast<std::size_t>(rows * weight.columns);
-  if (weight.dtype == DType::f32) {
-    dequantize(encoding, blocks, {reinterpret_cast<float*>(out), elements});
-  } else if (encoding == Encoding::bf16) {
-    std::memcpy(out, blocks.data(), blocks.size());
-  } else {
-    expand_to_bf16(encoding, blocks, {reinterpret_cast<bf16*>(out), elements});
+  return matched.tensor.data.subspan(static_cast<std::size_t>(begin),
+                                     static_cast<std::size_t>(rows * row_bytes));
+}
+
+// A row at a time, by way of floats.
+void quantize_rows(const Matched& matched, const WeightFiller::Rows& rows) {
+  const int64_t columns = matched.weight->columns;
+  std::vector<float> row(static_cast<std::size_t>(columns));
+  for (int64_t i = 0; i < rows.count; ++i) {
+    dequantize(matched.tensor.encoding, blocks_of(matched, rows.first + i, 1), row);
+    check_finite(matched, DType::f32, rows.first + i, 1, reinterpret_cast<const std::byte*>(row.data()));
+    rows.scales[i] =
+        quantize_matrix_row(row.data(), columns, reinterpret_cast<int8_t*>(rows.numbers) + i * columns);
   }
-  check_finite(matched, first, rows, out);
+}
+
+// Rows of a tensor in the planned type.
+void expand_rows(const Matched& matched, const WeightFiller::Rows& rows) {
+  const PlannedWeight& weight = *matched.weight;
+  if (weight.dtype == DType::i8) return quantize_rows(matched, rows);
+  const Encoding encoding = matched.tensor.encoding;
+  const auto blocks = blocks_of(matched, rows.first, rows.count);
+  const auto elements = static_cast<std::size_t>(rows.count * weight.columns);
+  if (weight.dtype == DType::f32) {
+    dequantize(encoding, blocks, {reinterpret_cast<float*>(rows.numbers), elements});
+  } else if (encoding == Encoding::bf16) {
+    std::memcpy(rows.numbers, blocks.data(), blocks.size());
+  } else {
+    expand_to_bf16(encoding, blocks, {reinterpret_cast<bf16*>(rows.numbers), elements});
+  }
+  check_finite(matched, weight.dtype, rows.first, rows.count, rows.numbers);
 }
 
 }  // namespace
 
-LoadedModel load_model(const std::filesystem::path& path, DType dtype, Device& device,
+LoadedModel load_model(const std::filesystem::path& path, DType matrices, Device& device,
                        const LoadProgress& progress) {
   const std::unique_ptr<WeightSource> source = WeightSource::open(path);
   LoadedModel model{source->config(), {}};
-  const std::vector<PlannedWeight> plan = plan_weights(model.config, dtype);
+  const std::vector<PlannedWeight> plan = plan_weights(model.config, matrices);
   const std::vector<Matched> matched = match_all(*source, plan);
   model.weights = allocate_weights(model.config, plan, device);
   WeightFiller filler(device, total_bytes(plan), progress);
   for (std::size_t i = 0; i < plan.size(); ++i) {
-    filler.fill(plan[i], model.weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
-      expand_rows(matched[i], first, rows, out);
-    });
+    filler.fill(plan[i], model.weights.storage[i].data(),
+                [&](const WeightFiller::Rows& rows) { expand_rows(matched[i], rows); });
   }
   filler.finish();
   return model;

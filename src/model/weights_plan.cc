@@ -46,74 +46,87 @@ void plan_layer(const ModelConfig& config, DType dtype, int64_t layer, std::vect
   if (config.post_norms) vector(WeightRole::post_mlp_norm, config.hidden);
 }
 
-TensorView& field_of(ModelWeights& weights, const PlannedWeight& weight) {
-  const auto layer = [&]() -> LayerWeights& {
-    return weights.layers[static_cast<std::size_t>(weight.layer)];
-  };
-  switch (weight.role) {
+Matrix& matrix_of(ModelWeights& weights, WeightRole role, LayerWeights* layer) {
+  switch (role) {
     case WeightRole::embedding:
       return weights.embedding;
-    case WeightRole::final_norm:
-      return weights.final_norm;
-    case WeightRole::lm_head:
-      return weights.lm_head;
-    case WeightRole::attention_norm:
-      return layer().attention_norm;
     case WeightRole::wq:
-      return layer().wq;
+      return layer->wq;
     case WeightRole::wk:
-      return layer().wk;
+      return layer->wk;
     case WeightRole::wv:
-      return layer().wv;
-    case WeightRole::bq:
-      return layer().bq;
-    case WeightRole::bk:
-      return layer().bk;
-    case WeightRole::bv:
-      return layer().bv;
-    case WeightRole::q_norm:
-      return layer().q_norm;
-    case WeightRole::k_norm:
-      return layer().k_norm;
+      return layer->wv;
     case WeightRole::wo:
-      return layer().wo;
-    case WeightRole::post_attention_norm:
-      return layer().post_attention_norm;
-    case WeightRole::mlp_norm:
-      return layer().mlp_norm;
+      return layer->wo;
     case WeightRole::gate:
-      return layer().gate;
+      return layer->gate;
     case WeightRole::up:
-      return layer().up;
+      return layer->up;
     case WeightRole::down:
-      return layer().down;
-    case WeightRole::post_mlp_norm:
-      break;
+      return layer->down;
+    default:
+      return weights.lm_head;
   }
-  return layer().post_mlp_norm;
 }
 
-TensorView view_of(const PlannedWeight& weight, const Buffer& buffer) {
-  if (!weight.rows) return {buffer.data(), weight.dtype, {weight.columns}};
-  return {buffer.data(), weight.dtype, {*weight.rows, weight.columns}};
+TensorView& vector_of(ModelWeights& weights, WeightRole role, LayerWeights* layer) {
+  switch (role) {
+    case WeightRole::attention_norm:
+      return layer->attention_norm;
+    case WeightRole::bq:
+      return layer->bq;
+    case WeightRole::bk:
+      return layer->bk;
+    case WeightRole::bv:
+      return layer->bv;
+    case WeightRole::q_norm:
+      return layer->q_norm;
+    case WeightRole::k_norm:
+      return layer->k_norm;
+    case WeightRole::post_attention_norm:
+      return layer->post_attention_norm;
+    case WeightRole::mlp_norm:
+      return layer->mlp_norm;
+    case WeightRole::post_mlp_norm:
+      return layer->post_mlp_norm;
+    default:
+      return weights.final_norm;
+  }
+}
+
+void place(ModelWeights& weights, const PlannedWeight& weight, const Buffer& buffer) {
+  LayerWeights* layer = weight.layer < 0 ? nullptr : &weights.layers[static_cast<std::size_t>(weight.layer)];
+  if (!weight.rows) {
+    vector_of(weights, weight.role, layer) = TensorView(buffer.data(), weight.dtype, {weight.columns});
+    return;
+  }
+  Matrix& matrix = matrix_of(weights, weight.role, layer);
+  matrix = TensorView(buffer.data(), weight.dtype, {*weight.rows, weight.columns});
+  if (matrix.quantized())
+    matrix.scales = TensorView(buffer.data() + weight.scales_at(), DType::f32, {*weight.rows});
 }
 
 }  // namespace
+
+int64_t PlannedWeight::scales_at() const {
+  constexpr int64_t kAlignment = 16;
+  return round_up(row_count() * columns * size_of(dtype), kAlignment);
+}
 
 std::vector<int64_t> PlannedWeight::shape() const {
   if (!rows) return {columns};
   return {*rows, columns};
 }
 
-std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype) {
-  require(dtype == DType::f32 || dtype == DType::bf16,
-          "weights in {} were asked for; supported are float32, bfloat16", name_of(dtype));
+std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType matrices) {
+  require(matrices == DType::f32 || matrices == DType::bf16 || matrices == DType::i8,
+          "weights in {} were asked for; supported are float32, bfloat16, int8", name_of(matrices));
   std::vector<PlannedWeight> plan;
-  plan.push_back({WeightRole::embedding, -1, config.vocab_size, config.hidden, dtype});
-  for (int64_t layer = 0; layer < config.layers; ++layer) plan_layer(config, dtype, layer, plan);
+  plan.push_back({WeightRole::embedding, -1, config.vocab_size, config.hidden, matrices});
+  for (int64_t layer = 0; layer < config.layers; ++layer) plan_layer(config, matrices, layer, plan);
   plan.push_back({WeightRole::final_norm, -1, {}, config.hidden, DType::f32});
   if (!config.tied_embeddings) {
-    plan.push_back({WeightRole::lm_head, -1, config.vocab_size, config.hidden, dtype});
+    plan.push_back({WeightRole::lm_head, -1, config.vocab_size, config.hidden, matrices});
   }
   return plan;
 }
@@ -137,7 +150,7 @@ ModelWeights allocate_weights(const ModelConfig& config, const std::vector<Plann
   weights.layers.resize(static_cast<std::size_t>(config.layers));
   for (const PlannedWeight& weight : plan) {
     weights.storage.push_back(device.allocate(Tier::device, Purpose::weights, weight.bytes()));
-    field_of(weights, weight) = view_of(weight, weights.storage.back());
+    place(weights, weight, weights.storage.back());
   }
   if (config.tied_embeddings) weights.lm_head = weights.embedding;
   return weights;
@@ -180,19 +193,30 @@ WeightFiller::Staging& WeightFiller::next_staging(int64_t bytes) {
 
 void WeightFiller::fill(const PlannedWeight& weight, std::byte* target, const Produce& produce) {
   const int64_t row_bytes = weight.columns * size_of(weight.dtype);
-  const int64_t batch_rows = std::max<int64_t>(1, batch_bytes_ / row_bytes);
+  const int64_t scale_bytes = weight.dtype == DType::i8 ? size_of(DType::f32) : 0;
+  const int64_t batch_rows = std::max<int64_t>(1, batch_bytes_ / (row_bytes + scale_bytes));
   const int64_t piece_rows = std::max<int64_t>(1, kPieceElements / weight.columns);
   for (int64_t first = 0; first < weight.row_count(); first += batch_rows) {
     const int64_t rows = std::min(batch_rows, weight.row_count() - first);
-    std::byte* place = target + first * row_bytes;
-    Staging* staging = stagings_ > 0 ? &next_staging(std::max(batch_bytes_, row_bytes)) : nullptr;
-    std::byte* host = staging ? staging->memory.data() : place;
+    std::byte* numbers_to = target + first * row_bytes;
+    std::byte* scales_to = target + weight.scales_at() + first * scale_bytes;
+    const int64_t staged = std::max(batch_bytes_, row_bytes + scale_bytes);
+    Staging* staging = stagings_ > 0 ? &next_staging(staged) : nullptr;
+    // Scales come first, so that they are aligned.
+    std::byte* scales = staging ? staging->memory.data() : scales_to;
+    std::byte* numbers = staging ? scales + rows * scale_bytes : numbers_to;
     device_.threads().for_each(ceil_div(rows, piece_rows), [&](int64_t piece) {
       const int64_t begin = piece * piece_rows;
-      produce(first + begin, std::min(piece_rows, rows - begin), host + begin * row_bytes);
+      produce({.first = first + begin,
+               .count = std::min(piece_rows, rows - begin),
+               .numbers = numbers + begin * row_bytes,
+               .scales = reinterpret_cast<float*>(scales + begin * scale_bytes)});
     });
-    if (staging) staging->copies->copy(place, host, rows * row_bytes);
-    done_ += rows * row_bytes;
+    if (staging) {
+      staging->copies->copy(numbers_to, numbers, rows * row_bytes);
+      staging->copies->copy(scales_to, scales, rows * scale_bytes);
+    }
+    done_ += rows * (row_bytes + scale_bytes);
     if (progress_) progress_(static_cast<double>(done_) / static_cast<double>(total_));
   }
 }

@@ -41,16 +41,20 @@ struct PlannedWeight {
   DType dtype = DType::f32;
 
   [[nodiscard]] int64_t row_count() const { return rows.value_or(1); }
-  [[nodiscard]] int64_t bytes() const { return row_count() * columns * size_of(dtype); }
+  // Of the numbers or codes, up to the scales that lie behind codes.
+  [[nodiscard]] int64_t scales_at() const;
+  [[nodiscard]] int64_t bytes() const {
+    return scales_at() + (dtype == DType::i8 ? row_count() * size_of(DType::f32) : 0);
+  }
   [[nodiscard]] std::vector<int64_t> shape() const;
   [[nodiscard]] bool is_bias() const {
     return role == WeightRole::bq || role == WeightRole::bk || role == WeightRole::bv;
   }
 };
 
-// All of them, in the order in which they are used; no lm_head when embeddings are tied. `dtype` is that of
-// the matrices, float32 or bfloat16 (InvalidInput otherwise); norms and biases are float32.
-[[nodiscard]] std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType dtype);
+// All of them, in the order in which they are used; no lm_head when embeddings are tied. `matrices`: float32,
+// bfloat16 or int8 (InvalidInput otherwise); norms and biases are float32.
+[[nodiscard]] std::vector<PlannedWeight> plan_weights(const ModelConfig& config, DType matrices);
 
 [[nodiscard]] int64_t total_bytes(const std::vector<PlannedWeight>& plan);
 
@@ -64,8 +68,14 @@ struct PlannedWeight {
 // slower of the host link and what the threads make.
 class WeightFiller {
  public:
-  // Writes rows [first, first + rows) to `out`, which is host memory; called from many threads at once.
-  using Produce = std::function<void(int64_t first, int64_t rows, std::byte* out)>;
+  // Rows [first, first + count) of a weight, to be written to host memory.
+  struct Rows {
+    int64_t first = 0;
+    int64_t count = 0;
+    std::byte* numbers = nullptr;  // or codes
+    float* scales = nullptr;       // [count], with codes
+  };
+  using Produce = std::function<void(const Rows&)>;  // called from many threads at once
 
   // `total` bytes are all that will be filled, and make a progress of 1.
   WeightFiller(Device& device, int64_t total, LoadProgress progress);

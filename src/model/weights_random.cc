@@ -1,6 +1,7 @@
 // Random weights for measurements: every number is a function of the seed, its tensor and its place alone, so
 // the number of threads changes nothing.
 #include <cmath>
+#include <vector>
 
 #include "base/check.h"
 #include "model/weights_plan.h"
@@ -31,13 +32,23 @@ void draw(uint64_t key, int64_t first, int64_t count, float limit, std::byte* ou
   }
 }
 
+// The numbers that draw<float>() gives, as codes.
+void draw_codes(uint64_t key, int64_t columns, float limit, const WeightFiller::Rows& rows) {
+  std::vector<float> row(static_cast<std::size_t>(columns));
+  for (int64_t i = 0; i < rows.count; ++i) {
+    draw<float>(key, (rows.first + i) * columns, columns, limit, reinterpret_cast<std::byte*>(row.data()));
+    rows.scales[i] =
+        quantize_matrix_row(row.data(), columns, reinterpret_cast<int8_t*>(rows.numbers) + i * columns);
+  }
+}
+
 constexpr float kBiasLimit = 0.5f;
 
 }  // namespace
 
-ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& device, uint64_t seed) {
+ModelWeights random_weights(const ModelConfig& config, DType matrices, Device& device, uint64_t seed) {
   validate(config);
-  const std::vector<PlannedWeight> plan = plan_weights(config, dtype);
+  const std::vector<PlannedWeight> plan = plan_weights(config, matrices);
   ModelWeights weights = allocate_weights(config, plan, device);
   WeightFiller filler(device, total_bytes(plan), {});
   for (std::size_t i = 0; i < plan.size(); ++i) {
@@ -46,16 +57,18 @@ ModelWeights random_weights(const ModelConfig& config, DType dtype, Device& devi
     // A uniform number in [-a, a) has standard deviation a / sqrt(3); 1 / sqrt(inputs) keeps activations'
     // size.
     const auto limit = static_cast<float>(std::sqrt(3.0 / static_cast<double>(weight.columns)));
-    filler.fill(weight, weights.storage[i].data(), [&](int64_t first, int64_t rows, std::byte* out) {
-      const int64_t count = rows * weight.columns;
+    filler.fill(weight, weights.storage[i].data(), [&](const WeightFiller::Rows& rows) {
+      const int64_t first = rows.first * weight.columns, count = rows.count * weight.columns;
       if (weight.is_bias()) {
-        draw<float>(key, 0, count, kBiasLimit, out);
+        draw<float>(key, 0, count, kBiasLimit, rows.numbers);
       } else if (!weight.rows) {
-        for (int64_t j = 0; j < count; ++j) put<float>(out, j, 1.0f);
+        for (int64_t j = 0; j < count; ++j) put<float>(rows.numbers, j, 1.0f);
       } else if (weight.dtype == DType::f32) {
-        draw<float>(key, first * weight.columns, count, limit, out);
+        draw<float>(key, first, count, limit, rows.numbers);
+      } else if (weight.dtype == DType::bf16) {
+        draw<bf16>(key, first, count, limit, rows.numbers);
       } else {
-        draw<bf16>(key, first * weight.columns, count, limit, out);
+        draw_codes(key, weight.columns, limit, rows);
       }
     });
   }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <random>
 #include <tuple>
 
 #include "kernels/cpu/simd.h"
@@ -48,6 +49,48 @@ TEST_P(Dense, EmbedCopiesTheRowOfEachId) {
     std::vector<double> expected;
     for (const int32_t id : ids) {
       for (int64_t i = 0; i < hidden; ++i) expected.push_back(table[id * hidden + i]);
+    }
+    expect_near(numbers_of(out), expected, kExact.of(activations_));
+  }
+}
+
+// Codes and scales on a device, and the numbers that they stand for. Scales are powers of two, so that the
+// numbers are exact in bfloat16.
+struct Codes {
+  Array codes, scales;
+  std::vector<float> numbers;
+  [[nodiscard]] Matrix matrix() const { return {codes.view, scales.view}; }
+};
+
+Codes upload_codes(Device& device, int64_t rows, int64_t columns, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::uniform_int_distribution<int> code(-127, 127), exponent(-9, -4);
+  Codes made;
+  std::vector<int8_t> codes(static_cast<size_t>(rows * columns));
+  std::vector<float> scales;
+  for (int64_t r = 0; r < rows; ++r) {
+    scales.push_back(std::ldexp(1.0f, exponent(generator)));
+    for (int64_t i = 0; i < columns; ++i) {
+      const int x = code(generator);
+      codes[r * columns + code_place(i, columns)] = static_cast<int8_t>(x);
+      made.numbers.push_back(static_cast<float>(x) * scales.back());
+    }
+  }
+  made.codes = upload(device, codes, {rows, columns});
+  made.scales = upload(device, scales, {rows});
+  return made;
+}
+
+TEST_P(Dense, EmbedWidensCodes) {
+  for (const int64_t hidden : {24, 64, 100}) {
+    const Codes table = upload_codes(*device_, 40, hidden, 1);
+    const std::vector<int32_t> ids = {0, 39, 7, 7, 21};
+    const Array id_array = upload(*device_, ids, {5});
+    const Array out = output({5, hidden});
+    embed(device_->compute(), {table.matrix(), id_array.view, out.view});
+    std::vector<double> expected;
+    for (const int32_t id : ids) {
+      for (int64_t i = 0; i < hidden; ++i) expected.push_back(table.numbers[id * hidden + i]);
     }
     expect_near(numbers_of(out), expected, kExact.of(activations_));
   }
@@ -198,6 +241,73 @@ TEST_P(Dense, MatmulOfFewTokensTakesEveryShape) {
       }
     }
   }
+}
+
+// Around the eights of tokens, tiles of rows and inputs and slices of tokens of a GPU's kernel, and what is
+// widened for the library instead.
+TEST_P(Dense, MatmulOfCodesIsThatOfTheirNumbers) {
+  const Product sizes[] = {{1, 1, 1},       {1, 64, 32},      {1, 1008, 4096}, {7, 2048, 100},
+                           {8, 592, 77},    {9, 16, 3000},    {17, 80, 4097},  {24, 128, 900},
+                           {32, 256, 65},   {43, 1536, 517},  {64, 1296, 320}, {65, 512, 1024},
+                           {150, 144, 700}, {3, 64, 70000},   {43, 144, 9000}, {257, 96, 130},
+                           {300, 72, 90},   {400, 1040, 264}, {5, 40, 7}};
+  for (const Product& size : sizes) {
+    const auto x = random_numbers(size.tokens * size.inputs, 40, activations_);
+    const auto before = random_numbers(size.tokens * size.outputs, 41, activations_);
+    const auto bias = random_numbers(size.outputs, 42);
+    const Array x_array = upload_activations(x, {size.tokens, size.inputs});
+    const Array bias_array = upload(*device_, bias, {size.outputs});
+    const Codes weight = upload_codes(*device_, size.outputs, size.inputs, 43);
+    const auto product = product_of(x, weight.numbers, size);
+    for (const DType type : {activations_, DType::f32}) {
+      for (const bool changes : {false, true}) {
+        const Array out = upload_as(*device_, type, before, {size.tokens, size.outputs});
+        matmul(device_->compute(),
+               {x_array.view, weight.matrix(), changes ? bias_array.view : TensorView{}, out.view, changes});
+        auto expected = product;
+        for (size_t i = 0; i < expected.size() && changes; ++i)
+          expected[i] += before[i] + bias[i % size.outputs];
+        SCOPED_TRACE(::testing::Message() << size.tokens << " x " << size.inputs << " x " << size.outputs
+                                          << (changes ? ", added to " : " as ") << name_of(type));
+        expect_near(numbers_of(out), expected,
+                    (type == DType::f32 ? kMatmulToF32 : kMatmulInTwo).of(activations_));
+      }
+    }
+  }
+}
+
+TEST_P(Dense, MatmulGroupOfCodesIsItsProductsOneByOne) {
+  const int64_t inputs = 528;
+  const std::vector<int64_t> outputs = {300, 64, 33};
+  for (const int64_t tokens : {1, 20, 43, 70, 300}) {
+    const auto x = random_numbers(tokens * inputs, 44, activations_);
+    const Array x_array = upload_activations(x, {tokens, inputs});
+    MatmulGroupParams group{.x = x_array.view, .products = {}};
+    std::vector<Codes> weights;
+    std::vector<Array> outs;
+    for (const int64_t rows : outputs) {
+      weights.push_back(upload_codes(*device_, rows, inputs, 45 + static_cast<uint32_t>(rows)));
+      outs.push_back(output({tokens, rows}));
+      group.products.push_back({weights.back().matrix(), outs.back().view});
+    }
+    matmul_group(device_->compute(), group);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      SCOPED_TRACE(::testing::Message() << tokens << " tokens, product " << i);
+      expect_near(numbers_of(outs[i]), product_of(x, weights[i].numbers, {tokens, inputs, outputs[i]}),
+                  kMatmul.of(activations_));
+    }
+  }
+}
+
+TEST_P(Dense, MatmulOfCodesWantsTheirScales) {
+  const Codes weight = upload_codes(*device_, 8, 32, 1);
+  const Array x = upload_activations(random_numbers(32, 2), {1, 32}), out = output({1, 8});
+  const auto multiply = [&](const TensorView& scales) {
+    matmul(device_->compute(), {x.view, Matrix(weight.codes.view, scales), {}, out.view});
+  };
+  EXPECT_THAT([&] { multiply({}); }, ThrowsMessage<InvalidInput>(HasSubstr("weight's scales")));
+  EXPECT_THAT([&] { multiply(weight.scales.view.rows(0, 7)); },
+              ThrowsMessage<InvalidInput>(HasSubstr("out=8")));
 }
 
 TEST_P(Dense, MatmulGroupIsItsProductsOneByOne) {
@@ -398,7 +508,7 @@ TEST_P(Dense, WrongShapesAndTypesAreRefusedByName) {
       [&] {
         matmul(queue, {x.view, codes.view, {}, out.view});
       },
-      ThrowsMessage<InvalidInput>(HasSubstr("weight holds int8")));
+      ThrowsMessage<InvalidInput>(HasSubstr("weight's scales is")));
   EXPECT_THAT(
       [&] {
         matmul_group(queue, {.x = x.view, .products = {{weight.view, out.view}}});

@@ -19,7 +19,7 @@ const std::filesystem::path kFolder = test_data() / "golden";
 constexpr int64_t kPrompt = 64, kSteps = 32;
 constexpr int64_t kMostDoubted = 4;  // steps that differ because another chunk was chosen
 
-// A model with its weights in bfloat16, which both devices take, unless said otherwise.
+// A model with its weights in bfloat16, unless said otherwise.
 class Runner {
  public:
   Runner(const std::filesystem::path& path, std::unique_ptr<Device> device, DType weights = DType::bf16)
@@ -96,6 +96,7 @@ std::vector<float> border_doubts(Runner& runner, const AttentionConfig& config,
 struct Case {
   std::string model, method;
   AttentionConfig config;
+  DType weights = DType::bf16;
 };
 
 void PrintTo(const Case& one, std::ostream* out) {
@@ -114,6 +115,10 @@ std::vector<Case> cases() {
   for (const char* model : {"llama_gqa/f32.gguf", "llama_gqa/q8_0.gguf", "llama_mha/f16.gguf", "llama_mqa/hf",
                             "qwen2/hf", "qwen3/hf", "glm/hf", "glm4/hf", "phi3_long/hf", "phi3_heads96/hf"}) {
     for (const auto& [name, config] : methods) all.push_back({model, name, config});
+  }
+  for (const char* model : {"llama_gqa/f32.gguf", "qwen2/hf", "glm4/hf", "phi3_heads96/hf"}) {
+    all.push_back({model, "full_codes", methods[0].second, DType::i8});
+    all.push_back({model, "sketch_codes", methods[2].second, DType::i8});
   }
   return all;
 }
@@ -143,7 +148,9 @@ class GpuGolden : public ::testing::TestWithParam<Case> {
 
 TEST_P(GpuGolden, GreedyTokensEqualTheCpusUpToItsOwnDoubt) {
   const auto cpu_device = [] { return make_cpu_device({.threads = 2}); };
-  Runner cpu(path_, cpu_device()), gpu(path_, make_cuda_device()), exact(path_, cpu_device(), DType::f32);
+  const DType weights = GetParam().weights;
+  Runner cpu(path_, cpu_device(), weights), gpu(path_, make_cuda_device(), weights);
+  Runner rounded(path_, cpu_device()), exact(path_, cpu_device(), DType::f32);
   const AttentionConfig& config = GetParam().config;
   const std::vector<int32_t> expected = cpu.greedy(config, prompt_);
   std::vector<int32_t> ids = prompt_;
@@ -151,7 +158,7 @@ TEST_P(GpuGolden, GreedyTokensEqualTheCpusUpToItsOwnDoubt) {
   const Rows cpu_rows = cpu.forced(config, ids), gpu_rows = gpu.forced(config, ids);
   ASSERT_EQ(gpu_rows.size(), expected.size());
   // Activations, which the GPU alone rounds, change a step as much as weights that are rounded do.
-  std::vector<float> doubts = changes(cpu_rows, exact.forced(config, ids));
+  std::vector<float> doubts = changes(rounded.forced(config, ids), exact.forced(config, ids));
   if (config.method == Method::shadow) add(border_doubts(cpu, config, ids), doubts);
   int64_t doubted = 0;
   for (std::size_t step = 0; step < expected.size(); ++step) {

@@ -29,7 +29,7 @@ bool same(const TensorView& a, const TensorView& b) {
 TEST(RandomWeights, ASeedGivesTheSameWeightsOnAnyNumberOfThreads) {
   const auto one = make_device(1);
   const auto three = make_device(3);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::i8}) {
     const ModelWeights a = random_weights(small_config(), dtype, *one, 5);
     const ModelWeights b = random_weights(small_config(), dtype, *three, 5);
     EXPECT_TRUE(same(a.embedding, b.embedding));
@@ -53,6 +53,18 @@ TEST(RandomWeights, Bfloat16WeightsAreTheFloatOnesRounded) {
   const ModelWeights narrow = random_weights(small_config(), DType::bf16, *device, 5);
   for (int64_t i = 0; i < 1000; ++i) {
     ASSERT_EQ(narrow.layers[0].wq.as<bf16>()[i].bits, bf16(wide.layers[0].wq.as<float>()[i]).bits);
+  }
+}
+
+TEST(RandomWeights, CodesAreTheFloatsToHalfAStep) {
+  const auto device = make_device(2);
+  const ModelWeights wide = random_weights(small_config(), DType::f32, *device, 5);
+  const ModelWeights codes = random_weights(small_config(), DType::i8, *device, 5);
+  const Matrix& wq = codes.layers[1].wq;
+  for (int64_t i = 0; i < wq.elements(); ++i) {
+    const int64_t row = i / 256, at = row * 256 + code_place(i % 256, 256);
+    const float scale = wq.scales.as<float>()[row];
+    ASSERT_NEAR(scale * static_cast<float>(wq.as<int8_t>()[at]), wide.layers[1].wq.as<float>()[i], 0.501f * scale);
   }
 }
 
@@ -98,6 +110,16 @@ TEST(RandomWeights, AModelThatDoesNotFitIsRefused) {
   EXPECT_EQ(device->memory().held(Tier::device), 0);
 }
 
+// Whether a GPU's memory holds what the host's does.
+bool arrived(Device& gpu, const TensorView& there, const TensorView& here) {
+  if (there.bytes() != here.bytes()) return false;
+  std::vector<std::byte> back(static_cast<std::size_t>(there.bytes()));
+  if (back.empty() || here.empty()) return here.empty() == there.empty();
+  gpu.compute().copy(back.data(), there.data, there.bytes());
+  gpu.compute().synchronize();
+  return std::memcmp(back.data(), here.data, back.size()) == 0;
+}
+
 // More numbers than all staging buffers hold, and tensors that end within one; and where the host's memory
 // has room for few rows at a time.
 TEST(GpuWeights, ArriveAsTheyWereMade) {
@@ -105,17 +127,24 @@ TEST(GpuWeights, ArriveAsTheyWereMade) {
   ModelConfig config = small_config();
   config.vocab_size = 300'001;
   const auto cpu = make_cpu_device({.threads = 4, .device_bytes = int64_t{1} << 30, .pinned_bytes = 1 << 20});
-  const ModelWeights here = random_weights(config, DType::bf16, *cpu, 5);
-  for (const int64_t pinned_bytes : {int64_t{1} << 28, int64_t{100'000}}) {
-    const auto gpu = make_cuda_device({.device_bytes = int64_t{1} << 30, .pinned_bytes = pinned_bytes});
-    const ModelWeights there = random_weights(config, DType::bf16, *gpu, 5);
-    EXPECT_EQ(gpu->memory().held(Tier::pinned_host), 0) << "staging buffers are given back";
-    ASSERT_EQ(here.storage.size(), there.storage.size());
-    for (std::size_t i = 0; i < here.storage.size(); ++i) {
-      std::vector<std::byte> back(static_cast<std::size_t>(there.storage[i].bytes()));
-      gpu->compute().copy(back.data(), there.storage[i].data(), there.storage[i].bytes());
-      gpu->compute().synchronize();
-      EXPECT_EQ(std::memcmp(back.data(), here.storage[i].data(), back.size()), 0) << "tensor " << i;
+  for (const DType dtype : {DType::bf16, DType::i8}) {
+    const ModelWeights here = random_weights(config, dtype, *cpu, 5);
+    for (const int64_t pinned_bytes : {int64_t{1} << 28, int64_t{100'000}}) {
+      const auto gpu = make_cuda_device({.device_bytes = int64_t{1} << 30, .pinned_bytes = pinned_bytes});
+      const ModelWeights there = random_weights(config, dtype, *gpu, 5);
+      EXPECT_EQ(gpu->memory().held(Tier::pinned_host), 0) << "staging buffers are given back";
+      EXPECT_TRUE(arrived(*gpu, there.lm_head, here.lm_head));
+      EXPECT_TRUE(arrived(*gpu, there.lm_head.scales, here.lm_head.scales));
+      EXPECT_TRUE(arrived(*gpu, there.final_norm, here.final_norm));
+      for (std::size_t l = 0; l < here.layers.size(); ++l) {
+        const LayerWeights &a = there.layers[l], &b = here.layers[l];
+        EXPECT_TRUE(arrived(*gpu, a.attention_norm, b.attention_norm));
+        for (const auto part : {&LayerWeights::wq, &LayerWeights::wk, &LayerWeights::wv, &LayerWeights::wo,
+                                &LayerWeights::gate, &LayerWeights::up, &LayerWeights::down}) {
+          EXPECT_TRUE(arrived(*gpu, a.*part, b.*part));
+          EXPECT_TRUE(arrived(*gpu, (a.*part).scales, (b.*part).scales));
+        }
+      }
     }
   }
 }

@@ -50,6 +50,17 @@ std::vector<TensorView> views(const ModelWeights& weights) {
   return all;
 }
 
+void expect_codes(const Matrix& codes, const TensorView& wanted) {
+  ASSERT_TRUE(codes.quantized());
+  ASSERT_EQ(codes.shape, wanted.shape);
+  const int64_t columns = codes.shape[1];
+  for (int64_t i = 0; i < codes.elements(); ++i) {
+    const int64_t row = i / columns, at = row * columns + code_place(i % columns, columns);
+    const float scale = codes.scales.as<float>()[row];
+    ASSERT_NEAR(scale * static_cast<float>(codes.as<int8_t>()[at]), wanted.as<float>()[i], 0.501f * scale) << i;
+  }
+}
+
 void expect_small(const ModelWeights& weights) {
   const std::vector<TensorView> found = views(weights);
   const std::vector<SmallTensor> expected = small_model_tensors();
@@ -97,6 +108,22 @@ TEST_F(WeightsTest, InBfloat16MatricesAreRoundedAndNormsKept) {
   expect_small(model.weights);
   EXPECT_EQ(model.weights.layers[1].wq.dtype, DType::bf16);
   EXPECT_EQ(model.weights.layers[1].attention_norm.dtype, DType::f32);
+}
+
+// Each number within half a step of the file's, in its place; norms are kept.
+TEST_F(WeightsTest, InInt8MatricesAreCodesWithAScaleARow) {
+  const LoadedModel exact = load(write_gguf(small_gguf()));
+  const LoadedModel model = load(write_gguf(small_gguf()), DType::i8);
+  expect_codes(model.weights.embedding, exact.weights.embedding);
+  expect_codes(model.weights.lm_head, exact.weights.lm_head);
+  for (std::size_t l = 0; l < model.weights.layers.size(); ++l) {
+    const LayerWeights &layer = model.weights.layers[l], &wanted = exact.weights.layers[l];
+    for (const auto part : {&LayerWeights::wq, &LayerWeights::wk, &LayerWeights::wv, &LayerWeights::wo,
+                            &LayerWeights::gate, &LayerWeights::up, &LayerWeights::down}) {
+      expect_codes(layer.*part, wanted.*part);
+    }
+    EXPECT_EQ(layer.mlp_norm.as<float>()[1], wanted.mlp_norm.as<float>()[1]);
+  }
 }
 
 TEST_F(WeightsTest, Bfloat16NumbersOfTheFileAreKeptToTheBit) {

@@ -1,6 +1,6 @@
 // One output is the sum over blocks of kDepth inputs, in order, of 16 lane sums added by a fixed tree. Few
 // rows read the weights where they lie (bound by their bytes); many rows widen a panel of weights once and
-// reuse it.
+// reuse it. Codes are multiplied by inputs in their order, and the sums by the rows' scales at the end.
 #include <algorithm>
 
 #include "base/check.h"
@@ -50,11 +50,14 @@ RowsView weights_in_place(const MatmulParams& params, const Panel& panel, int64_
   return {data, stride, params.weight.dtype};
 }
 
-void multiply_panel(const MatmulParams& params, const Panel& panel, float* widened) {
+struct Sums {
+  float* data;
+  int64_t stride;
+  bool add;  // to what is there
+};
+
+void add_products(const MatmulParams& params, const Panel& panel, float* widened, Sums sums) {
   const int64_t inputs = params.x.shape[1];
-  const int64_t outputs = params.out.shape[1];
-  if (!params.bias.empty()) start_with_bias(params, panel);
-  bool add = params.accumulate || !params.bias.empty();
   for (int64_t k = 0; k < std::max<int64_t>(inputs, 1); k += kDepth) {
     const int64_t depth = std::min(kDepth, inputs - k);
     vector_ops().dot_block({.x = params.x.as<float>() + panel.first_row * inputs + k,
@@ -64,16 +67,52 @@ void multiply_panel(const MatmulParams& params, const Panel& panel, float* widen
                                                     : weights_in_place(params, panel, k),
                             .outputs = panel.outputs,
                             .k = depth,
-                            .out = params.out.as<float>() + panel.first_row * outputs + panel.first_output,
-                            .out_stride = outputs,
-                            .add = add});
-    add = true;
+                            .out = sums.data,
+                            .out_stride = sums.stride,
+                            .add = sums.add});
+    sums.add = true;
   }
 }
 
-}  // namespace
+// Sums of products of codes into outputs.
+void scale_sums(const MatmulParams& params, const Panel& panel, const float* sums) {
+  const float* scales = params.weight.scales.as<float>() + panel.first_output;
+  const float* bias = params.bias.empty() ? nullptr : params.bias.as<float>() + panel.first_output;
+  const int64_t stride = params.out.shape[1];
+  for (int64_t r = 0; r < panel.rows; ++r) {
+    float* out = params.out.as<float>() + (panel.first_row + r) * stride + panel.first_output;
+    for (int64_t o = 0; o < panel.outputs; ++o) {
+      const float before = params.accumulate ? out[o] : 0.0f;
+      out[o] = before + (bias != nullptr ? bias[o] : 0.0f) + scales[o] * sums[r * panel.outputs + o];
+    }
+  }
+}
 
-void matmul(Queue& queue, const MatmulParams& params) {
+void multiply_panel(const MatmulParams& params, const Panel& panel, float* widened) {
+  if (params.weight.quantized()) {
+    const Scratch sums(panel.rows * panel.outputs);
+    add_products(params, panel, widened, {sums.data(), panel.outputs, false});
+    return scale_sums(params, panel, sums.data());
+  }
+  if (!params.bias.empty()) start_with_bias(params, panel);
+  const int64_t stride = params.out.shape[1];
+  float* out = params.out.as<float>() + panel.first_row * stride + panel.first_output;
+  add_products(params, panel, widened, {out, stride, params.accumulate || !params.bias.empty()});
+}
+
+// Inputs in the order of codes.
+Scratch in_places(const TensorView& x) {
+  const int64_t inputs = x.shape[1];
+  Scratch placed(x.elements());
+  const float* from = x.as<float>();
+  for (int64_t r = 0; r < x.shape[0]; ++r) {
+    for (int64_t i = 0; i < inputs; ++i)
+      placed.data()[r * inputs + code_place(i, inputs)] = from[r * inputs + i];
+  }
+  return placed;
+}
+
+void multiply(Queue& queue, const MatmulParams& params) {
   const int64_t rows = params.x.shape[0];
   const int64_t inputs = params.x.shape[1];
   const int64_t outputs = params.out.shape[1];
@@ -92,6 +131,16 @@ void matmul(Queue& queue, const MatmulParams& params) {
     const Scratch widened(kPanelOutputs * kDepth);
     multiply_panel(params, panel, widened.data());
   });
+}
+
+}  // namespace
+
+void matmul(Queue& queue, const MatmulParams& params) {
+  if (!params.weight.quantized()) return multiply(queue, params);
+  const Scratch placed = in_places(params.x);
+  MatmulParams codes = params;
+  codes.x.data = reinterpret_cast<std::byte*>(placed.data());
+  multiply(queue, codes);
 }
 
 void matmul_group(Queue& queue, const MatmulGroupParams& params) {

@@ -18,11 +18,28 @@ __global__ void embed_kernel(const T* table, const int32_t* ids, int64_t vocabul
   }
 }
 
+__global__ void embed_codes_kernel(Matrix table, const int32_t* ids, Bf16* out) {
+  const int64_t id = ids[blockIdx.x], hidden = table.shape[1];
+  const bool known = id >= 0 && id < table.shape[0];
+  const auto* row = reinterpret_cast<const int8_t*>(table.data) + (known ? id : 0) * hidden;
+  const float scale =
+      known ? reinterpret_cast<const float*>(table.scales.data)[id] : __int_as_float(0x7fffffff);
+  for (int64_t i = threadIdx.x; i < hidden; i += kThreads) {
+    out[blockIdx.x * hidden + i] =
+        __float2bfloat16_rn(scale * static_cast<float>(row[code_place(i, hidden)]));
+  }
+}
+
 }  // namespace
 
 void embed(Queue& queue, const EmbedParams& params) {
   const int64_t tokens = params.ids.shape[0];
   if (tokens == 0) return;
+  if (params.table.quantized()) {
+    embed_codes_kernel<<<grid_x(tokens, "embed"), kThreads, 0, stream_of(queue)>>>(
+        params.table, device_ptr<int32_t>(params.ids), device_ptr<Bf16>(params.out));
+    return check_launch("embed");
+  }
   with_number_type(params.table.dtype, "embed", [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     embed_kernel<T><<<grid_x(tokens, "embed"), kThreads, 0, stream_of(queue)>>>(

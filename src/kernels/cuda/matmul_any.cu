@@ -14,12 +14,15 @@ __global__ void any_matmul_kernel(MatmulParams p) {
   if (i >= p.x.shape[0] * outputs) return;
   const std::byte* x = p.x.data + i / outputs * inputs * size_of(p.x.dtype);
   const std::byte* weight = p.weight.data + i % outputs * inputs * size_of(p.weight.dtype);
+  const bool codes = p.weight.quantized();
   float sum = 0.0f;
   for (int64_t k = threadIdx.x % kWarp; k < inputs; k += kWarp) {
-    sum += read_number(x, p.x.dtype, k) * read_number(weight, p.weight.dtype, k);
+    sum += read_number(x, p.x.dtype, k) *
+           read_stored(weight, p.weight.dtype, 1.0f, codes ? code_place(k, inputs) : k);
   }
   sum = warp_reduce(sum, Sum{});
   if (threadIdx.x % kWarp != 0) return;
+  if (codes) sum *= reinterpret_cast<const float*>(p.weight.scales.data)[i % outputs];
   if (p.accumulate) sum += read_number(p.out.data, p.out.dtype, i);
   write_number(p.out.data, p.out.dtype, i, sum);
 }

@@ -26,14 +26,17 @@ void* find_encode() {
 // A matrix in boxes of box_rows and a tile's columns, as tiles lie in shared memory.
 CUtensorMap map_of(void* encode, const TensorView& matrix, int box_rows) {
   CUtensorMap map{};
+  const bool codes = matrix.dtype == DType::i8;
   const auto rows = static_cast<cuuint64_t>(matrix.shape[0]);
   const auto columns = static_cast<cuuint64_t>(matrix.shape[1]);
-  const cuuint64_t extents[] = {columns, rows}, stride = columns * sizeof(Bf16);
-  const cuuint32_t box[] = {kTileColumns, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
+  const auto number_bytes = static_cast<cuuint32_t>(size_of(matrix.dtype));
+  const cuuint64_t extents[] = {columns, rows}, stride = columns * number_bytes;
+  const cuuint32_t box[] = {kTileRowBytes / number_bytes, static_cast<cuuint32_t>(box_rows)},
+                   steps[] = {1, 1};
   const CUresult result = reinterpret_cast<Encode>(encode)(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, matrix.data, extents, &stride, box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      &map, codes ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, matrix.data, extents,
+      &stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   demand(result == CUDA_SUCCESS, kOp, "the driver refuses to describe a matrix for tensor copies");
   return map;
 }
@@ -82,7 +85,7 @@ constexpr int kTallUnits = 8;
 // Measured on an H200 with 4096 inputs (14336 for down) beside cuBLASLt: 14336 and more rows gain up to 64
 // tokens (gate and up 61 -> 53 us at 1, 64 -> 58 at 43), 4096 rows up to 15 (13 -> 11.7; 15 against 12 at
 // 43), several weights of few rows up to 64 (q, k and v 26 -> 14 at 1, 25 -> 22 at 43).
-constexpr int64_t kMostTokens = 64;
+// Codes have only the way by widened rows beside it.
 constexpr int64_t kMostTokensOfClusters = 16;  // of one weight
 
 int64_t units_of(const TensorView& weight) {
@@ -104,13 +107,23 @@ struct FewTokens::Plan {
 };
 
 FewTokens::FewTokens(CudaDevice& device) {
-  using few_tokens::few_tokens_kernel;
-  if (device.shared_bytes_per_block() < few_tokens::kSharedBytes || !has_body(few_tokens_kernel<8>)) return;
+  if (device.shared_bytes_per_block() < few_tokens::kSharedBytes ||
+      !has_body(few_tokens::few_tokens_kernel<8, false>))
+    return;
   encode_ = find_encode();
   if (encode_ == nullptr) return;
-  sizes_ = {{8, few_tokens_kernel<8>},   {16, few_tokens_kernel<16>}, {24, few_tokens_kernel<24>},
-            {32, few_tokens_kernel<32>}, {48, few_tokens_kernel<48>}, {64, few_tokens_kernel<64>}};
-  for (const Size& size : sizes_) allow_shared(size.kernel, few_tokens::kSharedBytes, kOp);
+  const auto sizes_for = [](auto codes) -> std::vector<Size> {
+    using few_tokens::few_tokens_kernel;
+    constexpr bool kCodes = decltype(codes)::value;
+    return {{8, few_tokens_kernel<8, kCodes>},   {16, few_tokens_kernel<16, kCodes>},
+            {24, few_tokens_kernel<24, kCodes>}, {32, few_tokens_kernel<32, kCodes>},
+            {48, few_tokens_kernel<48, kCodes>}, {64, few_tokens_kernel<64, kCodes>}};
+  };
+  sizes_ = sizes_for(std::false_type());
+  code_sizes_ = sizes_for(std::true_type());
+  for (const auto* sizes : {&sizes_, &code_sizes_}) {
+    for (const Size& size : *sizes) allow_shared(size.kernel, few_tokens::kSharedBytes, kOp);
+  }
   for (int cluster = 1; cluster <= kMostCluster; cluster *= 2)
     clusters_[static_cast<size_t>(cluster)] = clusters_at_once(sizes_[0].kernel, cluster);
 }
@@ -118,15 +131,18 @@ FewTokens::FewTokens(CudaDevice& device) {
 FewTokens::~FewTokens() = default;
 
 bool FewTokens::takes(const Call& call) const {
-  const auto fits = [](const TensorView& view) {
-    return view.dtype == DType::bf16 && view.shape[1] % 8 == 0 && is_aligned_16(view.data);
+  const auto fits = [](const TensorView& view, DType dtype) {
+    return view.dtype == dtype && view.shape[1] * size_of(dtype) % 16 == 0 && is_aligned_16(view.data);
   };
-  if (sizes_.empty() || call.x.shape[0] > kMostTokens || call.x.shape[1] < kTileColumns || !fits(call.x))
+  const DType stored =
+      !call.products.empty() && call.products[0].weight.quantized() ? DType::i8 : DType::bf16;
+  if (sizes_.empty() || call.x.shape[0] > kMostTokens || call.x.shape[1] < kTileColumns ||
+      !fits(call.x, DType::bf16))
     return false;
   return !call.products.empty() && call.products.size() <= kMostProducts &&
          std::all_of(call.products.begin(), call.products.end(), [&](const auto& product) {
            return product.weight.shape[0] > 0 && product.weight.shape[0] < (1 << 30) &&
-                  fits(product.weight) && product.out.dtype == call.products[0].out.dtype;
+                  fits(product.weight, stored) && product.out.dtype == call.products[0].out.dtype;
          });
 }
 
@@ -161,7 +177,9 @@ Params FewTokens::params_of(const Call& call, const Plan& plan, int tokens) cons
   p.pass_units = ceil_div(plan.units, p.passes);
   // Products of 64 rows read past a shorter tile: past the ring's last as well.
   const int beyond = round_up(p.pass_units, kGroupUnits) - p.pass_units;
-  p.stages = std::min(kMostStages, (kRingBytes - beyond * kUnitBytes) / stage_bytes(p.pass_units, tokens));
+  const bool codes = call.products[0].weight.quantized();
+  p.stages =
+      std::min(kMostStages, (kRingBytes - beyond * kUnitBytes) / stage_bytes(p.pass_units, tokens, codes));
   for (size_t i = 0; i < kMostProducts; ++i) {
     p.first_clusters[i + 1] = p.first_clusters[i] + plan.clusters[i];
     if (i >= call.products.size()) continue;
@@ -169,6 +187,7 @@ Params FewTokens::params_of(const Call& call, const Plan& plan, int tokens) cons
     p.weights[i] = map_of(encode_, weight, p.pass_units * kUnitRows);
     p.outs[i] = out.data;
     p.biases[i] = bias.empty() ? nullptr : device_ptr<float>(bias);
+    p.scales[i] = codes ? device_ptr<float>(weight.scales) : nullptr;
     p.rows[i] = weight.shape[0];
   }
   p.x = map_of(encode_, call.x, tokens);
@@ -184,10 +203,12 @@ bool FewTokens::run(Queue& queue, const Call& call) const {
   const Plan plan = plan_of(call);
   // Clusters add their sums after one pass; a share beyond it takes a device of few multiprocessors.
   const bool one_pass = plan.units <= few_tokens::kMostUnits;
-  const int64_t most = call.products.size() > 1 ? kMostTokens : kMostTokensOfClusters;
+  const bool codes = call.products[0].weight.quantized();
+  const int64_t most = codes || call.products.size() > 1 ? kMostTokens : kMostTokensOfClusters;
   if (plan.cluster > 1 && (!one_pass || call.x.shape[0] > most)) return false;
+  const std::vector<Size>& sizes = codes ? code_sizes_ : sizes_;
   const Size& size =
-      *std::find_if(sizes_.begin(), sizes_.end(), [&](const Size& s) { return call.x.shape[0] <= s.tokens; });
+      *std::find_if(sizes.begin(), sizes.end(), [&](const Size& s) { return call.x.shape[0] <= s.tokens; });
   const Params params = params_of(call, plan, size.tokens);
   const ClusterLaunch launch(params.first_clusters[kMostProducts], plan.cluster, stream_of(queue));
   check_cuda(cudaLaunchKernelEx(&launch.config, size.kernel, params), kOp);

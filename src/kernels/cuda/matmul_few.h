@@ -16,6 +16,8 @@ struct Params;
 // One a device (CudaDevice::state).
 class FewTokens {
  public:
+  static constexpr int64_t kMostTokens = 64;  // of a call
+
   struct Call {
     TensorView x;  // [T, in]
     std::span<const MatmulGroupParams::Product> products;
@@ -41,6 +43,7 @@ class FewTokens {
   [[nodiscard]] few_tokens::Params params_of(const Call& call, const Plan& plan, int tokens) const;
 
   std::vector<Size> sizes_;        // none: the device is not for it
+  std::vector<Size> code_sizes_;   // of weights in codes
   std::array<int, 8> clusters_{};  // that run at once, of 1 .. 8 blocks
   void* encode_ = nullptr;         // the driver's cuTensorMapEncodeTiled
 };

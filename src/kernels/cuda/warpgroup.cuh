@@ -30,6 +30,12 @@ __device__ inline uint64_t tile_at(uint32_t address) {
 __device__ inline void begin_products() {
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
+__device__ inline void send_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+}
+__device__ inline void wait_for_products() {
+  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+}
 __device__ inline void finish_products() {
   asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n" ::: "memory");
 }
@@ -68,7 +74,57 @@ __device__ inline void multiply_tiles(float (*c)[4], uint64_t a, uint64_t b) {
 #undef SHADOWKV_SUMS
 }
 
-// The same for a number of rows of b that is a multiple of 8.
+// c += a b^T as multiply_tiles(), kRows 8, 16, 24, 32, 48 or 64, with a in registers: as mma_16x8x16() has
+// it, warp w of the four with its rows 16 w on. What is in `a` must stay until the products have ended.
+template <int kRows>
+__device__ inline void multiply_held(float (&c)[kRows / 8][4], const uint32_t (&a)[4], uint64_t b) {
+#define SHADOWKV_SUMS(i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
+#define SHADOWKV_HELD "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+  if constexpr (kRows == 8) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, {%4,%5,%6,%7}, %8, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0)
+        : SHADOWKV_HELD);
+  } else if constexpr (kRows == 16) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7}, {%8,%9,%10,%11}, "
+        "%12, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0), SHADOWKV_SUMS(1)
+        : SHADOWKV_HELD);
+  } else if constexpr (kRows == 24) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n24k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11}, "
+        "{%12,%13,%14,%15}, %16, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0), SHADOWKV_SUMS(1), SHADOWKV_SUMS(2)
+        : SHADOWKV_HELD);
+  } else if constexpr (kRows == 32) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,"
+        "%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0), SHADOWKV_SUMS(1), SHADOWKV_SUMS(2), SHADOWKV_SUMS(3)
+        : SHADOWKV_HELD);
+  } else if constexpr (kRows == 48) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,"
+        "%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23}, {%24,%25,%26,%27}, %28, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0), SHADOWKV_SUMS(1), SHADOWKV_SUMS(2), SHADOWKV_SUMS(3), SHADOWKV_SUMS(4),
+          SHADOWKV_SUMS(5)
+        : SHADOWKV_HELD);
+  } else {
+    static_assert(kRows == 64);
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,"
+        "%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, "
+        "%36, 1, 1, 1, 0;\n"
+        : SHADOWKV_SUMS(0), SHADOWKV_SUMS(1), SHADOWKV_SUMS(2), SHADOWKV_SUMS(3), SHADOWKV_SUMS(4),
+          SHADOWKV_SUMS(5), SHADOWKV_SUMS(6), SHADOWKV_SUMS(7)
+        : SHADOWKV_HELD);
+  }
+#undef SHADOWKV_HELD
+#undef SHADOWKV_SUMS
+}
+
+// multiply_tiles() for a number of rows of b that is a multiple of 8.
 template <int kRows>
 __device__ inline void multiply_rows(float (&c)[kRows / 8][4], uint64_t a, uint64_t b) {
   constexpr int kRowWords = kTileRowBytes / 16;
