@@ -298,9 +298,10 @@ class Multiplier {
     for (int k = 0; k < kProducts; ++k) multiply_held<kTokens>(sums_, held[k], tile + 2 * k);
     send_products();
   }
-  // One half becomes operands while the products of the other run.
+  // One half becomes operands while the products of the other run: a wait comes after the next products, or
+  // the compiler would move it before what is to run beside them.
   __device__ void multiply_codes(Ring<kTokens, kCodes>& ring, int steps, bool has_rows) {
-    int last = -1;  // the stage whose products may still run
+    int last = -1;  // the stage whose second products may still run
     for (int step = 0; step < steps; ++step, ring.advance()) {
       ring.wait_full();
       if (!has_rows) {
@@ -309,17 +310,15 @@ class Multiplier {
       }
       uint32_t first[kProducts][4], second[kProducts][4];
       load_codes(ring.rows(0), 0, first);
-      __syncwarp();  // keeps the wait behind what is to run beside the products
-      wait_for_products();
-      if (last >= 0) release(ring, last);
       send_half(ring.tokens(0), first);
+      wait_for_products<1>();
+      if (last >= 0) release(ring, last);
       load_codes(ring.rows(0), 1, second);
-      __syncwarp();
-      wait_for_products();
       send_half(ring.tokens(1), second);
+      wait_for_products<1>();
       last = ring.stage;
     }
-    wait_for_products();
+    wait_for_products<0>();
     if (last >= 0) release(ring, last);
   }
   __device__ void release(const Ring<kTokens, kCodes>& ring, int stage) const {

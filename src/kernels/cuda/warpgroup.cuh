@@ -33,8 +33,10 @@ __device__ inline void begin_products() {
 __device__ inline void send_products() {
   asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
+// Waits until at most kLeft of what send_products() ended are still under way.
+template <int kLeft>
 __device__ inline void wait_for_products() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kLeft) : "memory");
 }
 __device__ inline void finish_products() {
   asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n" ::: "memory");
