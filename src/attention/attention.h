@@ -48,6 +48,14 @@ struct Footprint {
   }
 };
 
+// Where what a sequence holds of a prompt can be cut, so that the first part alone is what a sequence that
+// read no more would hold.
+struct PrefixCuts {
+  int64_t every = 0;            // at multiples of so many tokens; 0: nowhere
+  int64_t least = 0;            // of those, from so many on
+  bool serves_shorter = false;  // what is kept up to one of them can be forked at all those before it
+};
+
 struct SequencePlan {
   int64_t prompt_tokens = 0;  // that the first prefill will bring
   int64_t max_tokens = 0;     // most the sequence may ever hold
@@ -114,6 +122,23 @@ class Attention {
   // The most that a sequence forked from one of prompt_tokens tokens takes beside what it shares, until it
   // holds `tokens` tokens.
   [[nodiscard]] virtual Footprint fork_until(const SequencePlan& plan, int64_t tokens) const = 0;
+
+  // ---- prefixes: sequences that hold the first tokens of others and take no steps, but can be forked.
+  // Where a sequence that reads so many tokens in all can be cut.
+  [[nodiscard]] virtual PrefixCuts prefix_cuts(int64_t tokens) const = 0;
+  // Begins, after begin() or begin_append() of `from` and before its first slice, a sequence that is to hold
+  // the first `tokens` tokens of it, a cut behind all that it held before. Once all layers are closed,
+  // end_prefix lets it hold them, to the bit as though it had read them and none after them. Before, or after
+  // an exception, it can be ended.
+  virtual void begin_prefix(SeqId from, SeqId to, int64_t tokens) = 0;
+  virtual void end_prefix(SeqId from, SeqId to) = 0;
+  // fork() of a prefix, cut at `tokens` tokens; the plan is as for a sequence that read them itself.
+  virtual void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) = 0;
+  // What a prefix of so many tokens takes beside the first `shared` that it has in common with others.
+  [[nodiscard]] virtual Footprint prefix_bytes(int64_t tokens, int64_t shared) const = 0;
+  // Device bytes that reading a prompt takes at most where its prefixes are kept, or where it is read on
+  // behind one, beside what reading it otherwise takes.
+  [[nodiscard]] virtual int64_t prefix_working_bytes(int64_t /*tokens*/) const { return 0; }
 
   // For benchmarks of decode: the begun sequence holds `tokens` tokens of made-up state, as if it had read a
   // prompt.

@@ -47,6 +47,26 @@ class DenseFirst final : public Attention {
     dense_->fork(from, to, plan);
     sparse_->fork(from, to, plan);
   }
+  // The dense layers can be cut anywhere.
+  [[nodiscard]] PrefixCuts prefix_cuts(int64_t tokens) const override { return sparse_->prefix_cuts(tokens); }
+  void begin_prefix(SeqId from, SeqId to, int64_t tokens) override {
+    dense_->begin_prefix(from, to, tokens);
+    sparse_->begin_prefix(from, to, tokens);
+  }
+  void end_prefix(SeqId from, SeqId to) override {
+    dense_->end_prefix(from, to);
+    sparse_->end_prefix(from, to);
+  }
+  void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) override {
+    dense_->fork_prefix(from, to, tokens, plan);
+    sparse_->fork_prefix(from, to, tokens, plan);
+  }
+  [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
+    return sum(dense_->prefix_bytes(tokens, shared), sparse_->prefix_bytes(tokens, shared));
+  }
+  [[nodiscard]] int64_t prefix_working_bytes(int64_t tokens) const override {
+    return sparse_->prefix_working_bytes(tokens);
+  }
   void fill(SeqId id, int64_t tokens, uint64_t seed) override {
     dense_->fill(id, tokens, seed);
     sparse_->fill(id, tokens, seed);

@@ -16,6 +16,7 @@ class ExactStore {
   // type: of stored keys and values; int8 adds a scale a row.
   ExactStore(const AttentionShape& shape, DType type, Device& device);
 
+  [[nodiscard]] int64_t block_tokens() const { return store_.config().block_tokens; }
   [[nodiscard]] int64_t bytes_for(int64_t tokens) const { return store_.bytes_for(tokens); }
   [[nodiscard]] int64_t shared_bytes(int64_t tokens) const { return store_.shared_bytes(tokens); }
   [[nodiscard]] int64_t held_bytes(int64_t row, Tier tier) const { return store_.held_bytes(row, tier); }

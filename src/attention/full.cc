@@ -44,15 +44,33 @@ class FullAttention final : public Attention {
     }
   }
 
-  void fork(SeqId from, SeqId to, const SequencePlan& /*plan*/) override {
-    begin_by(to, prefill_->table(from));
-    const Sequence& source = sequences_.at(from);
-    Sequence& sequence = sequences_.at(to);
-    store_.share(source.row, sequence.row, source.tokens);
-    sequence.tokens = source.tokens;
+  void fork(SeqId from, SeqId to, const SequencePlan& plan) override {
+    fork_prefix(from, to, sequences_.at(from).tokens, plan);
   }
   [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const override {
     return {.device = store_.bytes_for(tokens) - store_.shared_bytes(plan.prompt_tokens)};
+  }
+
+  // Whole blocks, of which nothing is copied.
+  [[nodiscard]] PrefixCuts prefix_cuts(int64_t /*tokens*/) const override {
+    return {.every = store_.block_tokens(), .least = store_.block_tokens(), .serves_shorter = true};
+  }
+  void begin_prefix(SeqId from, SeqId to, int64_t tokens) override {
+    begin_by(to, prefill_->table(from));
+    sequences_.at(to).tokens = tokens;
+  }
+  void end_prefix(SeqId from, SeqId to) override {
+    const Sequence& prefix = sequences_.at(to);
+    store_.share(sequences_.at(from).row, prefix.row, prefix.tokens);
+  }
+  void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& /*plan*/) override {
+    begin_by(to, prefill_->table(from));
+    Sequence& sequence = sequences_.at(to);
+    store_.share(sequences_.at(from).row, sequence.row, tokens);
+    sequence.tokens = tokens;
+  }
+  [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
+    return {.device = store_.bytes_for(tokens) - store_.shared_bytes(shared)};
   }
 
   void fill(SeqId id, int64_t tokens, uint64_t seed) override {

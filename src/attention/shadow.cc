@@ -40,6 +40,7 @@ ShadowAttention::ShadowAttention(const AttentionConfig& config, const AttentionS
       slots_(device, Purpose::slots),
       counters_(device.allocate(Tier::device, Purpose::tables, 2 * FetchMeter::kKinds * size_of(DType::i64))),
       prompt_rows_(device),
+      prefix_rows_(device),
       past_row_(device),
       past_chunks_(device),
       past_block_(device),
@@ -156,6 +157,7 @@ void ShadowAttention::fork(SeqId from, SeqId to, const SequencePlan& plan) {
   Sequence& sequence = sequences_.at(to);
   sequence.tokens = source.tokens;
   sequence.sparse = source.sparse;
+  sequence.opened_at = source.opened_at;
   sequence.budget = source.budget;
   sequence.candidates = source.candidates;
   const int64_t row = sequence.row, tokens = source.tokens;
@@ -194,11 +196,17 @@ void ShadowAttention::open_sparse(Sequence& sequence, int64_t tokens) {
   const int64_t max_tokens = std::max(tokens, sequence.plan.max_tokens);
   segments_.begin(row, tokens, max_tokens);
   reserve_sparse(row, tokens);
-  sequence.budget = budget_chunks(tokens, max_tokens);
+  fix_budget(sequence, tokens);
+  open_regions(sequence, max_tokens, outliers_for(static_cast<int64_t>(segments_.fitted(row).size())));
+}
+
+void ShadowAttention::fix_budget(Sequence& sequence, int64_t opened_at) const {
+  const int64_t max_tokens = std::max(opened_at, sequence.plan.max_tokens);
+  sequence.opened_at = opened_at;
+  sequence.budget = budget_chunks(opened_at, max_tokens);
   const auto proposed =
       static_cast<int64_t>(std::ceil(config_.rerank * static_cast<double>(sequence.budget)));
   sequence.candidates = std::min(proposed, ceil_div(max_tokens, config_.chunk_size));
-  open_regions(sequence, max_tokens, outliers_for(static_cast<int64_t>(segments_.fitted(row).size())));
 }
 
 // Both empty.
@@ -335,6 +343,7 @@ void ShadowAttention::build_index(const Sequence& sequence, int64_t layer, const
   if (outliers && chunks > 0) min_cosine = cosines_.get(DType::f32, {shape_.kv_heads, chunks});
   index_->build(layer, sequence.row, raw, first, tokens, min_cosine);
   if (outliers) keep_outliers(sequence, layer, raw, min_cosine);
+  keep_prefixes(sequence, layer, raw);
 }
 
 // Of tokens from `begun` on, the first chunk, then the latest: in this order, since both write the ring.

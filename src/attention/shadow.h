@@ -1,9 +1,9 @@
 // Attention to few chunks a step. ShadowKV: keys as low-rank factors on the device, values wherever there is
 // room, an index that picks the chunks a query needs, and a cache of recently picked chunks. Its rivals: the
 // same over whole keys and their own indices. shadow.cc has a sequence's life,
-// shadow_append.cc how it reads on, shadow_saved.cc what is saved of it, shadow_cut.cc how a step is cut,
-// shadow_decode.cc one decode step, shadow_trace.cc what that attended; every piece of arithmetic is an op of
-// kernels.h, so CPU and GPU share both.
+// shadow_append.cc how it reads on, shadow_prefix.cc what is kept of a prompt, shadow_saved.cc what is saved,
+// shadow_cut.cc how a step is cut, shadow_decode.cc one decode step, shadow_trace.cc what that attended;
+// every piece of arithmetic is an op of kernels.h, so CPU and GPU share both.
 #pragma once
 
 #include <map>
@@ -37,6 +37,12 @@ class ShadowAttention final : public Attention {
   void begin(SeqId id, const SequencePlan& plan) override;
   void fork(SeqId from, SeqId to, const SequencePlan& plan) override;
   [[nodiscard]] Footprint fork_until(const SequencePlan& plan, int64_t tokens) const override;
+  [[nodiscard]] PrefixCuts prefix_cuts(int64_t tokens) const override;
+  void begin_prefix(SeqId from, SeqId to, int64_t tokens) override;
+  void end_prefix(SeqId from, SeqId to) override;
+  void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) override;
+  [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override;
+  [[nodiscard]] int64_t prefix_working_bytes(int64_t tokens) const override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;
   void force_hit_share(double share) override { forced_hit_share_ = share; }
   void prefill(const LayerInput& input, TensorView out) override;
@@ -75,8 +81,10 @@ class ShadowAttention final : public Attention {
     bool sparse = false;     // else plain keys and values
     bool turns = false;      // plain, but becomes sparse with the tokens that are being read on
     Buffer resident_before;  // the region of resident keys as it was before reading on
-    int64_t budget = 0;      // chunks chosen a step and KV head; fixed when the sequence turns sparse
+    int64_t opened_at = 0;   // tokens that the sequence turned sparse with, by which its budget is fixed
+    int64_t budget = 0;      // chunks chosen a step and KV head
     int64_t candidates = 0;  // chunks the index proposes
+    std::vector<SeqId> prefixes = {};  // that are to hold the first of the tokens that are being read
   };
   // How chunks are picked for a step, and what attention makes of them; C open chunks.
   struct Selection {
@@ -119,6 +127,7 @@ class ShadowAttention final : public Attention {
   void begin_by(SeqId id, const SequencePlan& plan, int64_t table);
   [[nodiscard]] Footprint sparse_footprint(int64_t tokens, int64_t opened_at, int64_t max_tokens) const;
   void open_sparse(Sequence& sequence, int64_t tokens);
+  void fix_budget(Sequence& sequence, int64_t opened_at) const;
   void open_regions(const Sequence& sequence, int64_t max_tokens, int64_t outliers);
   void reserve_sparse(int64_t row, int64_t tokens);
   void release_sparse(int64_t row);
@@ -142,7 +151,14 @@ class ShadowAttention final : public Attention {
   [[nodiscard]] int64_t slot_count(int64_t budget, int64_t max_tokens) const;
   [[nodiscard]] int64_t outliers_for(int64_t fitted_segments) const;
 
+  // ---- prefixes
+  void keep_prefixes(const Sequence& sequence, int64_t layer, const RawLayer& raw);
+  void keep_prefix(const Sequence& prefix, int64_t layer, const RawLayer& raw);
+  void share_prefix(const Sequence& from, const Sequence& to, int64_t max_tokens);
+  [[nodiscard]] int64_t resident_bytes() const;
+
   // ---- reading on
+  [[nodiscard]] int64_t piece_bytes(int64_t past) const;
   void load_past(const Sequence& sequence, int64_t layer);
   void turn_back(const Sequence& sequence, const RawLayer& raw);
   void rebuild_past(const Sequence& sequence, int64_t layer, const TensorView& k);
@@ -211,7 +227,7 @@ class ShadowAttention final : public Attention {
   LinkBytes crossed_;  // beside what is fetched and what values_ moves
   RowMap rows_;
   std::map<SeqId, Sequence> sequences_;
-  PromptRows prompt_rows_;
+  PromptRows prompt_rows_, prefix_rows_;
   DeviceArray<int32_t> past_row_, past_chunks_;  // of the piece of a past that is being rebuilt
   DeviceArray<std::byte*> past_block_;           // where it comes
   Scratch past_keys_;

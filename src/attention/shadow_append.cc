@@ -39,6 +39,7 @@ void ShadowAttention::begin_append(SeqId id, int64_t tokens) {
   } else {
     exact_.reserve(row, all);
   }
+  sequence.prefixes.clear();
   sequence.past = past;
   sequence.tokens = all;
   sequence.turns = turns;
@@ -81,10 +82,15 @@ Footprint ShadowAttention::append_bytes(SeqId id, int64_t tokens) const {
                 grows([&](int64_t n) { return keys_->bytes_for(n); }) +
                 grows([&](int64_t n) { return values_.scale_bytes_for(n); }) +
                 segments_.bytes_for(past, all) + resident_.held_bytes(sequence.row, Tier::device) +
-                std::min(past, kPieceTokens) * shape_.kv_width() * size_of(device_.activation_dtype());
+                piece_bytes(past);
   (config_.placement == Placement::spill ? more.either : more.pinned_host) =
       grows([&](int64_t n) { return values_.run_bytes_for(n); });
   return more;
+}
+
+// Keys of the past that are rebuilt at a time.
+int64_t ShadowAttention::piece_bytes(int64_t past) const {
+  return std::min(past, kPieceTokens) * shape_.kv_width() * size_of(device_.activation_dtype());
 }
 
 // ---- a layer's past ---------------------------------------------------------------------------------------

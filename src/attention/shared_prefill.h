@@ -33,6 +33,18 @@ class SharedPrefill final : public Attention {
   void end_append(SeqId sequence) override { alone().end_append(sequence); }
   void abandon_append(SeqId sequence) override { alone().abandon_append(sequence); }
   // Likewise.
+  [[nodiscard]] PrefixCuts prefix_cuts(int64_t tokens) const override { return alone().prefix_cuts(tokens); }
+  void begin_prefix(SeqId from, SeqId to, int64_t tokens) override { alone().begin_prefix(from, to, tokens); }
+  void end_prefix(SeqId from, SeqId to) override { alone().end_prefix(from, to); }
+  void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) override {
+    alone().fork_prefix(from, to, tokens, plan);
+  }
+  [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
+    return alone().prefix_bytes(tokens, shared);
+  }
+  [[nodiscard]] int64_t prefix_working_bytes(int64_t tokens) const override {
+    return alone().prefix_working_bytes(tokens);
+  }
   [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId sequence) const override {
     return alone().saved_numbers(sequence);
   }
