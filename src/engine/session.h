@@ -62,6 +62,28 @@ class ModelSession final : public Session {
     return attention_->fork_until(plan, tokens);
   }
 
+  // ---- prefixes (Attention::begin_prefix): session_prefix.cc
+  [[nodiscard]] PrefixCuts prefix_cuts(int64_t tokens) const { return attention_->prefix_cuts(tokens); }
+  [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const {
+    return attention_->prefix_bytes(tokens, shared);
+  }
+  [[nodiscard]] int64_t prefix_working_bytes(int64_t tokens) const {
+    return attention_->prefix_working_bytes(tokens);
+  }
+  // A sequence that is to hold the first `tokens` tokens of one whose prompt has begun to be read, and of
+  // which nothing has been read yet; once that has ended, end_prefix lets it hold them.
+  SequenceId begin_prefix(SequenceId reading, int64_t tokens);
+  void end_prefix(SequenceId read, SequenceId prefix);
+  // One that holds the first `tokens` tokens of a prefix, a cut, and may hold max_tokens. Does not ask
+  // whether growing will fit.
+  SequenceId fork_prefix(SequenceId prefix, int64_t tokens, int64_t max_tokens);
+  // Of which rope table a sequence of so many tokens at most turns by.
+  [[nodiscard]] int64_t rope_table(int64_t max_tokens) const {
+    return prefill_->shape().rope.table_for(max_tokens);
+  }
+  // What makes what it holds of a token another than other sessions do: weights, type and configuration.
+  [[nodiscard]] std::string identity();
+
   // Between steps: a sequence that has read its prompt into host memory and back (Attention::pause).
   void pause(SequenceId sequence);
   void resume(SequenceId sequence);

@@ -1,0 +1,143 @@
+#include "engine/prefix_cache.h"
+
+#include <algorithm>
+#include <ranges>
+#include <set>
+#include <utility>
+
+namespace shadowkv {
+namespace {
+
+constexpr int64_t kNoLimit = INT64_MAX;
+
+int64_t total(const Footprint& bytes) {
+  return bytes.device + bytes.pinned_host + bytes.either;
+}
+
+}  // namespace
+
+std::optional<PrefixPlace> PrefixCache::find(std::span<const PrefixKey> keys, int64_t most_tokens) const {
+  for (const PrefixKey& key : std::views::reverse(keys)) {
+    if (key.tokens > most_tokens) continue;
+    if (const auto found = places_.find(key.digest); found != places_.end()) return found->second;
+  }
+  return std::nullopt;
+}
+
+PrefixId PrefixCache::add(Prefix prefix, std::span<const PrefixKey> keys) {
+  const PrefixId id = next_id_++;
+  Entry entry{.prefix = std::move(prefix), .digests = {}, .used = ++now_};
+  entry.digests.reserve(keys.size());
+  const PrefixId parent = entry.prefix.parent.id;
+  Entry& added = entries_.emplace(id, std::move(entry)).first->second;
+  try {
+    for (const PrefixKey& key : keys) {
+      if (places_.try_emplace(key.digest, PrefixPlace{id, key.tokens}).second)
+        added.digests.push_back(key.digest);
+    }
+  } catch (...) {
+    for (const PrefixDigest& digest : added.digests) places_.erase(digest);
+    entries_.erase(id);
+    throw;
+  }
+  if (const auto found = entries_.find(parent); found != entries_.end()) ++found->second.children;
+  return id;
+}
+
+void PrefixCache::remove(PrefixId id) {
+  const auto found = entries_.find(id);
+  for (const PrefixDigest& digest : found->second.digests) places_.erase(digest);
+  const auto parent = entries_.find(found->second.prefix.parent.id);
+  if (parent != entries_.end()) --parent->second.children;
+  entries_.erase(found);
+}
+
+std::vector<PrefixId> PrefixCache::path(PrefixId id) const {
+  std::vector<PrefixId> ids;
+  for (auto at = entries_.find(id); at != entries_.end(); at = entries_.find(at->second.prefix.parent.id)) {
+    ids.push_back(at->first);
+  }
+  std::ranges::reverse(ids);
+  return ids;
+}
+
+// Those that others begin with were used no earlier than these.
+void PrefixCache::touch(PrefixId id) {
+  ++now_;
+  for (const PrefixId each : path(id)) entries_.at(each).used = now_;
+}
+
+void PrefixCache::cover(std::span<const PrefixPlace> places) {
+  for (auto& [id, entry] : entries_) entry.covered = 0;
+  for (PrefixPlace place : places) {
+    for (auto at = entries_.find(place.id); at != entries_.end(); at = entries_.find(place.id)) {
+      at->second.covered = std::max(at->second.covered, place.tokens);
+      place = at->second.prefix.parent;
+    }
+  }
+}
+
+// Host memory takes what device memory does.
+Footprint PrefixCache::bytes_of(const Entry& entry) const {
+  const Prefix& prefix = entry.prefix;
+  const Footprint bytes = sizing_(prefix.tokens, std::max(prefix.parent.tokens, entry.covered));
+  return prefix.is_on_host ? Footprint{.pinned_host = total(bytes)} : bytes;
+}
+
+Footprint PrefixCache::bytes() const {
+  Footprint sum;
+  for (const auto& [id, entry] : entries_) sum += bytes_of(entry);
+  return sum;
+}
+
+// The least recently used of those without children; what nobody runs with before what somebody does.
+std::optional<PrefixId> PrefixCache::first_to_go() const {
+  const Item* first = nullptr;
+  const auto order = [](const Item& item) { return std::pair(item.second.covered > 0, item.second.used); };
+  for (const Item& item : entries_) {
+    if (item.second.children == 0 && (first == nullptr || order(item) < order(*first))) first = &item;
+  }
+  return first == nullptr ? std::nullopt : std::optional(first->first);
+}
+
+// Likewise of those without children there.
+std::optional<PrefixId> PrefixCache::first_to_leave_device() const {
+  std::set<PrefixId> parents;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.prefix.is_on_host) parents.insert(entry.prefix.parent.id);
+  }
+  const Item* first = nullptr;
+  for (const Item& item : entries_) {
+    const Entry& entry = item.second;
+    if (entry.prefix.is_on_host || entry.covered > 0 || parents.contains(item.first)) continue;
+    if (first == nullptr || entry.used < first->second.used) first = &item;
+  }
+  return first == nullptr ? std::nullopt : std::optional(first->first);
+}
+
+bool PrefixCache::fits_on_host(PrefixId id, const Footprint& all, const Room& room) const {
+  Footprint moved = all;
+  const Footprint bytes = bytes_of(entries_.at(id));
+  moved.either -= bytes.either;
+  moved.pinned_host += bytes.device + bytes.either;
+  moved.device -= bytes.device;
+  return fits(moved, {.device = kNoLimit, .host = room.host});
+}
+
+std::optional<PrefixAction> PrefixCache::next(const Footprint& set_aside, const Room& room) const {
+  const Footprint kept = bytes();
+  Footprint all = set_aside;
+  all += kept;
+  const bool is_too_much = total(kept) > most_bytes_;
+  if (!is_too_much && fits(all, room)) return std::nullopt;
+  const std::optional<PrefixId> last = first_to_go();
+  if (!last) return std::nullopt;
+  const bool device_is_short = !fits(all, {.device = room.device, .host = kNoLimit});
+  if (!is_too_much && device_is_short) {
+    const std::optional<PrefixId> down = first_to_leave_device();
+    if (down && fits_on_host(*down, all, room)) return PrefixAction{PrefixAction::Kind::to_host, *down};
+  }
+  return PrefixAction{PrefixAction::Kind::drop, *last};
+}
+
+}  // namespace shadowkv

@@ -1,0 +1,100 @@
+// Which prefixes of prompts are kept for requests to come, and which of them go when room is short: policy
+// alone. It knows prefixes by keys and sizes; who carries out what it says touches the session.
+//
+// Prefixes share what they have in common, so they are a forest: each begins with so many tokens of its
+// parent. One that has children stays as long as they do, and on the device while one of them is there. What
+// a running request shares with a prefix is counted with the request, which was let in as though nothing was
+// kept.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/prefix_key.h"
+#include "engine/scheduler.h"
+#include "shadowkv/shadowkv.h"
+
+namespace shadowkv {
+
+using PrefixId = int64_t;
+
+// The first tokens of a prefix.
+struct PrefixPlace {
+  PrefixId id = -1;  // none
+  int64_t tokens = 0;
+};
+
+struct Prefix {
+  SequenceId sequence = 0;
+  int64_t tokens = 0;
+  PrefixPlace parent = {};     // that it begins with
+  std::vector<int64_t> parts;  // how it was read: one part after the other up to these, the last `tokens`
+  bool is_on_host = false;
+};
+
+// What is to be done for room.
+struct PrefixAction {
+  enum class Kind : uint8_t { to_host, drop };
+  Kind kind = Kind::drop;
+  PrefixId id = 0;
+};
+
+class PrefixCache {
+ public:
+  // Bytes of a prefix beside those of its first `shared` tokens (Attention::prefix_bytes).
+  using Sizing = std::function<Footprint(int64_t tokens, int64_t shared)>;
+
+  // most_bytes: of all that nobody runs with, in both memories.
+  PrefixCache(int64_t most_bytes, Sizing sizing) : most_bytes_(most_bytes), sizing_(std::move(sizing)) {}
+
+  // The longest that is known of keys that ascend, of at most so many tokens.
+  [[nodiscard]] std::optional<PrefixPlace> find(std::span<const PrefixKey> keys, int64_t most_tokens) const;
+  [[nodiscard]] bool knows(const PrefixKey& key) const { return places_.contains(key.digest); }
+  // Keeps one under those of the keys that are not known; keys that are, stay whose they were.
+  PrefixId add(Prefix prefix, std::span<const PrefixKey> keys);
+  void remove(PrefixId id);  // one without children
+  void set_on_host(PrefixId id, bool is_on_host) { entries_.at(id).prefix.is_on_host = is_on_host; }
+  // Used now, with all that it begins with.
+  void touch(PrefixId id);
+
+  [[nodiscard]] bool contains(PrefixId id) const { return entries_.contains(id); }
+  [[nodiscard]] const Prefix& at(PrefixId id) const { return entries_.at(id).prefix; }
+  // Of what it begins with, from the first, and itself; empty for one that is not there.
+  [[nodiscard]] std::vector<PrefixId> path(PrefixId id) const;
+  [[nodiscard]] int64_t size() const { return std::ssize(entries_); }
+
+  // What running requests share, from now on.
+  void cover(std::span<const PrefixPlace> places);
+  [[nodiscard]] Footprint bytes() const;  // of all but that
+  // What to do so that all fits beside what is set aside for requests; nothing when it does. Nothing is done
+  // yet. The least recently used go first: from the device to host memory while there is room for it.
+  [[nodiscard]] std::optional<PrefixAction> next(const Footprint& set_aside, const Room& room) const;
+  // The one that goes first; nothing when there is none.
+  [[nodiscard]] std::optional<PrefixId> first_to_go() const;
+
+ private:
+  struct Entry {
+    Prefix prefix;
+    std::vector<PrefixDigest> digests;
+    int64_t children = 0;
+    int64_t used = 0;
+    int64_t covered = 0;  // tokens that running requests share
+  };
+  using Item = std::map<PrefixId, Entry>::value_type;
+  [[nodiscard]] Footprint bytes_of(const Entry& entry) const;
+  [[nodiscard]] std::optional<PrefixId> first_to_leave_device() const;
+  [[nodiscard]] bool fits_on_host(PrefixId id, const Footprint& all, const Room& room) const;
+
+  int64_t most_bytes_;
+  Sizing sizing_;
+  std::map<PrefixId, Entry> entries_;
+  std::map<PrefixDigest, PrefixPlace> places_;
+  PrefixId next_id_ = 0;
+  int64_t now_ = 0;
+};
+
+}  // namespace shadowkv
