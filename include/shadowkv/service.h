@@ -37,10 +37,17 @@ struct ServiceOptions {
   // Tokens that memory is set aside for beyond those held, from 1: less lets more requests in, and pauses
   // them more often.
   int64_t growth_tokens = 512;
+  // Bytes, in both memories together, that may be kept of prompts that nobody runs with any more, so that
+  // requests that begin with the same tokens need not read them again; 0 keeps nothing. It takes what
+  // requests leave free alone: the least recently used gives way before any of them waits, is paused or
+  // moved. A request that finds the first tokens of its prompt is answered what a sequence answers that has
+  // read those, and then the rest as a follow-up turn.
+  int64_t prefix_cache_bytes = 0;
 };
 
 // One request. Its tokens do not depend on what else is served: on the CPU to the bit, on a GPU as far as
-// the sums of its products do not depend on the batch.
+// the sums of its products do not depend on the batch. What is kept of other prompts
+// (ServiceOptions::prefix_cache_bytes) decides how its own is read.
 struct ServiceRequest {
   std::string prompt = {};               // text; special tokens written in it count as such
   std::vector<int32_t> prompt_ids = {};  // instead of the text; [0, vocab)
@@ -51,6 +58,9 @@ struct ServiceRequest {
   int priority = 0;
   // Whose request it is: of one priority, who was served fewer tokens is let in first.
   std::string client = {};
+  // Requests find what others have read only where theirs is the same: one for each tenant keeps a tenant's
+  // prompts from being guessed by how soon another's answer begins.
+  std::string cache_salt = {};
   // Called on the service's thread after each token and at the end; it must return soon. What it throws ends
   // the request as cancelled.
   std::function<void()> on_news = {};
@@ -65,6 +75,7 @@ struct RequestReport {
   bool ended = false;                          // the rest may still change while false
   FinishReason finish = FinishReason::length;  // why it ended; cancelled where it failed
   int64_t prompt_tokens = 0;                   // of its prompt
+  int64_t cached_tokens = 0;                   // of them that had been read for another
   int64_t new_tokens = 0;                      // of its answer so far
   int64_t pauses = 0;                          // how often its memory was given to others
   double waited_s = 0;                         // seconds until its prompt began to be read
@@ -125,7 +136,7 @@ struct ServiceStatistics {
   int64_t pauses = 0;     // moved into host memory to make room
   int64_t drops = 0;      // let go to make room, to be read again
 
-  int64_t prompt_tokens = 0;   // read
+  int64_t prompt_tokens = 0;   // read, or found
   int64_t new_tokens = 0;      // answered
   int64_t steps = 0;           // decode steps
   int64_t step_tokens = 0;     // tokens of all steps: divided by steps, the mean batch
@@ -135,6 +146,11 @@ struct ServiceStatistics {
   double step_s = 0;           // in decode steps, sampling included,
   double moving_s = 0;         // in pauses and resumptions,
   double scheduling_s = 0;     // in deciding and delivering; what is missing to the whole was idle
+
+  int64_t prefix_asked_tokens = 0;  // of prompts that were looked up among those kept,
+  int64_t prefix_hit_tokens = 0;    // and of them found
+  int64_t prefixes = 0;             // kept now
+  int64_t prefix_bytes = 0;         // of them that nobody runs with, in both memories
 
   DurationHistogram first_token;     // seconds from submission to the first token
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next

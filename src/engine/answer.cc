@@ -62,6 +62,11 @@ void Answer::began_reading() noexcept {
   if (report_.waited_s == 0) report_.waited_s = seconds();
 }
 
+void Answer::found(int64_t tokens) noexcept {
+  const std::lock_guard lock(mutex_);
+  report_.cached_tokens = tokens;
+}
+
 void Answer::was_paused() noexcept {
   const std::lock_guard lock(mutex_);
   ++report_.pauses;

@@ -38,6 +38,7 @@ class Answer {
 
   // ---- by the service's thread
   void began_reading() noexcept;
+  void found(int64_t tokens) noexcept;  // of its prompt
   void was_paused() noexcept;
   void push(int32_t token, std::span<const TokenLogprob> logprobs, std::optional<FinishReason> last) noexcept;
   void fail(std::exception_ptr error) noexcept;  // null: cancelled

@@ -30,6 +30,8 @@ ServiceOptions checked(const ServiceOptions& options) {
           options.max_gap);
   require(options.growth_tokens >= 1, "growth_tokens = {} is out of range; it must be at least 1",
           options.growth_tokens);
+  require(options.prefix_cache_bytes >= 0, "prefix_cache_bytes = {} is out of range; it must be at least 0",
+          options.prefix_cache_bytes);
   return options;
 }
 
@@ -74,6 +76,12 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
       attention_read_(booked_until_),
       recordings_before_(parts_.transformer.recordings()),
       bell_(std::make_shared<Bell>()) {
+  if (options_.prefix_cache_bytes > 0) {
+    prefixes_.emplace(options_.prefix_cache_bytes, [this](int64_t tokens, int64_t shared) {
+      return session_.prefix_bytes(tokens, shared);
+    });
+    identity_ = session_.identity();
+  }
   batch_.reserve(static_cast<std::size_t>(options_.max_running));
   step_tokens_.reserve(static_cast<std::size_t>(options_.max_running));
   step_samplers_.reserve(static_cast<std::size_t>(options_.max_running));
@@ -122,6 +130,7 @@ void ModelService::turn() {
   step();
   read();
   read_attention();
+  if (jobs_.empty()) fit_prefixes(nullptr);
   book(now_.scheduling_s);
   publish();
   // A ring that take_in hushed may have been the destructor's: it sets stops_ first.
@@ -154,14 +163,6 @@ ModelService::Item& ModelService::reader_of(RequestId group) {
                        [](const Item& item) { return item.second.stage == Stage::reading; });
 }
 
-// act: may end the answer that it is given, and no other.
-template <typename Act>
-void ModelService::for_each_answer(RequestId group, const Act& act) {
-  for (auto next = jobs_.lower_bound(group); next != jobs_.end() && next->second.group == group;) {
-    act(*next++);
-  }
-}
-
 int64_t ModelService::answers_of(RequestId group) {
   int64_t count = 0;
   for_each_answer(group, [&](const Item& /*item*/) { ++count; });
@@ -182,7 +183,7 @@ void ModelService::take_in() {
                                  .client = job.client,
                                  .prompt_tokens = std::ssize(job.prompt),
                                  .max_tokens = job.max_tokens,
-                                 .working_bytes = session_.working_bytes(std::ssize(job.prompt)),
+                                 .working_bytes = working_bytes(std::ssize(job.prompt)),
                                  .answers = answers_of(job.group)});
     }
     job.stage = Stage::waiting;
@@ -208,7 +209,7 @@ Room ModelService::room() const {
 void ModelService::decide() {
   while (true) {
     const SchedulerAction action = scheduler_.next(room());
-    if (action.kind == SchedulerAction::Kind::none) return;
+    if (action.kind == SchedulerAction::Kind::none) return fit_prefixes(nullptr);
     perform(action);
   }
 }
@@ -259,7 +260,9 @@ void ModelService::resume(RequestId group) {
   book(now_.scheduling_s);
   for_each_answer(group, [&](Item& item) { item.second.stage = Stage::running; });
   try {
+    fit_prefixes(nullptr);
     for_each_answer(group, [&](Item& item) { session_.resume(item.second.sequence); });
+    bring_back(first_of(group).second.reading.from.id);
   } catch (...) {
     if (!memory_ended()) throw;
     scheduler_.drop(group);
@@ -304,7 +307,9 @@ void ModelService::forget(Item& item) noexcept {
     session_.wait();  // units of reading may be under way
   } catch (...) {     // then nothing is: the device has failed
   }
+  give_up_prefixes(job);
   session_.remove(job.sequence);
+  has_gone_ = true;
   order_.remove(job.group);
   if (reading_ == &item) reading_ = nullptr;
 }
@@ -390,7 +395,7 @@ void ModelService::took_step(Item& item, int32_t picked) {
 
 // Memory ended in a step, which can be taken again: at once, or when the lowest has given way.
 void ModelService::step_failed() {
-  if (++step_shortages_ == 1) return;
+  if (++step_shortages_ == 1 || drop_any_prefix()) return;
   const SchedulerAction action = scheduler_.give_way(room());
   if (action.kind != SchedulerAction::Kind::none) return perform(action);
   if (step_shortages_ <= kPatience) return;
@@ -412,11 +417,10 @@ void ModelService::begin_reading(RequestId group) {
   Item& item = first_of(group);
   Job& job = item.second;
   try {
-    job.sequence = session_.add(job.max_tokens);
+    begin_sequence(group, job);
     job.stage = Stage::reading;
-    const int64_t tokens = std::ssize(job.prompt);
-    order_.add(group, job.priority, static_cast<double>(parts_.model.layers) * work_.of(0, tokens));
-    session_.begin_prefill(job.sequence, job.prompt);
+    order_.add(group, job.priority, work_left(job.reading));
+    begin_part(job);
   } catch (...) {
     if (!memory_ended()) throw;
     reading_failed(item);
@@ -464,10 +468,10 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
     return true;
   }
   const PrefillRun& run = session_.reading(sequence);
-  const int64_t first = run.first;
-  const bool closes = first == run.tokens;
+  const int64_t first = run.past + run.first;
+  const bool closes = run.first == run.tokens;
   const int64_t most =
-      closes ? run.tokens - run.closed : std::min(parts_.transformer.slice_tokens(), run.tokens - first);
+      closes ? run.tokens - run.closed : std::min(parts_.transformer.slice_tokens(), run.tokens - run.first);
   int64_t rows = most;
   if (left) {
     rows = pace_.rows_of({first, most, closes ? session_.closing_tokens() : 0}, *left, is_first);
@@ -486,7 +490,9 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
 void ModelService::finish_reading(Item& item) {
   Job& job = item.second;
   const RequestId group = job.group;
+  if (!job.reading.is_last()) return begin_next_part(job);
   const PrefillRun prompt = session_.finish_prefill(job.sequence);
+  keep_prefixes(job);
   fork(item);
   job.stage = Stage::running;
   reading_ = nullptr;
@@ -503,6 +509,7 @@ void ModelService::fork(Item& item) {
     Job& job = other.second;
     if (&other == &item) return;
     job.sequence = session_.branch(item.second.sequence, job.max_tokens);
+    job.reading = item.second.reading;
     job.stage = Stage::running;
   });
 }
@@ -542,6 +549,7 @@ void ModelService::hand_over(Item& item) noexcept {
   for_each_answer(job.group, [&](Item& other) {
     if (job.stage != Stage::reading || &other == &item) return;
     other.second.sequence = job.sequence;
+    other.second.reading = std::move(job.reading);
     other.second.stage = Stage::reading;
     job.stage = Stage::waiting;
     if (reading_ == &item) reading_ = &other;
@@ -555,6 +563,7 @@ void ModelService::reading_failed(Item& item) {
   const RequestId group = item.second.group;
   scheduler_.drop(group);
   let_go(group);
+  if (drop_any_prefix()) return;
   const SchedulerCounts counts = scheduler_.counts();
   if (++item.second.shortages < kPatience || counts.running + counts.reading > 0) return;
   const SchedulerAction action = scheduler_.give_way(room());

@@ -16,6 +16,7 @@
 #include "engine/answer.h"
 #include "engine/constraint_cache.h"
 #include "engine/pace.h"
+#include "engine/prefix_cache.h"
 #include "engine/reading_order.h"
 #include "engine/scheduler.h"
 #include "engine/session.h"
@@ -52,11 +53,29 @@ class ModelService final : public Service {
  private:
   using Clock = std::chrono::steady_clock;
   enum class Stage : uint8_t { arrived, waiting, reading, running, paused };
+  // How a sequence comes to hold its prompt: whole, or what was found first and then the rest. One that is
+  // dropped comes to it the same way again.
+  struct PromptReading {
+    std::vector<int64_t> parts = {};  // where each part that is read by itself ends; empty until it begins
+    std::size_t part = 0;             // that is being read
+    PrefixPlace from = {};            // that it shares memory with
+    // That are to be kept of it, once it is read: with the key of the same place among the job's.
+    struct Kept {
+      std::size_t key = 0;
+      SequenceId sequence = 0;
+    };
+    std::vector<Kept> kept = {};
+
+    [[nodiscard]] int64_t first() const { return part == 0 ? 0 : parts[part - 1]; }
+    [[nodiscard]] bool is_last() const { return part + 1 == parts.size(); }
+  };
   // One answer. Those to one prompt stand one after the other, and are one request to the scheduler: one of
   // them reads the prompt while the others wait, then they fork, run, pause and are dropped together.
   struct Job {
     RequestId group = 0;  // the scheduler's request: the first id of those that came together
     std::vector<int32_t> prompt;
+    std::shared_ptr<const std::vector<PrefixKey>> keys = {};  // of the prompt's cuts; null: nothing is kept
+    PromptReading reading = {};
     int64_t max_tokens = 0;  // prompt and answer
     int priority = 0;
     std::string client;
@@ -84,6 +103,9 @@ class ModelService final : public Service {
   [[nodiscard]] Footprint state_of(const SequencePlan& plan, int64_t tokens, int64_t answers) const;
   [[nodiscard]] Footprint need_of(const SequencePlan& plan, int64_t answers) const;
   void check_fits_alone(const SequencePlan& plan) const;
+  [[nodiscard]] int64_t working_bytes(int64_t prompt_tokens) const;
+  [[nodiscard]] std::shared_ptr<const std::vector<PrefixKey>> keys_of(const Job& job,
+                                                                      const std::string& salt) const;
   [[nodiscard]] int64_t most_together(const SequencePlan& plan, int64_t answers) const;
 
   // ---- the service's thread
@@ -97,7 +119,7 @@ class ModelService final : public Service {
   void pause(RequestId group);
   void let_go(RequestId group);
   [[nodiscard]] bool split(RequestId group);
-  template <typename Act>
+  template <typename Act>  // that may end the answer that it is given, and no other
   void for_each_answer(RequestId group, const Act& act);
   [[nodiscard]] int64_t answers_of(RequestId group);
   void step();
@@ -113,6 +135,22 @@ class ModelService final : public Service {
   void fork(Item& item);
   void begin_answer(Item& item, const PrefillRun& prompt);
   void begin_answers(RequestId group, const PrefillRun& prompt);
+  // model_service_prefix.cc
+  void find_prefix(RequestId group, Job& job);
+  void begin_sequence(RequestId group, Job& job);
+  void begin_part(Job& job);
+  void begin_next_part(Job& job);
+  [[nodiscard]] double work_left(const PromptReading& reading) const;
+  void begin_prefixes(Job& job);
+  void keep_prefixes(Job& job);
+  void give_up_prefixes(Job& job) noexcept;
+  [[nodiscard]] std::vector<int64_t> parts_until(const PrefixPlace& place) const;
+  void fit_prefixes(const Job* beginning);
+  void send_after_paused();
+  void bring_back(PrefixId id);
+  void move_to_host(PrefixId id);
+  void drop_prefix(PrefixId id);
+  [[nodiscard]] bool drop_any_prefix();
   void hand_over(Item& item) noexcept;
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);
@@ -144,6 +182,9 @@ class ModelService final : public Service {
   UnitWork work_;
   Pace pace_;
   ReadingOrder order_;
+  std::optional<PrefixCache> prefixes_;
+  std::string identity_;   // that their keys begin with
+  bool has_gone_ = false;  // a sequence, since it was looked what paused ones shared with it
   Jobs jobs_;
   std::vector<Item*> batch_;                // of the step
   std::vector<SequenceToken> step_tokens_;  // likewise
@@ -171,5 +212,12 @@ class ModelService final : public Service {
 
   std::thread thread_;  // the last member: begins when all else is there
 };
+
+template <typename Act>
+void ModelService::for_each_answer(RequestId group, const Act& act) {
+  for (auto next = jobs_.lower_bound(group); next != jobs_.end() && next->second.group == group;) {
+    act(*next++);
+  }
+}
 
 }  // namespace shadowkv

@@ -75,8 +75,14 @@ OutOfMemory ModelService::too_large(int64_t max_tokens, const Footprint& need, c
 // All that so many answers take at their largest, their prompt's working memory included.
 Footprint ModelService::need_of(const SequencePlan& plan, int64_t answers) const {
   Footprint need = state_of(plan, plan.max_tokens, answers);
-  need.device += session_.working_bytes(plan.prompt_tokens);
+  need.device += working_bytes(plan.prompt_tokens);
   return need;
+}
+
+// Of reading a prompt, whether of its own or behind what was found of it.
+int64_t ModelService::working_bytes(int64_t prompt_tokens) const {
+  return session_.working_bytes(prompt_tokens) +
+         (prefixes_ ? session_.prefix_working_bytes(prompt_tokens) : 0);
 }
 
 // What they have in common counts once.
@@ -99,6 +105,20 @@ int64_t ModelService::most_together(const SequencePlan& plan, int64_t answers) c
   return most;
 }
 
+std::shared_ptr<const std::vector<PrefixKey>> ModelService::keys_of(const Job& job,
+                                                                    const std::string& salt) const {
+  if (!prefixes_) return nullptr;
+  const int64_t tokens = std::ssize(job.prompt);
+  const PrefixCuts where = session_.prefix_cuts(tokens);
+  std::vector<int64_t> cuts;
+  for (int64_t cut = where.every; where.every > 0 && cut <= tokens; cut += where.every) {
+    if (cut >= where.least) cuts.push_back(cut);
+  }
+  const PrefixOwner owner{
+      .identity = identity_, .rope_table = session_.rope_table(job.max_tokens), .salt = salt};
+  return std::make_shared<const std::vector<PrefixKey>>(prefix_keys(owner, job.prompt, cuts));
+}
+
 std::unique_ptr<Stream> ModelService::submit(ServiceRequest request) {
   return std::move(submit_several(std::move(request), 1).front());
 }
@@ -115,6 +135,8 @@ std::vector<std::unique_ptr<Stream>> ModelService::submit_several(ServiceRequest
     ++request.sampling.seed;
   }
   const Job& first = jobs.begin()->second;
+  const auto keys = keys_of(first, request.cache_salt);
+  for (auto& [i, job] : jobs) job.keys = keys;
   const int64_t together =
       most_together({.prompt_tokens = std::ssize(first.prompt), .max_tokens = first.max_tokens}, answers);
   {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/engines.h"
@@ -11,9 +13,11 @@
 
 namespace shadowkv::testing {
 
-// The answer of a plain loop over a session: one sequence, one token after the other.
+// The answer of a plain loop over a session: one sequence, one token after the other. parts: where a prompt
+// is cut that is read in several turns.
 inline std::vector<int32_t> answer_alone(Engine& engine, const AttentionConfig& method,
-                                         const ServiceRequest& request) {
+                                         const ServiceRequest& request,
+                                         const std::vector<int64_t>& parts = {}) {
   const auto session = engine.open({&method, 1});
   const auto prompt = static_cast<int64_t>(request.prompt_ids.size());
   const int64_t most = std::min(request.max_new_tokens, engine.model().context - prompt);
@@ -24,7 +28,14 @@ inline std::vector<int32_t> answer_alone(Engine& engine, const AttentionConfig& 
     return (!request.ignore_eos && engine.is_eos(token)) ||
            std::find(more.begin(), more.end(), token) != more.end();
   };
-  std::vector<int32_t> answer{sampler.pick(session->prefill(id, request.prompt_ids))};
+  std::span<const int32_t> rest = request.prompt_ids;
+  int64_t read = 0;
+  for (const int64_t end : parts) {
+    const auto count = static_cast<std::size_t>(end - std::exchange(read, end));
+    (void)session->prefill(id, rest.first(count));
+    rest = rest.subspan(count);
+  }
+  std::vector<int32_t> answer{sampler.pick(session->prefill(id, rest))};
   while (std::ssize(answer) < most && !ends(answer.back()) && !sampler.is_finished()) {
     const SequenceToken next{id, answer.back()};
     answer.push_back(sampler.pick(session->decode(0, {&next, 1})));
@@ -50,6 +61,7 @@ inline int64_t held_by_requests(const Engine& engine) {
 struct KnownRequest {
   ServiceRequest request;
   std::vector<int32_t> answer;
+  std::vector<std::vector<int32_t>> in_parts = {};  // answers to a prompt that is read as follow-up turns
 };
 
 // Everything that changes logits before a token is drawn from them.
