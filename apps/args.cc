@@ -183,6 +183,12 @@ CLI::Option* add_bytes(CLI::App& app, const OptionText& text, const std::string&
   });
 }
 
+CLI::Option* add_bytes_or_none(CLI::App& app, const OptionText& text, int64_t& target) {
+  return add(app, text, format_bytes(target), [&target, flag = flag_of(text)](const std::string& value) {
+    target = parse_bytes(value, flag);
+  });
+}
+
 CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target) {
   CLI::Option* option = app.add_flag(text.flags, target, text.help + " [default: off]");
   if (!text.group.empty()) option->group(text.group);

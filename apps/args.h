@@ -41,6 +41,8 @@ CLI::Option* add_whole(CLI::App& app, const OptionText& text, Range<int64_t> ran
 CLI::Option* add_real(CLI::App& app, const OptionText& text, Range<double> range, double& target);
 // fallback: the default, as help shows it.
 CLI::Option* add_bytes(CLI::App& app, const OptionText& text, const std::string& fallback, int64_t& target);
+// The same, 0 included; the default is the target's.
+CLI::Option* add_bytes_or_none(CLI::App& app, const OptionText& text, int64_t& target);
 CLI::Option* add_flag(CLI::App& app, const OptionText& text, bool& target);
 
 // Calls use(part) for each part of a list separated by commas or blanks.

@@ -32,7 +32,8 @@ constexpr const char* kKeyVariable = "SHADOWKV_API_KEY";
 struct Arguments {
   EngineOptions engine;
   AttentionArguments attention;
-  ServiceOptions service;
+  // What is kept gives way to every request: a limit for machines with room for more than is of use.
+  ServiceOptions service = {.prefix_cache_bytes = int64_t{16} << 30};
   HttpServerOptions http;
   ApiOptions api;
   std::filesystem::path key_file;
@@ -74,6 +75,11 @@ void declare_limits(CLI::App& app, Arguments& a) {
             {1, 4096}, a.service.max_reading);
   add_whole(app, {"--max-waiting", "REQUESTS", "Requests that wait; more are refused with 429", group},
             {1, 1'000'000}, a.service.max_waiting);
+  add_bytes_or_none(
+      app,
+      {"--prefix-cache", "BYTES",
+       "Most memory of what is kept of prompts, for requests that begin alike; 0 keeps nothing", group},
+      a.service.prefix_cache_bytes);
   add_real(app,
            {"--max-gap", "TIMES",
             "Longest gap between an answer's tokens while prompts are read, in gaps without", group},
@@ -129,6 +135,7 @@ void log_line(const RequestLine& line) {
                                         {"path", line.path},
                                         {"status", line.status},
                                         {"prompt_tokens", line.prompt_tokens},
+                                        {"cached_tokens", line.cached_tokens},
                                         {"new_tokens", line.new_tokens},
                                         {"first_s", line.first_s},
                                         {"total_s", line.total_s},

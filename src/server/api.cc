@@ -42,6 +42,13 @@ bool is_same(std::string_view given, std::string_view key) {
   return difference == 0;
 }
 
+// Empty: none is given.
+std::string_view bearer_of(const HttpRequest& request) {
+  constexpr std::string_view kBearer = "Bearer ";
+  const std::string_view given = request.header("authorization");
+  return given.starts_with(kBearer) ? given.substr(kBearer.size()) : std::string_view();
+}
+
 std::string request_id_of(const HttpRequest& request) {
   std::string id(request.header("x-request-id"));
   const auto is_plain = [](char c) { return c > ' ' && c < 127; };
@@ -155,17 +162,18 @@ const Api::Route& Api::route_of(const HttpRequest& request) const {
 
 void Api::check_key(const HttpRequest& request) const {
   if (options_.keys.empty()) return;
-  constexpr std::string_view kBearer = "Bearer ";
-  std::string_view given = request.header("authorization");
+  const std::string_view given = bearer_of(request);
   bool is_right = false;
-  if (given.starts_with(kBearer)) {
-    given.remove_prefix(kBearer.size());
-    for (const std::string& key : options_.keys) is_right = is_same(given, key) || is_right;
-  }
+  for (const std::string& key : options_.keys) is_right = (!given.empty() && is_same(given, key)) || is_right;
   if (is_right) return;
   throw ApiError(401, "authentication_error",
                  "a valid API key is needed; send it as \"Authorization: Bearer KEY\"", {},
                  "invalid_api_key");
+}
+
+// Whoever has another key finds nothing that was kept for this one's prompts. No key has a line's end in it.
+std::string Api::salt_of(const HttpRequest& request, const std::string& asked) const {
+  return options_.keys.empty() ? asked : fmt::format("{}\n{}", bearer_of(request), asked);
 }
 
 // ---- facts ------------------------------------------------------------------------------------------------
@@ -265,6 +273,7 @@ std::unique_ptr<HttpReply> Api::submit(const Call& call, const CompletionRequest
                          .ignore_eos = request.ignore_eos,
                          .priority = request.priority,
                          .client = request.user,
+                         .cache_salt = salt_of(call.http, request.cache_salt),
                          .on_news = call.wake};
     for (auto& stream : service_->submit_several(std::move(asked), request.choices)) {
       streams.push_back(std::move(stream));

@@ -50,6 +50,7 @@ class Api {
   [[nodiscard]] std::unique_ptr<HttpReply> dispatch(const Call& call);
   [[nodiscard]] const Route& route_of(const HttpRequest& request) const;
   void check_key(const HttpRequest& request) const;
+  [[nodiscard]] std::string salt_of(const HttpRequest& request, const std::string& asked) const;
   [[nodiscard]] ServedModel served() const { return {*engine_, options_.model, tools_}; }
   [[nodiscard]] std::unique_ptr<HttpReply> submit(const Call& call, const CompletionRequest& request,
                                                   const char* prefix);

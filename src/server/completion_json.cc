@@ -32,7 +32,7 @@ Json to_json(const Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
           {"completion_tokens", usage.new_tokens},
           {"total_tokens", usage.prompt_tokens + usage.new_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", 0}}}};
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
 }
 
 Json finish_json(const std::optional<FinishReason>& reason) {

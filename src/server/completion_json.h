@@ -17,6 +17,7 @@ namespace shadowkv {
 
 struct Usage {
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of them
   int64_t new_tokens = 0;
 };
 [[nodiscard]] nlohmann::json to_json(const Usage& usage);

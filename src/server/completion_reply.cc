@@ -186,7 +186,7 @@ std::string CompletionReply::event(std::size_t i, const Json& part, bool is_last
   body["choices"].push_back(std::move(said));
   if (request_.continuous_usage) {
     const RequestReport report = choice.stream->report();
-    body["usage"] = to_json(Usage{report.prompt_tokens, report.new_tokens});
+    body["usage"] = to_json(Usage{report.prompt_tokens, report.cached_tokens, report.new_tokens});
   }
   return event_of(body);
 }
@@ -196,7 +196,10 @@ Usage CompletionReply::usage() const {
   Usage sum;
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     const RequestReport report = choices_[i].stream->report();
-    if (i % static_cast<std::size_t>(request_.choices) == 0) sum.prompt_tokens += report.prompt_tokens;
+    if (i % static_cast<std::size_t>(request_.choices) == 0) {
+      sum.prompt_tokens += report.prompt_tokens;
+      sum.cached_tokens += report.cached_tokens;
+    }
     sum.new_tokens += report.new_tokens;
   }
   return sum;
@@ -247,6 +250,7 @@ void CompletionReply::write_line() const {
   for (const Choice& choice : choices_) {
     const RequestReport report = choice.stream->report();
     line.prompt_tokens += report.prompt_tokens;
+    line.cached_tokens += report.cached_tokens;
     line.new_tokens += report.new_tokens;
     line.first_s = std::max(line.first_s, report.first_s);
     line.total_s = std::max(line.total_s, report.total_s);

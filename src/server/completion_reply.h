@@ -20,6 +20,7 @@ struct RequestLine {
   std::string path;
   int status = 200;
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of them
   int64_t new_tokens = 0;
   double first_s = 0;   // until the first token
   double total_s = 0;   // until its end

@@ -67,6 +67,7 @@ CompletionRequest common_of(const JsonFields& fields, const std::string& served,
   request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   request.priority = static_cast<int>(fields.whole("priority", {-1000, 1000}).value_or(0));
   request.user = fields.text("user").value_or("");
+  request.cache_salt = fields.text("cache_salt").value_or("");
   read_stream_options(fields, request);
   return request;
 }

@@ -31,6 +31,7 @@ struct CompletionRequest {
   bool continuous_usage = false;  // in every event
   int priority = 0;
   std::string user;
+  std::string cache_salt;
   std::optional<ToolParsing> tools;   // where answers may hold calls of tools
   std::optional<int32_t> open_token;  // that stands for their `open` in an answer
 };

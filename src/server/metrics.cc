@@ -82,7 +82,13 @@ void write_requests(Text& text, const ServiceStatistics& s) {
 }
 
 void write_work(Text& text, const ServiceStatistics& s) {
-  text.one("shadowkv_prompt_tokens_total", "counter", "Prompt tokens read.", s.prompt_tokens);
+  text.one("shadowkv_prompt_tokens_total", "counter", "Prompt tokens read, or found.", s.prompt_tokens);
+  text.one("shadowkv_prefix_asked_tokens_total", "counter", "Prompt tokens looked up among those kept.",
+           s.prefix_asked_tokens);
+  text.one("shadowkv_prefix_hit_tokens_total", "counter", "Of them found.", s.prefix_hit_tokens);
+  text.one("shadowkv_prefixes", "gauge", "Prefixes kept.", s.prefixes);
+  text.one("shadowkv_prefix_bytes", "gauge", "Bytes kept that no request runs with, in both memories.",
+           s.prefix_bytes);
   text.one("shadowkv_generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("shadowkv_decode_steps_total", "counter", "Decode steps.", s.steps);
   text.one("shadowkv_decode_step_tokens_total", "counter", "Tokens of all decode steps.", s.step_tokens);
@@ -131,7 +137,11 @@ void write_vllm_names(Text& text, const ServiceStatistics& s) {
   text.one("vllm:num_requests_waiting", "gauge", "Requests that wait or are paused.", s.waiting + s.paused);
   text.one("vllm:kv_cache_usage_perc", "gauge", "Share of both memories' budgets that is held, 0 to 1.",
            use_of(s.memory));
-  text.one("vllm:prompt_tokens_total", "counter", "Prompt tokens read.", s.prompt_tokens);
+  text.one("vllm:prompt_tokens_total", "counter", "Prompt tokens read, or found.", s.prompt_tokens);
+  text.one("vllm:prompt_tokens_cached_total", "counter", "Of them found.", s.prefix_hit_tokens);
+  text.one("vllm:prefix_cache_queries_total", "counter", "Prompt tokens looked up among those kept.",
+           s.prefix_asked_tokens);
+  text.one("vllm:prefix_cache_hits_total", "counter", "Of them found.", s.prefix_hit_tokens);
   text.one("vllm:generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("vllm:num_preemptions_total", "counter", "Requests that gave way.", s.pauses + s.drops);
   text.histogram("vllm:time_to_first_token_seconds", "Seconds until the first token.", s.first_token);

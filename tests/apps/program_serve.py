@@ -495,6 +495,38 @@ class LoadBench(ProgramTest):
 
 
 class Keys(ProgramTest):
+    def test_a_prompt_that_begins_like_another_is_read_from_there(self):
+        keys = self.write("keys", "first\nsecond\n")
+        server = Server("--api-key-file", keys, "--open-metrics", "--quiet")
+        self.addCleanup(server.end)
+
+        def cached(prompt, key="first", **fields):
+            headers = {"Authorization": f"Bearer {key}"}
+            status, _, answer = server.ask("POST", "/v1/completions", {"prompt": prompt, **GREEDY, **fields}, headers)
+            self.assertEqual(status, 200, answer)
+            texts.append(answer["choices"][0]["text"])
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        texts, prompt = [], list(range(3, 203))
+        self.assertEqual(cached(prompt), 0)
+        self.assertEqual(cached(prompt), 192)
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual(cached(prompt[:100] + prompt, n=2), 64, "read once for both")
+        self.assertEqual(cached(prompt, key="second"), 0, "another tenant's")
+        self.assertEqual(cached(prompt, cache_salt="x"), 0)
+        self.assertEqual(cached(prompt, cache_salt="x"), 192)
+        metrics = server.ask("GET", "/metrics")[2]
+        for name, tokens in {"queries": 5 * 200 + 300, "hits": 192 + 64 + 192}.items():
+            self.assertIn(f'vllm:prefix_cache_{name}_total{{model_name="f32"}} {tokens}\n', metrics)
+
+    def test_nothing_is_kept_where_nothing_may_be(self):
+        server = Server("--prefix-cache", "0", "--quiet")
+        self.addCleanup(server.end)
+        for _ in range(2):
+            answer = server.ask("POST", "/v1/completions", {"prompt": list(range(3, 203)), **GREEDY})[2]
+            self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        self.refuse("serve", *MODEL, "--prefix-cache", "some", says=["--prefix-cache", "some", "6GiB"])
+
     def test_a_key_is_asked_for_everywhere_but_at_health(self):
         keys = self.write("keys", "# those of the house\nfirst\n\nsecond\n")
         server = Server("--api-key-file", keys, "--quiet", env={"SHADOWKV_API_KEY": "third"})
