@@ -142,7 +142,7 @@ TEST_F(Services, SeveralAnswersFitWhereOnlyOneByItselfWouldBesides) {
 
 // Room for a prompt that is read, and for all that four requests cannot do without, but not for their values.
 TEST_F(Services, ValuesGiveWayBeforeAnyRequestDoes) {
-  constexpr int64_t kPrompt = 1000, kMore = 400;
+  constexpr int64_t kPrompt = 1000, kMore = 60;
   const AttentionConfig method = small_shadow();
   const auto serve = [&](const EngineOptions& options, uint32_t count) {
     const auto engine = Engine::load(options);
@@ -361,7 +361,7 @@ TEST_F(Services, AnswerAnyLengthsInOneStep) {
     ServiceRequest noticed = longest;
     noticed.on_news = [&] {
       if (++news == 2) {
-        for (const int64_t length : lengths) others.push_back(service->submit(request(length, 150)));
+        for (const int64_t length : lengths) others.push_back(service->submit(request(length, 40)));
       }
       most = std::max(most, service->statistics().running);
     };
@@ -371,7 +371,7 @@ TEST_F(Services, AnswerAnyLengthsInOneStep) {
     EXPECT_EQ(most, 1 + std::ssize(lengths)) << "they were never in one step";
     EXPECT_EQ(stream->report().prompt_tokens + stream->report().new_tokens, engine_->model().context);
     for (std::size_t i = 0; i < lengths.size(); ++i) {
-      EXPECT_EQ(read_all(*others[i]), answer_alone(*alone_, method, request(lengths[i], 150))) << lengths[i];
+      EXPECT_EQ(read_all(*others[i]), answer_alone(*alone_, method, request(lengths[i], 40))) << lengths[i];
     }
   }
 }
