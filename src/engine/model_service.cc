@@ -508,8 +508,8 @@ void ModelService::fork(Item& item) {
   for_each_answer(item.second.group, [&](Item& other) {
     Job& job = other.second;
     if (&other == &item) return;
+    job.reading = item.second.reading;  // before there is a sequence that could be lost
     job.sequence = session_.branch(item.second.sequence, job.max_tokens);
-    job.reading = item.second.reading;
     job.stage = Stage::running;
   });
 }

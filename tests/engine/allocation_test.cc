@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <functional>
 #include <new>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "base/parallel.h"
 #include "engine/failing_new.h"
@@ -19,6 +21,8 @@
 
 namespace shadowkv::testing {
 namespace {
+
+using namespace std::chrono_literals;
 
 constexpr std::string_view kTokenizer = R"({
   "added_tokens": [{"id": 3, "content": "<s>", "single_word": false, "lstrip": true, "rstrip": false,
@@ -156,6 +160,13 @@ class FailingService {
     requests_[1].sampling.stop = {"never said"};
     requests_[1].sampling.logprobs = 2;
   }
+  // Requests that begin alike, and a cache that keeps what one of them runs with and nothing else.
+  struct Alike {};
+  explicit FailingService(Alike /*tag*/)
+      : service_(engine_->serve({.attention = full_attention(), .max_reading = 1, .prefix_cache_bytes = 1})) {
+    requests_[0] = {.prompt_ids = random_ids(70), .max_new_tokens = 4, .ignore_eos = true};
+    requests_[1] = {.prompt_ids = random_ids(150), .max_new_tokens = 3, .ignore_eos = true};
+  }
 
   // Both answers, empty where the request was refused or failed for want of memory.
   std::array<std::vector<int32_t>, 2> serve() {
@@ -173,7 +184,12 @@ class FailingService {
     service_->wait_idle();
     return answers;
   }
-  [[nodiscard]] const Engine& engine() const { return *engine_; }
+  // Bytes that requests hold once they have ended; what was kept for others goes a moment later.
+  [[nodiscard]] int64_t held() const {
+    for (int i = 0; i < 1000 && held_by_requests(*engine_) > 0; ++i) std::this_thread::sleep_for(1ms);
+    return held_by_requests(*engine_);
+  }
+  [[nodiscard]] int64_t hit_tokens() const { return service_->statistics().prefix_hit_tokens; }
   [[nodiscard]] const std::array<Outcome, 2>& outcomes() const { return outcomes_; }
 
  private:
@@ -189,8 +205,8 @@ class FailingService {
   std::array<Outcome, 2> outcomes_{};
 };
 
-TEST(FailingAllocation, OfAServiceEndsARequestAtMostAndLeavesNothingBehind) {
-  FailingService serving;
+// Fails every allocation once, one after the other.
+void fail_each(FailingService& serving) {
   const auto expected = serving.serve();
   ASSERT_EQ(expected[0].size(), 4u);
   int64_t total = 0;
@@ -212,10 +228,21 @@ TEST(FailingAllocation, OfAServiceEndsARequestAtMostAndLeavesNothingBehind) {
       ++survived;
       ASSERT_EQ(answers[i], expected[i]) << "allocation " << nth << " of " << total;
     }
-    ASSERT_EQ(held_by_requests(serving.engine()), 0) << "allocation " << nth << " of " << total;
+    ASSERT_EQ(serving.held(), 0) << "allocation " << nth << " of " << total;
   }
   EXPECT_GT(survived, total * 19 / 10) << "most of what fails once can be done again";
   EXPECT_EQ(serving.serve(), expected);
+}
+
+TEST(FailingAllocation, OfAServiceEndsARequestAtMostAndLeavesNothingBehind) {
+  FailingService serving;
+  fail_each(serving);
+}
+
+TEST(FailingAllocation, OfWhatIsKeptOfPromptsLosesNoMore) {
+  FailingService serving(FailingService::Alike{});
+  fail_each(serving);
+  EXPECT_GT(serving.hit_tokens(), 0);
 }
 
 }  // namespace
