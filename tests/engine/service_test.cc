@@ -355,6 +355,7 @@ TEST_F(Services, AnswerAnyLengthsInOneStep) {
   const std::vector<int64_t> lengths = {1, 2, 63, 500};
   const ServiceRequest longest = request(3900, 1000, 9);
   for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
+    if (kIsSanitized && method.method == Method::full) continue;  // which takes it half of its time
     const auto service = engine_->serve({.attention = method, .max_reading = 1, .max_gap = 1000});
     std::vector<std::unique_ptr<Stream>> others;
     int64_t most = 0, news = 0;
