@@ -261,7 +261,7 @@ TEST_P(Histories, ShareWhatTheyBeginWithAndHoldNothingAfterwards) {
   EXPECT_LE(static_cast<double>(parted_), kGpuParted * static_cast<double>(finished_));
   EXPECT_GT(hit_tokens_, asked_tokens_ / 10);
   EXPECT_LT(hit_tokens_, asked_tokens_);
-  if (on_gpu()) return;
+  if (on_gpu() || kIsSanitized) return;  // few histories need no more memory than there is
   EXPECT_GT(pauses_ + drops_, 0);
 }
 
