@@ -64,7 +64,8 @@ TEST(RandomWeights, CodesAreTheFloatsToHalfAStep) {
   for (int64_t i = 0; i < wq.elements(); ++i) {
     const int64_t row = i / 256, at = row * 256 + code_place(i % 256, 256);
     const float scale = wq.scales.as<float>()[row];
-    ASSERT_NEAR(scale * static_cast<float>(wq.as<int8_t>()[at]), wide.layers[1].wq.as<float>()[i], 0.501f * scale);
+    ASSERT_NEAR(scale * static_cast<float>(wq.as<int8_t>()[at]), wide.layers[1].wq.as<float>()[i],
+                0.501f * scale);
   }
 }
 

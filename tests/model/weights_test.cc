@@ -57,7 +57,8 @@ void expect_codes(const Matrix& codes, const TensorView& wanted) {
   for (int64_t i = 0; i < codes.elements(); ++i) {
     const int64_t row = i / columns, at = row * columns + code_place(i % columns, columns);
     const float scale = codes.scales.as<float>()[row];
-    ASSERT_NEAR(scale * static_cast<float>(codes.as<int8_t>()[at]), wanted.as<float>()[i], 0.501f * scale) << i;
+    ASSERT_NEAR(scale * static_cast<float>(codes.as<int8_t>()[at]), wanted.as<float>()[i], 0.501f * scale)
+        << i;
   }
 }
 
