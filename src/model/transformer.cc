@@ -83,21 +83,21 @@ int64_t Transformer::slice_tokens() const {
 
 uint64_t Transformer::fingerprint() {
   constexpr int64_t kSampleBytes = 4096;  // of each end
-  std::vector<TensorView> all = {weights_.embedding, weights_.final_norm, weights_.lm_head};
+  std::vector<const TensorView*> all = {&weights_.embedding, &weights_.final_norm, &weights_.lm_head};
   for (const LayerWeights& layer : weights_.layers) {
-    all.insert(all.end(), {layer.attention_norm, layer.wq, layer.wk, layer.wv, layer.wo, layer.mlp_norm,
-                           layer.gate, layer.up, layer.down});
-    for (const TensorView& part : {layer.bq, layer.bk, layer.bv, layer.q_norm, layer.k_norm,
-                                   layer.post_attention_norm, layer.post_mlp_norm}) {
-      if (!part.empty()) all.push_back(part);
+    all.insert(all.end(), {&layer.attention_norm, &layer.wq, &layer.wk, &layer.wv, &layer.wo, &layer.mlp_norm,
+                           &layer.gate, &layer.up, &layer.down});
+    for (const TensorView* part : {&layer.bq, &layer.bk, &layer.bv, &layer.q_norm, &layer.k_norm,
+                                   &layer.post_attention_norm, &layer.post_mlp_norm}) {
+      if (!part->empty()) all.push_back(part);
     }
   }
   std::vector<std::byte> sample(static_cast<std::size_t>(2 * kSampleBytes * std::ssize(all)));
   std::byte* to = sample.data();
-  for (const TensorView& matrix : all) {
-    const int64_t bytes = std::min(kSampleBytes, matrix.bytes());
-    device_.compute().copy(to, matrix.data, bytes);
-    device_.compute().copy(to + kSampleBytes, matrix.data + matrix.bytes() - bytes, bytes);
+  for (const TensorView* matrix : all) {
+    const int64_t bytes = std::min(kSampleBytes, matrix->bytes());
+    device_.compute().copy(to, matrix->data, bytes);
+    device_.compute().copy(to + kSampleBytes, matrix->data + matrix->bytes() - bytes, bytes);
     to += 2 * kSampleBytes;
   }
   device_.compute().synchronize();
