@@ -1,55 +1,23 @@
 // The paper's index: the mean of each chunk's rotated keys, and chunks that their mean describes badly kept
 // whole (section 4.1). head_dim numbers a chunk and KV head, with a scale where they are int8.
+#include "attention/chunk_index.h"
 #include "attention/fill.h"
 #include "attention/methods.h"
-#include "attention/shadow_index.h"
-#include "cache/paged_store.h"
 
 namespace shadowkv {
 namespace {
 
-class LandmarkIndex final : public ShadowIndex {
+class LandmarkIndex final : public ChunkIndex {
  public:
   LandmarkIndex(const AttentionConfig& config, const AttentionShape& shape, Device& device)
-      : config_(config),
+      : ChunkIndex(config.chunk_size, arrays_of(shape, storage_dtype(config.landmarks, shape.compute)),
+                   device),
+        config_(config),
         shape_(shape),
         device_(device),
-        type_(storage_dtype(config.landmarks, shape.compute)),
-        store_(device, {.block_tokens = block_tokens_for(config.chunk_size) / config.chunk_size,
-                        .token_bytes = shape.layers * shape.kv_heads * row_bytes(),
-                        .purpose = Purpose::index}) {}
+        type_(storage_dtype(config.landmarks, shape.compute)) {}
 
-  void reserve(int64_t row, int64_t tokens) override { store_.reserve(row, chunks_of(tokens)); }
-  void release(int64_t row) override { store_.release(row); }
-  // Of whole chunks: the next token makes the mean of one that is not anew.
-  void share(int64_t from, int64_t to, int64_t tokens) override {
-    store_.share(from, to, tokens / config_.chunk_size);
-    store_.reserve(to, chunks_of(tokens));
-  }
-  void move(int64_t row, Tier to) override { store_.move(row, to); }
-  void upload_tables(Queue& queue) override { store_.upload_tables(queue); }
-  [[nodiscard]] int64_t bytes_for(int64_t tokens) const override {
-    return store_.bytes_for(chunks_of(tokens));
-  }
-  [[nodiscard]] int64_t shared_bytes(int64_t tokens) const override {
-    return store_.shared_bytes(tokens / config_.chunk_size);
-  }
-  [[nodiscard]] int64_t held_bytes(Tier tier) const override { return store_.held_bytes(tier); }
   [[nodiscard]] bool wants_outliers() const override { return config_.outlier_chunks > 0; }
-
-  // Of whole chunks: the mean of one that is not is made anew with each of its tokens.
-  void add_memory(int64_t row, int64_t tokens, std::vector<MemoryPiece>& to) const override {
-    const auto heads = static_cast<std::size_t>(shape_.kv_heads);
-    std::vector<int64_t> arrays;
-    for (int64_t layer = 0; layer < shape_.layers; ++layer) {
-      arrays.insert(arrays.end(), heads, shape_.head_dim * size_of(type_));
-      if (type_ == DType::i8) arrays.insert(arrays.end(), heads, size_of(DType::bf16));
-    }
-    store_.add_memory(row, tokens / config_.chunk_size, arrays, to);
-  }
-  [[nodiscard]] int64_t memory_bytes(int64_t tokens) const override {
-    return store_.memory_bytes(tokens / config_.chunk_size);
-  }
 
   void fill(int64_t row, int64_t tokens, uint64_t seed) override {
     for (int64_t layer = 0; layer < shape_.layers; ++layer) {
@@ -65,10 +33,10 @@ class LandmarkIndex final : public ShadowIndex {
   // Of whole chunks; append makes the one that is not.
   void build(int64_t layer, int64_t row, const RawLayer& raw, int64_t first, const TokenBatch& /*tokens*/,
              TensorView min_cosine) override {
-    const int64_t chunk = first / config_.chunk_size, begun = chunk * config_.chunk_size;
-    if (raw.tokens() - begun < config_.chunk_size) return;
+    const int64_t chunk = first / chunk_size(), begun = chunk * chunk_size();
+    if (raw.tokens() - begun < chunk_size()) return;
     chunk_means(device_.compute(), {.k = raw.k.rows(begun, raw.tokens() - begun),
-                                    .chunk = config_.chunk_size,
+                                    .chunk = chunk_size(),
                                     .row = row,
                                     .first_chunk = chunk,
                                     .means = view(layer),
@@ -86,7 +54,7 @@ class LandmarkIndex final : public ShadowIndex {
                             .batch = batch,
                             .means = view(layer),
                             .kv_heads = shape_.kv_heads,
-                            .chunk = config_.chunk_size,
+                            .chunk = chunk_size(),
                             .local_window = config_.local_window,
                             .scale = shape_.scale(),
                             .scores = scores,
@@ -94,10 +62,15 @@ class LandmarkIndex final : public ShadowIndex {
   }
 
  private:
-  [[nodiscard]] int64_t chunks_of(int64_t tokens) const {
-    return (tokens + config_.chunk_size - 1) / config_.chunk_size;
+  static std::vector<int64_t> arrays_of(const AttentionShape& shape, DType type) {
+    const auto heads = static_cast<std::size_t>(shape.kv_heads);
+    std::vector<int64_t> arrays;
+    for (int64_t layer = 0; layer < shape.layers; ++layer) {
+      arrays.insert(arrays.end(), heads, shape.head_dim * size_of(type));
+      if (type == DType::i8) arrays.insert(arrays.end(), heads, size_of(DType::bf16));
+    }
+    return arrays;
   }
-
   // Of one chunk and KV head.
   [[nodiscard]] int64_t row_bytes() const {
     return shape_.head_dim * size_of(type_) + (type_ == DType::i8 ? size_of(DType::bf16) : 0);
@@ -106,9 +79,9 @@ class LandmarkIndex final : public ShadowIndex {
   // A block holds, per layer: means [kv_heads, chunks, head_dim], then with int8 their scales [kv_heads,
   // chunks].
   [[nodiscard]] QuantizedView view(int64_t layer) {
-    const int64_t block = store_.config().block_tokens;
+    const int64_t block = block_chunks();
     QuantizedView means;
-    means.data = store_.view(device_.compute(), 0, false);
+    means.data = blocks(device_.compute());
     means.data.dtype = type_;
     means.data.token_bytes = shape_.head_dim * size_of(type_);
     means.data.head_offset = block * means.data.token_bytes;
@@ -125,7 +98,6 @@ class LandmarkIndex final : public ShadowIndex {
   AttentionShape shape_;
   Device& device_;
   DType type_;
-  PagedStore store_;
 };
 
 }  // namespace

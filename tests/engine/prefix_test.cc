@@ -242,7 +242,9 @@ TEST_F(PrefixServices, ServeSeveralAnswersToOnePrompt) {
 
 // What is kept gives way before a request does.
 TEST_F(PrefixServices, TakeOnlyWhatRequestsLeave) {
-  if (kIsSanitized) GTEST_SKIP() << "the histories do so, too";
+  if (kIsSanitized)
+    GTEST_SKIP()
+        << "it fills a memory with long prompts; histories of prompts that begin alike make room so, too";
   const AttentionConfig method = full_attention();
   EngineOptions options = small_engine_options();
   const auto probe = Engine::load(options);
@@ -262,7 +264,8 @@ TEST_F(PrefixServices, TakeOnlyWhatRequestsLeave) {
 }
 
 TEST_F(PrefixServices, MoveWhatIsKeptIntoHostMemoryAndBack) {
-  if (kIsSanitized) GTEST_SKIP() << "it reads eight long prompts";
+  if (kIsSanitized)
+    GTEST_SKIP() << "it reads eight long prompts; histories of prompts that begin alike move them so, too";
   const AttentionConfig method = small_shadow();
   EngineOptions options = small_engine_options();
   const auto probe = Engine::load(options);
