@@ -110,7 +110,7 @@ TEST_P(PrefillAttention, EqualsSoftmaxOverEarlierPositions) {
 }
 
 // On a GPU enough queries and keys for the library that it may have, all at once and from the middle of the
-// prompt on, and a slice for which its own kernel serves.
+// prompt on.
 TEST_P(PrefillAttention, LongPromptsEqualSoftmaxOverEarlierPositionsInAnySlices) {
   const auto device = GetParam().make();
   const DType dtype = GetParam().activations;
@@ -127,6 +127,43 @@ TEST_P(PrefillAttention, LongPromptsEqualSoftmaxOverEarlierPositionsInAnySlices)
         expect_near(row, prompt.expected(first + at, 1), kAttention.of(dtype));
       }
     }
+  }
+}
+
+// Of slices in the middle, on a GPU by its own kernel, by a plan for all lengths and by one for whole slices:
+// what lies behind their keys may hold anything, and what lies behind their rows stays as it was.
+TEST_P(PrefillAttention, NeitherReadsNorWritesBehindASlice) {
+  const auto device = GetParam().make();
+  const DType dtype = GetParam().activations;
+  const Heads heads{2, 2, 64};
+  struct Slice {
+    int64_t first, count;
+  };
+  const std::vector<Slice> slices = dtype == DType::f32
+                                        ? std::vector<Slice>{{0, 65}, {100, 37}}
+                                        : std::vector<Slice>{{10, 90}, {2000, 3001}, {4096, 4096}};
+  for (const auto [first, count] : slices) {
+    SCOPED_TRACE(::testing::Message() << count << " queries from " << first);
+    constexpr int64_t kBehind = 200;
+    const int64_t keys = first + count;
+    Prompt prompt(heads, keys + kBehind, dtype);
+    const std::vector<double> expected = prompt.expected(keys - 1, 1);
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::fill(prompt.k.begin() + keys * heads.kv * heads.dim, prompt.k.end(), nan);
+    std::fill(prompt.v.begin() + keys * heads.kv * heads.dim, prompt.v.end(), nan);
+    const Array q = upload_as(*device, dtype, prompt.q, {keys + kBehind, heads.query(), heads.dim});
+    const Array k = upload_as(*device, dtype, prompt.k, {keys + kBehind, heads.kv, heads.dim});
+    const Array v = upload_as(*device, dtype, prompt.v, {keys + kBehind, heads.kv, heads.dim});
+    const int64_t width = heads.query() * heads.dim;
+    const std::vector<float> before(static_cast<size_t>((count + kBehind) * width), 7.0f);
+    const Array out = upload_as(*device, dtype, before, {count + kBehind, heads.query(), heads.dim});
+    prefill_attention(device->compute(), {q.view.rows(first, count), k.view.rows(0, keys),
+                                          v.view.rows(0, keys), first, 0.125f, out.view.rows(0, count)});
+    const std::vector<float> after = download_floats(*device, out.view);
+    for (int64_t i = 0; i < count * width; ++i) ASSERT_TRUE(std::isfinite(after[i])) << i;
+    for (int64_t i = count * width; i < std::ssize(after); ++i) ASSERT_EQ(after[i], 7.0f) << i;
+    const auto last = after.begin() + (count - 1) * width;
+    expect_near(std::vector<float>(last, last + width), expected, kAttention.of(dtype));
   }
 }
 
