@@ -13,8 +13,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Queries of a slice that are worth reading the weights for.
-constexpr int64_t kGoodRows = 16;
+// Queries of a slice that are worth reading the weights for: on a GPU as many as keep its matrix units busy
+// for about as long as its memory.
+int64_t good_rows(DeviceKind kind) {
+  constexpr int64_t kCpuRows = 16, kGpuRows = 512;
+  return kind == DeviceKind::cpu ? kCpuRows : kGpuRows;
+}
+
 // How often memory may end for one request, with nothing left to take from others, before it fails.
 constexpr int kPatience = 3;
 constexpr auto kAttentionEvery = 100ms;
@@ -71,7 +76,7 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
                    return state_of(plan, tokens, answers);
                  }),
       work_(unit_work(parts_.model)),
-      pace_(options_.max_gap, work_, kGoodRows),
+      pace_(options_.max_gap, work_, good_rows(parts_.device.kind())),
       booked_until_(Clock::now()),
       attention_read_(booked_until_),
       recordings_before_(parts_.transformer.recordings()),

@@ -10,9 +10,12 @@ namespace {
 constexpr double kPlanned = 0.75;
 // Weight of a new measurement.
 constexpr double kNews = 0.3;
+// In averages, what counts of a longer one: a plan that is made, a step that is recorded, another program
+// happen once, and say nothing about the next.
+constexpr double kMostNews = 2;
 
 void smooth(double& average, double measured) {
-  average = average > 0 ? average + kNews * (measured - average) : measured;
+  average = average > 0 ? average + kNews * (std::min(measured, kMostNews * average) - average) : measured;
 }
 
 }  // namespace

@@ -306,6 +306,19 @@ TEST(Pacing, SlicesTakeWhatTheGapAllows) {
   EXPECT_EQ(pace.rows_of({0, 1000, 64}, 0.0001, true), 64);
 }
 
+TEST(Pacing, WhatHappensOnceHardlyCounts) {
+  Pace pace(2.0, {.row = 100, .key = 1}, 16);
+  pace.step_took(0.010);
+  pace.slice_took(0, 64, 64 * (100 + 32) * 1e-6);
+  const int64_t rows = pace.rows_within(0.010, 0, 512);
+  pace.slice_took(0, 64, 0.5);  // 60 times as long
+  EXPECT_GE(pace.rows_within(0.010, 0, 512), rows / 2);
+  pace.step_took(1.0);
+  EXPECT_LE(pace.allowance(), 0.0075 * 1.31);
+  for (int i = 0; i < 20; ++i) pace.step_took(0.020);
+  EXPECT_NEAR(pace.allowance(), 0.015, 0.0005) << "what lasts counts in the end";
+}
+
 // What things take on a machine.
 struct SimulatedMachine {
   double step_s, work_per_s, unit_s, closing_s;  // of a step, of slices, of any unit, of closing a token

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -20,6 +22,7 @@
 #include "engine/engines.h"
 #include "engine/requests.h"
 #include "formats/temporary_file.h"
+#include "shadowkv/error.h"
 #include "shadowkv/service.h"
 #include "support/sanitizer.h"
 
@@ -105,25 +108,69 @@ class RunningStreams {
   std::vector<std::unique_ptr<Stream>> streams_;
 };
 
-// Whoever else uses the machine lengthens some gaps: one quiet moment of a few is enough.
+constexpr uint32_t kStreams = 8;  // so that a step is work: the model is tiny
+constexpr int64_t kContext = 1 << 18;
+
+// Median gaps beside a prompt of 128K tokens that is being read, in gaps without. Whoever else uses the
+// machine lengthens some: one quiet moment of a few is enough.
+double gap_ratio(Service& service) {
+  constexpr int kMoments = 10;
+  const ServiceRequest prompt{.prompt_ids = random_ids(1 << 17), .max_new_tokens = 1, .ignore_eos = true};
+  RunningStreams streams(service, kStreams);
+  double ratio = 0;
+  for (int i = 0; i < kMoments && (ratio < 1.1 || ratio > 2); ++i) {
+    const double before = streams.median_gap();
+    ratio = streams.median_gap_beside(prompt) / before;
+  }
+  return ratio;
+}
+
 TEST(ServiceTimes, GapsStayUnderTheirMultipleWhileAPromptOf128KTokensIsRead) {
   if (kIsSanitized) GTEST_SKIP() << "a gap is a law of times, and a sanitizer's times are not the program's";
-  constexpr uint32_t kStreams = 8;  // so that a step is work: the model is tiny
-  constexpr int kMoments = 10;
   const TemporaryFolder folder;
-  const auto engine = Engine::load(options_of_context(folder.path() / "model", 1 << 18));
-  const ServiceRequest prompt{.prompt_ids = random_ids(1 << 17), .max_new_tokens = 1, .ignore_eos = true};
+  const auto engine = Engine::load(options_of_context(folder.path() / "model", kContext));
   for (const AttentionConfig& method : {full_attention(), small_shadow()}) {
     const auto service = engine->serve({.attention = method, .max_gap = 2});
-    RunningStreams streams(*service, kStreams);
-    double ratio = 0;
-    for (int i = 0; i < kMoments && (ratio < 1.1 || ratio > 2); ++i) {
-      const double before = streams.median_gap();
-      ratio = streams.median_gap_beside(prompt) / before;
-    }
+    const double ratio = gap_ratio(*service);
     EXPECT_LE(ratio, 2);
     EXPECT_GE(ratio, 1.1) << "nothing was read meanwhile";
   }
+}
+
+// Sends what cannot be served, again and again, until it dies.
+class RefusedRequests {
+ public:
+  explicit RefusedRequests(Service& service)
+      : requests_{{.prompt_ids = random_ids(kContext + 1)},
+                  {.prompt_ids = {}},
+                  {.prompt = "text", .prompt_ids = {1}},
+                  {.prompt_ids = {-1}},
+                  {.prompt_ids = {1}, .sampling = {.temperature = -1}}},
+        thread_([this, &service](const std::stop_token& stops) {
+          for (std::size_t i = 0; !stops.stop_requested(); ++i) {
+            EXPECT_THROW((void)service.submit(requests_[i % requests_.size()]), InvalidInput);
+            ++refused_;
+            std::this_thread::sleep_for(1ms);
+          }
+        }) {}
+  [[nodiscard]] int64_t refused() const { return refused_; }
+
+ private:
+  std::vector<ServiceRequest> requests_;
+  std::atomic<int64_t> refused_ = 0;
+  std::jthread thread_;
+};
+
+TEST(ServiceTimes, RequestsThatAreRefusedLeaveTheGapsUnderTheirMultiple) {
+  if (kIsSanitized) GTEST_SKIP() << "a gap is a law of times, and a sanitizer's times are not the program's";
+  const TemporaryFolder folder;
+  const auto engine = Engine::load(options_of_context(folder.path() / "model", kContext));
+  const auto service = engine->serve({.attention = full_attention(), .max_gap = 2});
+  const RefusedRequests refused(*service);
+  const double ratio = gap_ratio(*service);
+  EXPECT_LE(ratio, 2);
+  EXPECT_GE(ratio, 1.1) << "nothing was read meanwhile";
+  EXPECT_GT(refused.refused(), 100);
 }
 
 // Seconds of scheduling in seconds of steps, of some requests that are served together.
