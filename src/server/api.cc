@@ -275,7 +275,7 @@ std::unique_ptr<HttpReply> Api::submit(const Call& call, const CompletionRequest
                          .client = request.user,
                          .cache_salt = salt_of(call.http, request.cache_salt),
                          .on_news = call.wake};
-    for (auto& stream : service_->submit_several(std::move(asked), request.choices)) {
+    for (auto& stream : service_->submit_several(std::move(asked), request.best_of)) {
       streams.push_back(std::move(stream));
     }
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <utility>
 
@@ -38,7 +39,7 @@ CompletionReply::CompletionReply(ReplyFrame frame, const CompletionRequest& requ
     choice.stream = std::move(streams[i]);
     if (request_.tools) choice.parser.emplace(*request_.tools);
     if (!request_.echoes.empty())
-      choice.text = request_.echoes[i / static_cast<std::size_t>(request_.choices)];
+      choice.text = request_.echoes[i / static_cast<std::size_t>(request_.best_of)];
     choices_.push_back(std::move(choice));
   }
 }
@@ -110,7 +111,10 @@ ToolDelta CompletionReply::take(Choice& choice) {
     } else {
       delta.text += token->text;
     }
-    if (!token->logprobs.empty()) choice.scored.push_back(std::move(*token));
+    if (token->logprobs.empty()) continue;
+    choice.logprob += token->logprobs.front().logprob;
+    ++choice.tokens;
+    if (request_.show_logprobs) choice.scored.push_back(std::move(*token));
   }
   if (choice.parser && choice.parser->is_done() && !std::exchange(choice.is_cut, true))
     choice.stream->cancel();  // all calls that it may make are there
@@ -191,12 +195,13 @@ std::string CompletionReply::event(std::size_t i, const Json& part, bool is_last
   return event_of(body);
 }
 
-// Several answers to one prompt read it once, as far as the client is concerned.
+// Several answers to one prompt read it once, as far as the client is concerned; those that are not shown
+// were made all the same.
 Usage CompletionReply::usage() const {
   Usage sum;
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     const RequestReport report = choices_[i].stream->report();
-    if (i % static_cast<std::size_t>(request_.choices) == 0) {
+    if (i % static_cast<std::size_t>(request_.best_of) == 0) {
       sum.prompt_tokens += report.prompt_tokens;
       sum.cached_tokens += report.cached_tokens;
     }
@@ -215,26 +220,46 @@ std::string CompletionReply::last_events() const {
   return events + "data: [DONE]\n\n";
 }
 
+// Of each prompt's answers the likeliest, the best first; of equals that with the lower seed.
+std::vector<std::size_t> CompletionReply::shown() const {
+  std::vector<std::size_t> places(choices_.size());
+  std::iota(places.begin(), places.end(), std::size_t{0});
+  if (request_.best_of == request_.choices) return places;
+  std::vector<std::size_t> best;
+  for (auto first = places.begin(); first != places.end(); first += request_.best_of) {
+    std::stable_sort(first, first + request_.best_of, [this](std::size_t a, std::size_t b) {
+      return choices_[a].mean_logprob() > choices_[b].mean_logprob();
+    });
+    best.insert(best.end(), first, first + request_.choices);
+  }
+  return best;
+}
+
+Json CompletionReply::json_of(const Choice& choice) const {
+  Json part = {{"finish_reason", finish_json_of(choice)}, {"logprobs", nullptr}};
+  if (request_.is_chat) {
+    part["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    for (const Call& call : choice.calls)
+      part["message"]["tool_calls"].push_back(
+          {{"id", call.id},
+           {"type", "function"},
+           {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    if (choice.text.empty() && !choice.calls.empty()) part["message"]["content"] = nullptr;
+  } else {
+    part["text"] = choice.text;
+  }
+  if (request_.show_logprobs) {
+    part["logprobs"] = request_.is_chat ? chat_logprobs_json(choice.scored, *frame_.engine)
+                                        : completion_logprobs_json(choice.scored, *frame_.engine, 0);
+  }
+  return part;
+}
+
 std::string CompletionReply::whole() const {
   Json body = frame_json(frame_, request_.is_chat ? "chat.completion" : "text_completion");
-  for (std::size_t i = 0; i < choices_.size(); ++i) {
-    const Choice& choice = choices_[i];
-    Json part = {{"index", i}, {"finish_reason", finish_json_of(choice)}, {"logprobs", nullptr}};
-    if (request_.is_chat) {
-      part["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
-      for (const Call& call : choice.calls)
-        part["message"]["tool_calls"].push_back(
-            {{"id", call.id},
-             {"type", "function"},
-             {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
-      if (choice.text.empty() && !choice.calls.empty()) part["message"]["content"] = nullptr;
-    } else {
-      part["text"] = choice.text;
-    }
-    if (request_.sampling.logprobs) {
-      part["logprobs"] = request_.is_chat ? chat_logprobs_json(choice.scored, *frame_.engine)
-                                          : completion_logprobs_json(choice.scored, *frame_.engine, 0);
-    }
+  for (const std::size_t place : shown()) {
+    Json part = json_of(choices_[place]);
+    part["index"] = body["choices"].size();
     body["choices"].push_back(std::move(part));
   }
   body["usage"] = to_json(usage());

@@ -39,7 +39,7 @@ struct ReplyFrame {
 
 class CompletionReply final : public HttpReply {
  public:
-  // streams: one a choice, in the order of prompts.
+  // streams: best_of for each prompt, in the order of prompts.
   CompletionReply(ReplyFrame frame, const CompletionRequest& request,
                   std::vector<std::unique_ptr<Stream>> streams, RequestLog log);
   ~CompletionReply() override;
@@ -59,9 +59,16 @@ class CompletionReply final : public HttpReply {
     std::optional<ToolCallParser> parser;  // where the answer may hold calls
     std::string text;                      // of a whole answer, so far
     std::vector<Call> calls;               // likewise
-    std::vector<TokenEvent> scored;        // tokens with log-probabilities that were not sent
+    std::vector<TokenEvent> scored;        // tokens with log-probabilities to show that were not sent
+    double logprob = 0;                    // sum over all tokens so far, where they have one
+    int64_t tokens = 0;                    // of them
     bool is_cut = false;                   // all calls that may be made are there
     std::optional<FinishReason> end;       // none: it goes on
+
+    // How likely the model finds it, whatever its length: at most 0.
+    [[nodiscard]] double mean_logprob() const {
+      return tokens > 0 ? logprob / static_cast<double>(tokens) : 0.0;
+    }
   };
 
   [[nodiscard]] Part next_part();
@@ -75,6 +82,8 @@ class CompletionReply final : public HttpReply {
   [[nodiscard]] std::string event(std::size_t i, const nlohmann::json& part, bool is_last);
   [[nodiscard]] Usage usage() const;
   [[nodiscard]] std::string last_events() const;
+  [[nodiscard]] std::vector<std::size_t> shown() const;
+  [[nodiscard]] nlohmann::json json_of(const Choice& choice) const;
   [[nodiscard]] std::string whole() const;
   void write_line() const;
 

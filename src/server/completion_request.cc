@@ -59,10 +59,11 @@ void read_stream_options(const JsonFields& fields, CompletionRequest& request) {
 CompletionRequest common_of(const JsonFields& fields, const std::string& served,
                             const RequestLimits& limits) {
   check_model(fields, served);
-  refuse_unsupported(fields, {"best_of", "suffix", "truncate_prompt_tokens", "continue_final_message",
-                              "use_beam_search", "functions", "function_call", "audio"});
+  refuse_unsupported(fields, {"suffix", "truncate_prompt_tokens", "continue_final_message", "use_beam_search",
+                              "functions", "function_call", "audio"});
   CompletionRequest request;
   request.choices = fields.whole("n", {1, limits.max_choices}).value_or(1);
+  request.best_of = request.choices;
   request.sampling = sampling_of(fields);
   request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   request.priority = static_cast<int>(fields.whole("priority", {-1000, 1000}).value_or(0));
@@ -103,6 +104,33 @@ void add_prompts(const Json& prompt, const Engine& engine, std::vector<std::vect
     throw bad_request("prompt must be a text, a list of token ids, or a list of these", "prompt",
                       "invalid_type");
   }
+}
+
+// Which answers are the best shows when all have ended, by log-probabilities that nobody need have asked for.
+void read_best_of(const JsonFields& fields, const RequestLimits& limits, CompletionRequest& request) {
+  request.best_of = fields.whole("best_of", {1, limits.max_choices}).value_or(request.choices);
+  if (request.best_of < request.choices) {
+    throw bad_request(fmt::format("best_of = {} is less than n = {}: the n best of so many are wanted",
+                                  request.best_of, request.choices),
+                      "best_of", "invalid_value");
+  }
+  if (request.best_of == request.choices) return;
+  if (request.stream) {
+    throw bad_request(fmt::format("best_of = {} is more than n = {}, and which are the best is not known "
+                                  "before all have ended; leave out best_of or stream",
+                                  request.best_of, request.choices),
+                      "best_of", "invalid_value");
+  }
+  if (!request.sampling.logprobs) request.sampling.logprobs = 0;
+}
+
+void check_answers(const CompletionRequest& request, const RequestLimits& limits) {
+  const int64_t answers = std::ssize(request.prompts) * request.best_of;
+  if (answers <= limits.max_choices) return;
+  const char* name = request.best_of > request.choices ? "best_of" : "n";
+  throw bad_request(fmt::format("{} prompts with {} = {} are {} answers; one request may have {}",
+                                request.prompts.size(), name, request.best_of, answers, limits.max_choices),
+                    name, "invalid_value");
 }
 
 std::vector<int32_t> chat_ids_of(const JsonFields& fields, const ToolRequest& tools,
@@ -179,9 +207,10 @@ std::vector<int32_t> chat_ids_of(const Json& body, const ServedModel& model) {
 CompletionRequest chat_request_of(const Json& body, const ServedModel& model, const RequestLimits& limits) {
   const JsonFields fields(body);
   CompletionRequest request = common_of(fields, model.name, limits);
-  refuse_unsupported(fields, {"logprobs_mode", "modalities"});
+  refuse_unsupported(fields, {"logprobs_mode", "modalities", "best_of"});
   request.is_chat = true;
   request.sampling.logprobs = chat_logprobs_of(fields);
+  request.show_logprobs = request.sampling.logprobs.has_value();
   auto most = fields.whole("max_completion_tokens", {1, kMostTokens});
   if (!most) most = fields.whole("max_tokens", {1, kMostTokens});
   request.max_new_tokens = most.value_or(limits.default_max_tokens);
@@ -196,18 +225,15 @@ CompletionRequest completion_request_of(const Json& body, const ServedModel& mod
   const JsonFields fields(body);
   CompletionRequest request = common_of(fields, model.name, limits);
   request.sampling.logprobs = fields.whole("logprobs", {0, 20});
+  request.show_logprobs = request.sampling.logprobs.has_value();
+  read_best_of(fields, limits, request);
   request.max_new_tokens = fields.whole("max_tokens", {1, kMostTokens}).value_or(kShortAnswer);
   const Json* prompt = fields.find("prompt");
   if (prompt == nullptr) throw bad_request("prompt is missing", "prompt", "missing_required_parameter");
   add_prompts(*prompt, model.engine, request.prompts);
-  const auto answers = static_cast<int64_t>(request.prompts.size()) * request.choices;
-  if (answers > limits.max_choices) {
-    throw bad_request(fmt::format("{} prompts with n = {} are {} answers; one request may have {}",
-                                  request.prompts.size(), request.choices, answers, limits.max_choices),
-                      "n", "invalid_value");
-  }
+  check_answers(request, limits);
   const bool echo = fields.boolean("echo").value_or(false);
-  if (echo && request.sampling.logprobs) {
+  if (echo && request.show_logprobs) {
     throw bad_request("echo together with logprobs is not supported; leave one out", "echo",
                       "unsupported_parameter");
   }

@@ -15,16 +15,18 @@ namespace shadowkv {
 
 struct RequestLimits {
   int64_t default_max_tokens = 4096;  // of an answer that does not say; the context may end it sooner
-  int64_t max_choices = 16;           // answers of one request, over all its prompts
+  int64_t max_choices = 16;           // answers made for one request, over all its prompts
 };
 
 struct CompletionRequest {
   bool is_chat = false;
   std::vector<std::vector<int32_t>> prompts;  // one where it is a chat
   std::vector<std::string> echoes;            // text to put before each prompt's answer; empty: none
-  int64_t choices = 1;                        // answers to each prompt
+  int64_t choices = 1;                        // answers to each prompt that are shown
+  int64_t best_of = 1;                        // that are made: the likeliest are shown, best first
   int64_t max_new_tokens = 0;
   SamplingParams sampling;
+  bool show_logprobs = false;  // of those that `sampling` asks for
   bool ignore_eos = false;
   bool stream = false;
   bool include_usage = false;     // in a last event of a stream

@@ -121,6 +121,9 @@ class OpenAi(Clients):
     def test_a_completion(self):
         answer = self.client.completions.create(model="tiny", prompt="Call me", n=2, seed=3, temperature=1, max_tokens=5)
         self.assertEqual(len(answer.choices), 2)
+        best = self.client.completions.create(model="tiny", prompt="Call me", best_of=2, seed=3, temperature=1, max_tokens=5)
+        self.assertIn(best.choices[0].text, [choice.text for choice in answer.choices])
+        self.assertEqual(best.usage.total_tokens, answer.usage.total_tokens)
 
     def test_many_at_a_time_and_one_that_leaves(self):
         async def ask():

@@ -152,6 +152,23 @@ class Serve(ProgramTest):
         self.assertEqual([c["index"] for c in answer["choices"]], [0, 1, 2, 3])
         self.assertEqual(answer["choices"][0]["text"], answer["choices"][1]["text"])
 
+    def test_the_best_of_several_answers_is_the_likeliest_by_token(self):
+        drawn = {"n": 4, "temperature": 1, "seed": 7, "ignore_eos": False, "max_tokens": 30}
+        made = self.complete(logprobs=0, **drawn)
+        scores = [sum(c["logprobs"]["token_logprobs"]) / len(c["logprobs"]["token_logprobs"]) for c in made["choices"]]
+        ranked = [made["choices"][i]["text"] for i in sorted(range(4), key=lambda i: -scores[i])]
+        self.assertEqual(len(set(ranked)), 4)
+        for n in (1, 2, 4):
+            best = self.complete(**{**drawn, "n": n, "best_of": 4})
+            expected = ranked[:n] if n < 4 else [c["text"] for c in made["choices"]]
+            self.assertEqual([c["text"] for c in best["choices"]], expected)
+            self.assertEqual([(c["index"], c["logprobs"]) for c in best["choices"]], [(i, None) for i in range(n)])
+            self.assertEqual(best["usage"], made["usage"], "what was made counts, shown or not")
+        self.refused("/v1/completions", {"prompt": "x", "best_of": 2, "stream": True}, "stream", param="best_of")
+        self.refused("/v1/completions", {"prompt": "x", "best_of": 2, "n": 3}, "n = 3", param="best_of")
+        self.refused("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "best_of": 2},
+                     "not supported", param="best_of")
+
     def test_a_stop_text_ends_the_answer_and_is_not_shown(self):
         whole = self.complete(max_tokens=40)["choices"][0]["text"]
         stop = whole[5:7]

@@ -42,6 +42,8 @@ void read_request(std::string_view body, uint8_t choice) {
     const CompletionRequest request =
         (choice & 1) != 0 ? chat_request_of(*json, model, {}) : completion_request_of(*json, model, {});
     expect(!request.prompts.empty() && request.choices >= 1 && request.max_new_tokens >= 1, "a request asks");
+    expect(request.best_of >= request.choices && !(request.stream && request.best_of > request.choices),
+           "what is shown was made, and streamed only where nothing is left out");
     const SamplingParams& sampling = request.sampling;
     if (!sampling.json_schema.empty())
       (void)Constraint(ConstraintKind::json_schema, sampling.json_schema, vocabulary);

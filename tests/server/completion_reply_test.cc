@@ -11,28 +11,34 @@ namespace {
 
 using Json = nlohmann::json;
 
-// An answer of one token after another, each asked for by itself.
+// An answer of one token after another, each asked for by itself, and as likely as the others where that is
+// said.
 class FakeStream final : public Stream {
  public:
-  FakeStream(std::vector<int32_t> ids, bool& is_cancelled)
-      : ids_(std::move(ids)), is_cancelled_(is_cancelled) {}
+  FakeStream(std::vector<int32_t> ids, bool& is_cancelled, std::optional<float> logprob = {})
+      : ids_(std::move(ids)), is_cancelled_(is_cancelled), logprob_(logprob) {}
 
   std::optional<TokenEvent> next() override { return try_next(); }
   std::optional<TokenEvent> try_next() override {
     const bool is_pause = !std::exchange(is_paused_, !is_paused_);
     if (at_ == ids_.size() || is_pause) return std::nullopt;
     const int32_t id = ids_[at_++];
-    return TokenEvent{.id = id, .text = FakeEngine().detokenize({&id, 1}, true)};
+    TokenEvent event{.id = id, .text = FakeEngine().detokenize({&id, 1}, true)};
+    if (logprob_) event.logprobs.push_back({.id = id, .logprob = *logprob_});
+    return event;
   }
   void cancel() noexcept override { is_cancelled_ = true; }
   [[nodiscard]] RequestReport report() const override {
-    return {
-        .ended = at_ == ids_.size(), .finish = FinishReason::stop, .new_tokens = static_cast<int64_t>(at_)};
+    return {.ended = at_ == ids_.size(),
+            .finish = FinishReason::stop,
+            .prompt_tokens = 5,
+            .new_tokens = static_cast<int64_t>(at_)};
   }
 
  private:
   std::vector<int32_t> ids_;
   bool& is_cancelled_;
+  std::optional<float> logprob_;
   std::size_t at_ = 0;
   bool is_paused_ = false;
 };
@@ -152,6 +158,57 @@ TEST(Replies, AreTextAloneWithoutTools) {
   CompletionRequest request;
   EXPECT_EQ(answer(request, "<tool_call>").events[0]["choices"][0]["message"]["content"], "<tool_call>");
   EXPECT_FALSE(answer(request, "x").events[0]["choices"][0]["message"].contains("tool_calls"));
+}
+
+// Answers to two prompts, of which some are shown.
+Json best_of(int64_t choices, bool show_logprobs) {
+  const FakeEngine engine;
+  bool is_cancelled = false;
+  std::vector<std::unique_ptr<Stream>> streams;
+  const auto add = [&](std::string_view text, float logprob) {
+    streams.push_back(std::make_unique<FakeStream>(engine.tokenize(text), is_cancelled, logprob));
+  };
+  add("short", -0.5f), add("a long one", -0.25f), add("equal", -0.25f);
+  add("x", -3.0f), add("yy", -2.0f), add("zzz", -1.0f);
+  CompletionRequest request;
+  request.choices = choices;
+  request.best_of = 3;
+  request.show_logprobs = show_logprobs;
+  request.echoes = {"<", ">"};
+  CompletionReply reply({.id = "x", .model = "m", .headers = {}, .engine = &engine}, request,
+                        std::move(streams), {});
+  HttpReply::Part part;
+  while (!part.ended) part = reply.next();
+  return Json::parse(part.text);
+}
+
+std::vector<std::string> texts_of(const Json& body) {
+  std::vector<std::string> texts;
+  for (const Json& choice : body.at("choices")) {
+    EXPECT_EQ(choice.at("index"), texts.size());
+    texts.push_back(choice.at("text"));
+  }
+  return texts;
+}
+
+TEST(Replies, ShowTheLikeliestOfEachPromptsAnswersByToken) {
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(texts_of(best_of(1, false)), (Texts{"<a long one", ">zzz"})) << "the sum would favour short ones";
+  EXPECT_EQ(texts_of(best_of(2, false)), (Texts{"<a long one", "<equal", ">zzz", ">yy"}));
+  EXPECT_EQ(texts_of(best_of(3, false)), (Texts{"<short", "<a long one", "<equal", ">x", ">yy", ">zzz"}))
+      << "nothing is chosen: as they came";
+}
+
+TEST(Replies, ShowLogProbabilitiesOnlyWhereTheyWereAskedFor) {
+  for (const Json& choice : best_of(1, false).at("choices")) EXPECT_TRUE(choice.at("logprobs").is_null());
+  const Json shown = best_of(1, true).at("choices");
+  EXPECT_EQ(shown[0]["logprobs"]["token_logprobs"], Json(std::vector<float>(10, -0.25f)));
+}
+
+TEST(Replies, CountTheTokensOfAnswersThatAreNotShown) {
+  const Json usage = best_of(1, false).at("usage");
+  EXPECT_EQ(usage["completion_tokens"], 5 + 10 + 5 + 1 + 2 + 3);
+  EXPECT_EQ(usage["prompt_tokens"], 10) << "each prompt was read once";
 }
 
 }  // namespace
