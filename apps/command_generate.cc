@@ -7,6 +7,7 @@
 
 #include "answer_stream.h"
 #include "base/check.h"
+#include "best_of.h"
 #include "commands.h"
 #include "conversation.h"
 #include "engine_loading.h"
@@ -23,6 +24,8 @@
 namespace shadowkv::apps {
 namespace {
 
+constexpr int64_t kMostAnswers = 256;
+
 struct Arguments {
   EngineOptions engine;
   PromptArguments prompt;
@@ -30,7 +33,7 @@ struct Arguments {
   AttentionArguments attention;
   SamplingArguments sampling;
   StateArguments state;
-  int64_t max_new_tokens = 256;
+  int64_t max_new_tokens = 256, best_of = 1;
   bool ignore_eos = false;
   bool raw = false;
   bool print_ids = false, json = false;
@@ -49,6 +52,12 @@ void declare(CLI::App& app, Arguments& a) {
   const std::string group = "Answer";
   add_whole(app, {"-n,--max-new-tokens", "TOKENS", "Most tokens to generate, at least 1", group},
             {1, kMostTokens}, a.max_new_tokens);
+  add_whole(app,
+            {"--best-of", "ANSWERS",
+             "Make so many answers, with this seed and those that follow, and give the one whose tokens are "
+             "the likeliest, by mean log-probability",
+             group},
+            {1, kMostAnswers}, a.best_of);
   add_flag(app, {"--ignore-eos", "", "Go on where the model would end its answer", group}, a.ignore_eos);
   add_flag(app, {"--print-ids", "", "Print the generated token ids in one line before the text", group},
            a.print_ids);
@@ -60,6 +69,17 @@ void declare(CLI::App& app, Arguments& a) {
            a.dump_logits);
   add_flag(app, {"--json", "", "Print one JSON object: text, ids, timings, statistics, settings", group},
            a.json);
+}
+
+// Several answers are made by a service, which neither goes on from what was held nor keeps logits.
+void check_best_of(const Arguments& a) {
+  if (a.best_of == 1) return;
+  require(a.sampling.params.temperature > 0,
+          "--best-of = {} has no effect at --temperature 0, which takes the likeliest token; give a "
+          "temperature above 0 or drop it",
+          a.best_of);
+  require(!a.state.given(), "--best-of and one of --load-state and --save-state are given; choose one");
+  require(a.dump_logits.empty(), "--best-of and --dump-logits are given; choose one");
 }
 
 // What is asked: messages, or else text or ids.
@@ -171,6 +191,20 @@ GenerateResult answer(Engine& engine, Conversation* conversation, GenerateReques
   return conversation != nullptr ? conversation->answer(request, show) : engine.generate(request, show);
 }
 
+struct Answered {
+  GenerateResult result;
+  Json best_of;  // what it was chosen from, or null
+};
+
+Answered answer(const Arguments& a, Engine& engine, Conversation* conversation, GenerateRequest& request) {
+  const bool quiet = a.print_ids || a.json;
+  if (a.best_of == 1) return {.result = answer(engine, conversation, request, quiet), .best_of = {}};
+  std::vector<GenerateResult> answers = several_answers(engine, request, a.best_of);
+  Answered answered{.result = answers[likeliest(answers)], .best_of = best_of_json(answers)};
+  AnswerStream(quiet).print(answered.result.text);
+  return answered;
+}
+
 // With the answer, and the messages where there are some.
 void save(const Question& question, const GenerateResult& result, SavedConversation& conversation,
           const std::filesystem::path& path) {
@@ -195,6 +229,7 @@ void run(Arguments& a) {
   Question question = read_question(a);
   const bool has_logprobs = sampling_of(a.sampling).logprobs.has_value();
   require(!has_logprobs || a.json, "--logprobs is given without --json, which shows them; add it");
+  check_best_of(a);
   std::optional<OutputFile> logits_file;
   if (!a.dump_logits.empty()) logits_file.emplace(a.dump_logits);
   if (!a.state.save.empty()) (void)OutputFile(a.state.save);  // so that nothing is computed in vain
@@ -209,7 +244,7 @@ void run(Arguments& a) {
   if (!a.state.load.empty()) loading.state_s = state_watch.seconds();
   question = after(conversation, std::move(question), a);
   GenerateRequest request = request_of(a, *engine, question, attention, conversation);
-  const GenerateResult result = answer(*engine, conversation.held.get(), request, a.print_ids || a.json);
+  const auto [result, best_of] = answer(a, *engine, conversation.held.get(), request);
   if (!a.state.load.empty() && result.held_tokens == 0) {
     std::cerr
         << "what the state holds was read again: the prompt does not begin with it, or is the longer part\n";
@@ -224,6 +259,7 @@ void run(Arguments& a) {
   if (a.json) {
     Json json = report(*engine, result, resolved, loading);
     if (has_logprobs) json["logprobs"] = logprobs_json(*engine, result);
+    if (!best_of.is_null()) json["best_of"] = best_of;
     return print_json(json);
   }
   if (a.print_ids) std::cout << fmt::format("{}\n", fmt::join(result.ids, " ")) << result.text << "\n";

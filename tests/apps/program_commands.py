@@ -80,6 +80,22 @@ class Generate(ProgramTest):
             self.assertLessEqual(second["logprob"], best["logprob"])
             self.assertLess(best["logprob"], 0)
 
+    def test_the_best_of_several_answers_is_the_likeliest_by_token(self):
+        base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "12", "--temperature", "1.5"]
+        alone = [json.loads(self.succeed(*base, "--json", "--logprobs", "0", "--seed", seed).text) for seed in range(5, 9)]
+        means = [sum(token[0]["logprob"] for token in one["logprobs"]) / len(one["logprobs"]) for one in alone]
+        self.assertEqual(len(set(means)), 4)
+        best = alone[means.index(max(means))]
+        report = json.loads(self.succeed(*base, "--json", "--logprobs", "0", "--seed", "5", "--best-of", "4").text)
+        for field in ("ids", "text", "finish", "logprobs", "prompt_tokens"):
+            self.assertEqual(report[field], best[field])
+        self.assertEqual(report["best_of"]["chosen"], means.index(max(means)))
+        for one, expected, mean in zip(report["best_of"]["answers"], alone, means, strict=True):
+            self.assertEqual((one["text"], one["tokens"]), (expected["text"], len(expected["ids"])))
+            self.assertAlmostEqual(one["mean_logprob"], mean)
+        plain = self.succeed(*base, "--seed", "5", "--best-of", "4").text
+        self.assertEqual(plain, best["text"] + ("" if best["text"].endswith("\n") else "\n"))
+
     def test_an_answer_ends_before_its_stop_text(self):
         base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "40", "--ignore-eos", "--temperature", "2", "--json"]
         whole = json.loads(self.succeed(*base).text)["text"]

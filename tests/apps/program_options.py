@@ -67,7 +67,7 @@ class BadCommandLine(ProgramTest):
         huge = "99999999999999999999"
         for option, value in [
             ("--max-new-tokens", "-1"), ("--max-new-tokens", "0"), ("--max-new-tokens", huge),
-            ("--max-new-tokens", "1.5"), ("--max-new-tokens", ""), ("--top-p", "0"), ("--top-p", "1.1"),
+            ("--max-new-tokens", "1.5"), ("--max-new-tokens", ""), ("--best-of", "0"), ("--best-of", "257"), ("--top-p", "0"), ("--top-p", "1.1"),
             ("--top-p", "nan"), ("--temperature", "-1"), ("--temperature", "inf"), ("--top-k", "-1"),
             ("--min-p", "1.5"), ("--repetition-penalty", "0"), ("--presence-penalty", "3"),
             ("--frequency-penalty", "-2.5"), ("--logit-bias", "17"), ("--logit-bias", "1=x"), ("--logit-bias", "1=101"),
@@ -87,6 +87,9 @@ class BadCommandLine(ProgramTest):
         for options, says in [
             (["--top-k", "40"], ["--top-k = 40", "--temperature 0"]), (["--top-p", "0.9"], ["--top-p = 0.9", "--temperature 0"]),
             (["--min-p", "0.1"], ["--min-p = 0.1", "--temperature 0"]),
+            (["--best-of", "3"], ["--best-of = 3", "--temperature 0"]),
+            (["--best-of", "3", "--temperature", "1", "--save-state", "x"], ["--best-of", "--save-state"]),
+            (["--best-of", "3", "--temperature", "1", "--dump-logits", "x"], ["--best-of", "--dump-logits"]),
             (["--min-tokens", "9", "-n", "8"], ["min-tokens = 9", "max-new-tokens = 8"]),
             (["--logit-bias", "5=1,5=2"], ["token 5 twice"]), (["--logprobs", "2"], ["--logprobs", "--json"]),
             (["--stop-ids", "288"], ["288"]), (["--logit-bias", "999=1"], ["999", "288"]), (["--stop="], ["--stop"]),
