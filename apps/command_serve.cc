@@ -86,10 +86,17 @@ void declare_limits(CLI::App& app, Arguments& a) {
            {1, 1000, true}, a.service.max_gap);
   add_whole(app, {"--default-max-tokens", "TOKENS", "Longest answer where a chat does not say", group},
             {1, kMostTokens}, a.api.limits.default_max_tokens);
+  add_whole(app, {"--max-prompt", "TOKENS", "Longest prompt; 0: the model's context", group},
+            {0, kMostTokens}, a.api.limits.max_prompt_tokens);
+  add_whole(app,
+            {"--max-output", "TOKENS", "Longest answer that may be asked for; 0: the model's context", group},
+            {0, kMostTokens}, a.api.limits.max_new_tokens);
   add_whole(app, {"--max-connections", "CONNECTIONS", "Open at a time; more wait", group}, {1, 65536},
             a.http.max_connections);
   add_bytes(app, {"--max-body", "BYTES", "Largest body of a request", group},
             format_bytes(a.http.max_body_bytes), a.http.max_body_bytes);
+  add_bytes(app, {"--max-header", "BYTES", "Largest header of a request", group},
+            format_bytes(a.http.max_header_bytes), a.http.max_header_bytes);
   add_whole(app, {"--request-timeout", "SECONDS", "For a request to arrive", group}, {1, 86400}, a.request_s);
   add_whole(app, {"--write-timeout", "SECONDS", "For a client to take what is sent", group}, {1, 86400},
             a.write_s);

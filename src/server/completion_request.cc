@@ -106,6 +106,26 @@ void add_prompts(const Json& prompt, const Engine& engine, std::vector<std::vect
   }
 }
 
+// Most tokens of an answer, by the first of these names that the request has.
+int64_t most_tokens_of(const JsonFields& fields, std::initializer_list<const char*> names, int64_t fallback,
+                       const RequestLimits& limits) {
+  const int64_t most = limits.max_new_tokens > 0 ? limits.max_new_tokens : kMostTokens;
+  for (const char* name : names) {
+    if (const auto given = fields.whole(name, {1, most})) return *given;
+  }
+  return std::min(fallback, most);
+}
+
+void check_prompts(const CompletionRequest& request, const RequestLimits& limits) {
+  for (const std::vector<int32_t>& prompt : request.prompts) {
+    if (limits.max_prompt_tokens == 0 || std::ssize(prompt) <= limits.max_prompt_tokens) continue;
+    throw bad_request(fmt::format("a prompt of {} tokens was given, and this server takes {} at most; "
+                                  "shorten it",
+                                  prompt.size(), limits.max_prompt_tokens),
+                      request.is_chat ? "messages" : "prompt", "context_length_exceeded");
+  }
+}
+
 // Which answers are the best shows when all have ended, by log-probabilities that nobody need have asked for.
 void read_best_of(const JsonFields& fields, const RequestLimits& limits, CompletionRequest& request) {
   request.best_of = fields.whole("best_of", {1, limits.max_choices}).value_or(request.choices);
@@ -211,11 +231,11 @@ CompletionRequest chat_request_of(const Json& body, const ServedModel& model, co
   request.is_chat = true;
   request.sampling.logprobs = chat_logprobs_of(fields);
   request.show_logprobs = request.sampling.logprobs.has_value();
-  auto most = fields.whole("max_completion_tokens", {1, kMostTokens});
-  if (!most) most = fields.whole("max_tokens", {1, kMostTokens});
-  request.max_new_tokens = most.value_or(limits.default_max_tokens);
+  request.max_new_tokens =
+      most_tokens_of(fields, {"max_completion_tokens", "max_tokens"}, limits.default_max_tokens, limits);
   const ToolRequest tools = tool_request_of(fields);
   request.prompts.push_back(chat_ids_of(fields, tools, model));
+  check_prompts(request, limits);
   add_tools(tools, model.tools, request);
   return request;
 }
@@ -227,10 +247,11 @@ CompletionRequest completion_request_of(const Json& body, const ServedModel& mod
   request.sampling.logprobs = fields.whole("logprobs", {0, 20});
   request.show_logprobs = request.sampling.logprobs.has_value();
   read_best_of(fields, limits, request);
-  request.max_new_tokens = fields.whole("max_tokens", {1, kMostTokens}).value_or(kShortAnswer);
+  request.max_new_tokens = most_tokens_of(fields, {"max_tokens"}, kShortAnswer, limits);
   const Json* prompt = fields.find("prompt");
   if (prompt == nullptr) throw bad_request("prompt is missing", "prompt", "missing_required_parameter");
   add_prompts(*prompt, model.engine, request.prompts);
+  check_prompts(request, limits);
   check_answers(request, limits);
   const bool echo = fields.boolean("echo").value_or(false);
   if (echo && request.show_logprobs) {

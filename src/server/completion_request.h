@@ -15,6 +15,8 @@ namespace shadowkv {
 
 struct RequestLimits {
   int64_t default_max_tokens = 4096;  // of an answer that does not say; the context may end it sooner
+  int64_t max_prompt_tokens = 0;      // of each prompt; 0: the model's context
+  int64_t max_new_tokens = 0;         // of each answer; 0: the model's context
   int64_t max_choices = 16;           // answers made for one request, over all its prompts
 };
 

@@ -352,6 +352,21 @@ class Serve(ProgramTest):
         self.assertIn("5000", error["message"])
         self.assertIn("4096", error["message"])
 
+    def test_limits_are_options(self):
+        server = Server("--quiet", "--max-prompt", 8, "--max-output", 4, "--max-header", "2K")
+        self.addCleanup(server.end)
+        for fields, param, parts in [({"prompt": [5] * 9}, "prompt", ("9 tokens", "8")),
+                                     ({"prompt": [5], "max_tokens": 5}, "max_tokens", ("5", "from 1 to 4"))]:
+            status, _, answer = server.ask("POST", "/v1/completions", fields)
+            self.assertEqual((status, answer["error"]["param"]), (400, param))
+            for part in parts:
+                self.assertIn(part, answer["error"]["message"])
+        usage = server.ask("POST", "/v1/completions", {"prompt": [5] * 8, "ignore_eos": True})[2]["usage"]
+        self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"]), (8, 4))
+        chat = {"messages": [{"role": "user", "content": "x" * 100}]}
+        self.assertEqual(server.ask("POST", "/v1/chat/completions", chat)[2]["error"]["param"], "messages")
+        self.assertEqual(server.ask("GET", "/health", headers={"x": "y" * 3000})[0], 431)
+
     def test_what_is_no_json_is_refused_with_the_place(self):
         for body, part in [("{", "line 1"), (b"\xff\xfe", "line 1"), ("[1]", "object"), ("[" * 500, "deep"), ("", "line 1")]:
             with self.subTest(body=body):

@@ -13,18 +13,19 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // A completion of "x" with further fields.
-CompletionRequest completion(Json fields) {
+CompletionRequest completion(Json fields, const RequestLimits& limits = {}) {
   static const FakeEngine engine;
   static const std::string name = "m";
   static const ToolStyle style;
   if (!fields.contains("prompt")) fields["prompt"] = "x";
-  return completion_request_of(fields, {engine, name, style}, {});
+  return completion_request_of(fields, {engine, name, style}, limits);
 }
 
 // The field that a refusal names, and whether its message holds a part.
-void expect_refusal(const Json& fields, const std::string& param, const std::string& part) {
+void expect_refusal(const Json& fields, const std::string& param, const std::string& part,
+                    const RequestLimits& limits = {}) {
   try {
-    (void)completion(fields);
+    (void)completion(fields, limits);
     ADD_FAILURE() << fields << " was taken";
   } catch (const ApiError& error) {
     EXPECT_EQ(error.status, 400);
@@ -55,6 +56,16 @@ TEST(CompletionRequests, RefuseABestOfThatCannotBe) {
   expect_refusal({{"best_of", true}}, "best_of", "whole number");
   expect_refusal({{"prompt", {"x", "y"}}, {"best_of", 9}}, "best_of", "18 answers");
   expect_refusal({{"prompt", {"x", "y"}}, {"n", 9}}, "n", "18 answers");
+}
+
+TEST(CompletionRequests, KeepToTheLimitsOfLengths) {
+  const RequestLimits limits{.max_prompt_tokens = 3, .max_new_tokens = 5};
+  EXPECT_EQ(completion({{"prompt", "abc"}, {"max_tokens", 5}}, limits).max_new_tokens, 5);
+  EXPECT_EQ(completion({{"prompt", "abc"}}, limits).max_new_tokens, 5) << "where 16 would be the default";
+  expect_refusal({{"prompt", {"a", "abcd"}}}, "prompt", "4 tokens was given, and this server takes 3",
+                 limits);
+  expect_refusal({{"max_tokens", 6}}, "max_tokens", "from 1 to 5", limits);
+  EXPECT_EQ(completion({{"prompt", "abcd"}, {"max_tokens", 6}}).max_new_tokens, 6) << "without limits";
 }
 
 TEST(CompletionRequests, StreamWhereNothingIsLeftOut) {
