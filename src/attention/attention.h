@@ -56,6 +56,12 @@ struct PrefixCuts {
   bool serves_shorter = false;  // what is kept up to one of them can be forked at all those before it
 };
 
+// The first tokens of a prefix, that it shares with another; none: it shares nothing.
+struct PrefixBeginning {
+  SeqId prefix = 0;
+  int64_t tokens = 0;
+};
+
 struct SequencePlan {
   int64_t prompt_tokens = 0;  // that the first prefill will bring
   int64_t max_tokens = 0;     // most the sequence may ever hold
@@ -134,6 +140,13 @@ class Attention {
   virtual void end_prefix(SeqId from, SeqId to) = 0;
   // fork() of a prefix, cut at `tokens` tokens; the plan is as for a sequence that read them itself.
   virtual void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) = 0;
+  // Begins a prefix of `tokens` tokens from a file: what prefix_numbers() said of the one that was written
+  // there, whose saved_memory() it then has, as yet undefined but for the first tokens, which are another
+  // prefix's. Throws InvalidInput for numbers that no prefix of so many tokens has. After an exception `to`
+  // is to be ended.
+  [[nodiscard]] virtual std::vector<int64_t> prefix_numbers(SeqId prefix) const = 0;
+  virtual void restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                              std::span<const int64_t> numbers) = 0;
   // What a prefix of so many tokens takes beside the first `shared` that it has in common with others.
   [[nodiscard]] virtual Footprint prefix_bytes(int64_t tokens, int64_t shared) const = 0;
   // Device bytes that reading a prompt takes at most where its prefixes are kept, or where it is read on

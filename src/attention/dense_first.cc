@@ -61,6 +61,15 @@ class DenseFirst final : public Attention {
     dense_->fork_prefix(from, to, tokens, plan);
     sparse_->fork_prefix(from, to, tokens, plan);
   }
+  [[nodiscard]] std::vector<int64_t> prefix_numbers(SeqId prefix) const override {
+    return joined(dense_->prefix_numbers(prefix), sparse_->prefix_numbers(prefix));
+  }
+  void restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                      std::span<const int64_t> numbers) override {
+    const auto [first, others] = split(numbers);
+    dense_->restore_prefix(to, tokens, beginning, first);
+    sparse_->restore_prefix(to, tokens, beginning, others);
+  }
   [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
     return sum(dense_->prefix_bytes(tokens, shared), sparse_->prefix_bytes(tokens, shared));
   }
@@ -134,13 +143,8 @@ class DenseFirst final : public Attention {
     sparse_->resume(id);
   }
 
-  // How many numbers the dense layers have, theirs, and those of the others.
   [[nodiscard]] std::vector<int64_t> saved_numbers(SeqId id) const override {
-    const std::vector<int64_t> first = dense_->saved_numbers(id), others = sparse_->saved_numbers(id);
-    std::vector<int64_t> numbers = {std::ssize(first)};
-    numbers.insert(numbers.end(), first.begin(), first.end());
-    numbers.insert(numbers.end(), others.begin(), others.end());
-    return numbers;
+    return joined(dense_->saved_numbers(id), sparse_->saved_numbers(id));
   }
   [[nodiscard]] std::vector<MemoryPiece> saved_memory(SeqId id) override {
     std::vector<MemoryPiece> memory = dense_->saved_memory(id);
@@ -179,6 +183,13 @@ class DenseFirst final : public Attention {
   [[nodiscard]] static Footprint sum(Footprint a, const Footprint& b) { return a += b; }
 
   using Numbers = std::span<const int64_t>;
+  // How many numbers the dense layers have, theirs, and those of the others.
+  [[nodiscard]] static std::vector<int64_t> joined(Numbers first, Numbers others) {
+    std::vector<int64_t> numbers = {std::ssize(first)};
+    numbers.insert(numbers.end(), first.begin(), first.end());
+    numbers.insert(numbers.end(), others.begin(), others.end());
+    return numbers;
+  }
   [[nodiscard]] static std::pair<Numbers, Numbers> split(Numbers numbers) {
     require(!numbers.empty() && numbers[0] >= 0 && numbers[0] < std::ssize(numbers),
             "a saved state does not say what the numbers of its dense layers are");

@@ -69,6 +69,18 @@ class FullAttention final : public Attention {
     store_.share(sequences_.at(from).row, sequence.row, tokens);
     sequence.tokens = tokens;
   }
+  [[nodiscard]] std::vector<int64_t> prefix_numbers(SeqId prefix) const override {
+    return saved_numbers(prefix);
+  }
+  void restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                      std::span<const int64_t> numbers) override {
+    (void)saved_bytes({.prompt_tokens = tokens, .max_tokens = tokens}, numbers);  // refuses what is none
+    begin_by(to, numbers.empty() ? 0 : numbers[0]);
+    Sequence& prefix = sequences_.at(to);
+    if (beginning.tokens > 0) store_.share(sequences_.at(beginning.prefix).row, prefix.row, beginning.tokens);
+    store_.reserve(prefix.row, tokens);
+    prefix.tokens = tokens;
+  }
   [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
     return {.device = store_.bytes_for(tokens) - store_.shared_bytes(shared)};
   }

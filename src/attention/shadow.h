@@ -41,6 +41,9 @@ class ShadowAttention final : public Attention {
   void begin_prefix(SeqId from, SeqId to, int64_t tokens) override;
   void end_prefix(SeqId from, SeqId to) override;
   void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) override;
+  [[nodiscard]] std::vector<int64_t> prefix_numbers(SeqId prefix) const override;
+  void restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                      std::span<const int64_t> numbers) override;
   [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override;
   [[nodiscard]] int64_t prefix_working_bytes(int64_t tokens) const override;
   void fill(SeqId id, int64_t tokens, uint64_t seed) override;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "attention/shadow.h"
+#include "base/check.h"
 
 namespace shadowkv {
 
@@ -92,6 +93,37 @@ void ShadowAttention::fork_prefix(SeqId from, SeqId to, int64_t tokens, const Se
   const int64_t slots = slot_count(sequence.budget, max_tokens);
   slots_.allocate(sequence.row, shape_.layers * slot_view(0).layer_bytes(slots), slots);
   resident_.copy(source.row, sequence.row);
+}
+
+// The table that its keys turn by, and, in sparse form, the tokens that it turned sparse with. Which segments
+// have bases of their own its length says.
+std::vector<int64_t> ShadowAttention::prefix_numbers(SeqId id) const {
+  const Sequence& prefix = sequences_.at(id);
+  const int64_t table = tables_.of(prefix.row);
+  return prefix.sparse ? std::vector<int64_t>{table, prefix.opened_at} : std::vector<int64_t>{table};
+}
+
+void ShadowAttention::restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                                     std::span<const int64_t> numbers) {
+  constexpr const char* kWrong =
+      "a kept prefix of {} tokens does not say what shadow attention needs to know";
+  const bool is_sparse = tokens >= config_.exact_below;
+  require(numbers.size() == (is_sparse ? 2 : 1) && numbers[0] >= 0 && numbers[0] < shape_.rope.tables() &&
+              tokens <= shape_.rope.reach(numbers[0]),
+          kWrong, tokens);
+  require(!is_sparse || (numbers[1] >= 1 && numbers[1] <= tokens), kWrong, tokens);
+  begin_by(to, {.prompt_tokens = tokens, .max_tokens = tokens}, numbers[0]);
+  Sequence& prefix = sequences_.at(to);
+  const int64_t row = prefix.row;
+  prefix.tokens = beginning.tokens;
+  if (beginning.tokens > 0) share_prefix(sequences_.at(beginning.prefix), prefix, tokens);
+  prefix.tokens = tokens;
+  if (!is_sparse) return exact_.reserve(row, tokens);
+  prefix.opened_at = numbers[1];
+  beginning.tokens > 0 ? segments_.extend(row, beginning.tokens, tokens)
+                       : segments_.begin(row, tokens, tokens);
+  reserve_sparse(row, tokens);
+  resident_.allocate(row, resident_bytes(), 0);
 }
 
 Footprint ShadowAttention::prefix_bytes(int64_t tokens, int64_t shared) const {

@@ -39,6 +39,13 @@ class SharedPrefill final : public Attention {
   void fork_prefix(SeqId from, SeqId to, int64_t tokens, const SequencePlan& plan) override {
     alone().fork_prefix(from, to, tokens, plan);
   }
+  [[nodiscard]] std::vector<int64_t> prefix_numbers(SeqId prefix) const override {
+    return alone().prefix_numbers(prefix);
+  }
+  void restore_prefix(SeqId to, int64_t tokens, const PrefixBeginning& beginning,
+                      std::span<const int64_t> numbers) override {
+    alone().restore_prefix(to, tokens, beginning, numbers);
+  }
   [[nodiscard]] Footprint prefix_bytes(int64_t tokens, int64_t shared) const override {
     return alone().prefix_bytes(tokens, shared);
   }
