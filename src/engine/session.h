@@ -11,6 +11,7 @@
 #include "attention/exact_prefill.h"
 #include "attention/shared_prefill.h"
 #include "base/device.h"
+#include "base/memory_piece.h"
 #include "engine/sampler.h"
 #include "formats/state_file.h"
 #include "model/config.h"
@@ -77,6 +78,16 @@ class ModelSession final : public Session {
   // One that holds the first `tokens` tokens of a prefix, a cut, and may hold max_tokens. Does not ask
   // whether growing will fit.
   SequenceId fork_prefix(SequenceId prefix, int64_t tokens, int64_t max_tokens);
+  // ---- prefixes in files: session_prefix_files.cc
+  // What such a file says of it; ids: the tokens that it holds.
+  [[nodiscard]] StateDescription describe_prefix(SequenceId prefix, std::span<const int32_t> ids,
+                                                 std::string_view note);
+  // The memory of one, but for what it has in common with that which it begins with.
+  [[nodiscard]] std::vector<MemoryPiece> prefix_memory(SequenceId prefix,
+                                                       const PrefixBeginning& beginning) const;
+  // One that holds what a file says, its prefix_memory() as yet undefined. rope_table: that it must turn by.
+  // Throws InvalidInput for one of another model or configuration, or that does not fit to its beginning.
+  SequenceId restore_prefix(const StateReader& file, const PrefixBeginning& beginning, int64_t rope_table);
   // Of which rope table a sequence of so many tokens at most turns by.
   [[nodiscard]] int64_t rope_table(int64_t max_tokens) const {
     return prefill_->shape().rope.table_for(max_tokens);
@@ -128,6 +139,7 @@ class ModelSession final : public Session {
   void tell_layers(int64_t method);
   Transformer::Drawn draw(int64_t method, const Batch& step, const Transformer::Drawing& drawing);
   // session_state.cc
+  [[nodiscard]] StateDescription description(int64_t tokens);
   [[nodiscard]] StateDescription describe(SequenceId id, const StateContents& contents);
   void check_belongs(const StateDescription& state, const std::string& file);
   [[nodiscard]] std::string fingerprint();

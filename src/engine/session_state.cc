@@ -12,16 +12,6 @@
 namespace shadowkv {
 namespace {
 
-// Ids, the note, then the attention method's memory.
-std::vector<MemoryPiece> content_of(const StateContents& contents, std::vector<MemoryPiece> state) {
-  auto* ids = reinterpret_cast<std::byte*>(const_cast<int32_t*>(contents.ids.data()));
-  auto* note = reinterpret_cast<std::byte*>(const_cast<char*>(contents.note.data()));
-  std::vector<MemoryPiece> all = {{ids, std::ssize(contents.ids) * size_of(DType::i32)},
-                                  {note, std::ssize(contents.note)}};
-  all.insert(all.end(), state.begin(), state.end());
-  return all;
-}
-
 // Items of a list "a,b,..." that the other lacks.
 std::string items_without(std::string_view list, std::string_view other) {
   const std::string all = fmt::format(",{},", other);
@@ -57,15 +47,22 @@ std::string ModelSession::fingerprint() {
   return fingerprint_;
 }
 
-StateDescription ModelSession::describe(SequenceId id, const StateContents& contents) {
+// Without what is the sequence's own.
+StateDescription ModelSession::description(int64_t tokens) {
   return {.model = model_.name,
           .fingerprint = fingerprint(),
           .dtype = std::string(name_of(prefill_->shape().compute)),
           .attention = attention_text_,
-          .tokens = held_by(at(id)),
-          .ids = std::ssize(contents.ids),
-          .note_bytes = std::ssize(contents.note),
-          .numbers = attention_->saved_numbers(id)};
+          .tokens = tokens,
+          .numbers = {}};
+}
+
+StateDescription ModelSession::describe(SequenceId id, const StateContents& contents) {
+  StateDescription described = description(held_by(at(id)));
+  described.ids = std::ssize(contents.ids);
+  described.note_bytes = std::ssize(contents.note);
+  described.numbers = attention_->saved_numbers(id);
+  return described;
 }
 
 void ModelSession::save_state(SequenceId id, const std::filesystem::path& path,
@@ -80,7 +77,8 @@ void ModelSession::save_state(SequenceId id, const std::filesystem::path& path,
   require(contents.note.size() <= kMostNote, "a note of {} bytes was given to a saved state, which takes {}",
           contents.note.size(), kMostNote);
   run([&] {
-    const std::vector<MemoryPiece> pieces = content_of(contents, attention_->saved_memory(id));
+    const std::vector<MemoryPiece> pieces =
+        state_content(contents.ids, contents.note, attention_->saved_memory(id));
     StateWriter writer(path, describe(id, contents), bytes_of(pieces));
     save_content(writer, pieces, device_);
     writer.commit();
@@ -131,7 +129,7 @@ StateContents ModelSession::restore(SequenceId id, const StateReader& reader) {
                          .note = std::string(static_cast<std::size_t>(state.note_bytes), '\0')};
   attention_->restore(id, plan, state.numbers);
   contents.max_tokens = sequence.max_tokens = std::min(sequence.max_tokens, reach(id));
-  load_content(reader, content_of(contents, attention_->saved_memory(id)), device_);
+  load_content(reader, state_content(contents.ids, contents.note, attention_->saved_memory(id)), device_);
   for (const int32_t token : contents.ids) {
     require(token >= 0 && token < model_.vocab_size, "a saved state has a token {}, the vocabulary {}", token,
             model_.vocab_size);

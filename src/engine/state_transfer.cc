@@ -78,6 +78,36 @@ class Drain {
 
 }  // namespace
 
+std::vector<MemoryPiece> state_content(std::span<const int32_t> ids, std::string_view note,
+                                       std::span<const MemoryPiece> state) {
+  auto* first = reinterpret_cast<std::byte*>(const_cast<int32_t*>(ids.data()));
+  auto* second = reinterpret_cast<std::byte*>(const_cast<char*>(note.data()));
+  std::vector<MemoryPiece> all = {{first, std::ssize(ids) * size_of(DType::i32)}, {second, std::ssize(note)}};
+  all.insert(all.end(), state.begin(), state.end());
+  return all;
+}
+
+void copy_from_content(std::span<const MemoryPiece> content, int64_t offset, std::span<std::byte> to,
+                       Queue& queue) {
+  const Drain drain(queue);
+  Cursor cursor(content);
+  cursor.next(offset, [](const std::byte*, int64_t, int64_t) {});
+  cursor.next(std::ssize(to), [&](const std::byte* from, int64_t at, int64_t bytes) {
+    queue.copy(to.data() + at, from, bytes);
+  });
+  queue.synchronize();
+}
+
+void copy_to_content(std::span<const MemoryPiece> content, int64_t offset, std::span<const std::byte> from,
+                     Queue& queue) {
+  const Drain drain(queue);
+  Cursor cursor(content);
+  cursor.next(offset, [](const std::byte*, int64_t, int64_t) {});
+  cursor.next(std::ssize(from),
+              [&](std::byte* to, int64_t at, int64_t bytes) { queue.copy(to, from.data() + at, bytes); });
+  queue.synchronize();
+}
+
 void save_content(StateWriter& writer, std::span<const MemoryPiece> pieces, Device& device) {
   Queue& queue = device.compute();
   const Staging staging(bytes_of(pieces), device);

@@ -159,6 +159,10 @@ StateReader::StateReader(std::filesystem::path path) : path_(std::move(path)), f
   check_header();
 }
 
+std::string StateReader::name() const {
+  return name_of(path_);
+}
+
 int64_t StateReader::blocks() const {
   return blocks_of(content_bytes_);
 }
@@ -194,6 +198,10 @@ void StateReader::check_header() {
   const int64_t named = description_.ids * static_cast<int64_t>(sizeof(int32_t)) + description_.note_bytes;
   require(named <= content, "{} is damaged: its content of {} bytes is to begin with {}", file, content,
           named);
+}
+
+void StateReader::will_read() const noexcept {
+  (void)posix_fadvise(file_.number(), 0, 0, POSIX_FADV_WILLNEED);
 }
 
 void StateReader::read(int64_t first, std::span<std::byte> to, ThreadPool& threads) const {

@@ -60,7 +60,10 @@ class StateReader {
 
   [[nodiscard]] const StateDescription& description() const { return description_; }
   [[nodiscard]] int64_t content_bytes() const { return content_bytes_; }
+  [[nodiscard]] std::string name() const;  // of the file, for people
   [[nodiscard]] int64_t blocks() const;
+  // All of it will be read soon: the system may begin with that.
+  void will_read() const noexcept;
   // Content from block `first` on, whole blocks but for the last of all. Throws InvalidInput for a damaged
   // block, DeviceFailure where the disk fails.
   void read(int64_t first, std::span<std::byte> to, ThreadPool& threads) const;
