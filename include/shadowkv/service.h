@@ -43,6 +43,17 @@ struct ServiceOptions {
   // moved. A request that finds the first tokens of its prompt is answered what a sequence answers that has
   // read those, and then the rest as a follow-up turn.
   int64_t prefix_cache_bytes = 0;
+  // A folder for what would have to leave both memories; empty: it is let go. A hit from there is what it
+  // would be from memory. The least recently used is written first, while nobody is answered or memory fills,
+  // by a thread of its own; where room is needed at once for what is not written yet, answers wait for the
+  // disk, a second at most between two steps, and what is not written by then is let go. What comes back is
+  // read between steps, as prompts are. A later service of the same model and configuration finds the files
+  // again; one folder serves one service at a time.
+  std::string prefix_cache_dir = {};
+  int64_t prefix_cache_disk_bytes = int64_t{64} << 30;  // of files there: the least recently used go first
+  // Called with a line on what went wrong with that folder or a file there, which costs time and no answer:
+  // by serve(), then on the service's thread; it must return soon, and what it throws is ignored.
+  std::function<void(const std::string&)> on_note = {};
 };
 
 // One request. Its tokens do not depend on what else is served: on the CPU to the bit, on a GPU as far as
@@ -149,8 +160,12 @@ struct ServiceStatistics {
 
   int64_t prefix_asked_tokens = 0;  // of prompts that were looked up among those kept,
   int64_t prefix_hit_tokens = 0;    // and of them found
-  int64_t prefixes = 0;             // kept now
+  int64_t prefix_disk_tokens = 0;   // of them, from files
+  int64_t prefixes = 0;             // kept now, in memory,
   int64_t prefix_bytes = 0;         // of them that nobody runs with, in both memories
+  int64_t prefix_files = 0;         // kept in files, of those in memory some as well
+  int64_t prefix_file_bytes = 0;    // of these
+  int64_t prefix_files_lost = 0;    // that could not be written, or read again, so far
 
   DurationHistogram first_token;     // seconds from submission to the first token
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next

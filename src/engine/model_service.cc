@@ -23,6 +23,8 @@ int64_t good_rows(DeviceKind kind) {
 // How often memory may end for one request, with nothing left to take from others, before it fails.
 constexpr int kPatience = 3;
 constexpr auto kAttentionEvery = 100ms;
+// How long answers wait for the disk at most, from one step to the next.
+constexpr auto kMostWait = 1s;
 
 ServiceOptions checked(const ServiceOptions& options) {
   require(options.max_running >= 1, "max_running = {} is out of range; it must be at least 1",
@@ -37,6 +39,12 @@ ServiceOptions checked(const ServiceOptions& options) {
           options.growth_tokens);
   require(options.prefix_cache_bytes >= 0, "prefix_cache_bytes = {} is out of range; it must be at least 0",
           options.prefix_cache_bytes);
+  require(options.prefix_cache_dir.empty() || options.prefix_cache_bytes > 0,
+          "prefix_cache_dir = {} was given, but prefix_cache_bytes = 0 keeps nothing",
+          options.prefix_cache_dir);
+  require(options.prefix_cache_disk_bytes >= 0,
+          "prefix_cache_disk_bytes = {} is out of range; it must be at least 0",
+          options.prefix_cache_disk_bytes);
   return options;
 }
 
@@ -86,6 +94,7 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
       return session_.prefix_bytes(tokens, shared);
     });
     identity_ = session_.identity();
+    if (!options_.prefix_cache_dir.empty()) open_disk();
   }
   batch_.reserve(static_cast<std::size_t>(options_.max_running));
   step_tokens_.reserve(static_cast<std::size_t>(options_.max_running));
@@ -130,6 +139,7 @@ void ModelService::break_off(const std::exception_ptr& error) noexcept {
 }
 
 void ModelService::turn() {
+  if (disk_) disk_->waits_until = Clock::now() + kMostWait;
   take_in();
   decide();
   step();
@@ -137,9 +147,11 @@ void ModelService::turn() {
   read_attention();
   if (jobs_.empty()) fit_prefixes(nullptr);
   book(now_.scheduling_s);
+  const bool saves = save_ahead();
+  book(now_.moving_s);
   publish();
   // A ring that take_in hushed may have been the destructor's: it sets stops_ first.
-  if (!jobs_.empty() || stops_) return;
+  if (!jobs_.empty() || stops_ || saves) return;
   bell_->wait();
   booked_until_ = Clock::now();
 }
@@ -425,7 +437,7 @@ void ModelService::begin_reading(RequestId group) {
     begin_sequence(group, job);
     job.stage = Stage::reading;
     order_.add(group, job.priority, work_left(job.reading));
-    begin_part(job);
+    if (!job.reading.loads) begin_part(job);
   } catch (...) {
     if (!memory_ended()) throw;
     reading_failed(item);
@@ -455,7 +467,7 @@ void ModelService::read() {
 
 // Another prompt may go on only between two layers of this one, whose answer begins as soon as all are done.
 ModelService::Item* ModelService::next_to_read() {
-  if (reading_ != nullptr) {
+  if (reading_ != nullptr && !reading_->second.reading.loads) {
     const SequenceId sequence = reading_->second.sequence;
     if (!session_.reading(sequence).between_layers() || session_.prefill_is_done(sequence)) return reading_;
   }
@@ -468,6 +480,7 @@ ModelService::Item* ModelService::next_to_read() {
 // unit would take longer and is not the first of its turn.
 bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_first) {
   const SequenceId sequence = item.second.sequence;
+  if (item.second.reading.loads) return load_unit(item, left, is_first);
   if (session_.prefill_is_done(sequence)) {
     finish_reading(item);
     return true;

@@ -17,6 +17,7 @@
 #include "engine/constraint_cache.h"
 #include "engine/pace.h"
 #include "engine/prefix_cache.h"
+#include "engine/prefix_disk.h"
 #include "engine/reading_order.h"
 #include "engine/scheduler.h"
 #include "engine/session.h"
@@ -59,6 +60,9 @@ class ModelService final : public Service {
     std::vector<int64_t> parts = {};  // where each part that is read by itself ends; empty until it begins
     std::size_t part = 0;             // that is being read
     PrefixPlace from = {};            // that it shares memory with
+    bool loads = false;               // `from` is being brought from the disk; nothing is read before
+    int64_t disk_tokens = 0;          // of those found, in files
+    bool is_new = false;              // what it found has not been counted
     // That are to be kept of it, once it is read: with the key of the same place among the job's.
     struct Kept {
       std::size_t key = 0;
@@ -136,7 +140,7 @@ class ModelService final : public Service {
   void begin_answer(Item& item, const PrefillRun& prompt);
   void begin_answers(RequestId group, const PrefillRun& prompt);
   // model_service_prefix.cc
-  void find_prefix(RequestId group, Job& job);
+  void find_prefix(Job& job);
   void begin_sequence(RequestId group, Job& job);
   void begin_part(Job& job);
   void begin_next_part(Job& job);
@@ -149,8 +153,35 @@ class ModelService final : public Service {
   void send_after_paused();
   void bring_back(PrefixId id);
   void move_to_host(PrefixId id);
+  void begin_from_prefix(RequestId group, Job& job);
+  void begin_without_prefix(RequestId group, Job& job);
+  void count_found(RequestId group, Job& job, int64_t tokens);
+  void count_prefixes();
+  void let_prefix_go(PrefixId id);
+  void leave_prefix(PrefixId id);
   void drop_prefix(PrefixId id);
   [[nodiscard]] bool drop_any_prefix();
+  // model_service_disk.cc
+  void open_disk();
+  [[nodiscard]] bool add_file(const PrefixFile& file);
+  void tell_note(const std::string& line) const noexcept;
+  [[nodiscard]] PrefixBeginning beginning_of(const Prefix& prefix) const;
+  [[nodiscard]] bool save_ahead();
+  [[nodiscard]] bool save_now(PrefixId id);
+  [[nodiscard]] bool begin_saving(PrefixId id);
+  [[nodiscard]] bool give_piece(Clock::time_point until);
+  [[nodiscard]] bool end_saving(Clock::time_point until);
+  [[nodiscard]] bool make_file_room(PrefixId id, int64_t bytes);
+  void erase_file(PrefixId id);
+  void lose_file(PrefixId id, const std::string& why);
+  [[nodiscard]] bool load_unit(Item& item, std::optional<double> left, bool is_first);
+  [[nodiscard]] std::optional<PrefixId> first_to_load(PrefixId id) const;
+  [[nodiscard]] int64_t tokens_on_disk(const PrefixPlace& place) const;
+  void begin_loading(const Job& job, PrefixId id);
+  void begin_pieces(const Job& job, PrefixId id, std::unique_ptr<StateReader> file);
+  void load_piece(int64_t blocks);
+  void finish_loading();
+  void give_up_loading();
   void hand_over(Item& item) noexcept;
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);
@@ -183,8 +214,9 @@ class ModelService final : public Service {
   Pace pace_;
   ReadingOrder order_;
   std::optional<PrefixCache> prefixes_;
-  std::string identity_;   // that their keys begin with
-  bool has_gone_ = false;  // a sequence, since it was looked what paused ones shared with it
+  std::string identity_;              // that their keys begin with
+  std::unique_ptr<PrefixDisk> disk_;  // null: prefixes are in memory alone
+  bool has_gone_ = false;             // a sequence, since it was looked what paused ones shared with it
   Jobs jobs_;
   std::vector<Item*> batch_;                // of the step
   std::vector<SequenceToken> step_tokens_;  // likewise

@@ -11,12 +11,13 @@ namespace shadowkv {
 
 // Once it is known how a request reads its prompt, it stays so: a request that was dropped begins with what
 // it found, or reads that by itself again.
-void ModelService::find_prefix(RequestId group, Job& job) {
+void ModelService::find_prefix(Job& job) {
   PromptReading& reading = job.reading;
   const int64_t prompt = std::ssize(job.prompt);
   reading.from = {};
   reading.part = 0;
-  const bool is_new = reading.parts.empty();
+  reading.loads = false;
+  const bool is_new = reading.is_new = reading.is_new || reading.parts.empty();
   if (is_new) reading.parts = {prompt};
   if (!prefixes_ || (!is_new && reading.parts.size() == 1)) return;
   const int64_t most = is_new ? prompt - 1 : reading.parts.end()[-2];
@@ -29,10 +30,15 @@ void ModelService::find_prefix(RequestId group, Job& job) {
     reading.part = parts.size() - 1;
     prefixes_->touch(place->id);
   }
-  if (!is_new) return;
-  now_.prefix_asked_tokens += prompt;
-  now_.prefix_hit_tokens += reading.from.tokens;
-  for_each_answer(group, [&](Item& item) { item.second.answer->found(reading.from.tokens); });
+}
+
+// Once for each request, when it is known that what it found is there.
+void ModelService::count_found(RequestId group, Job& job, int64_t tokens) {
+  if (!prefixes_ || !std::exchange(job.reading.is_new, false)) return;
+  now_.prefix_asked_tokens += std::ssize(job.prompt);
+  now_.prefix_hit_tokens += tokens;
+  if (tokens > 0) now_.prefix_disk_tokens += job.reading.disk_tokens;
+  for_each_answer(group, [&](Item& item) { item.second.answer->found(tokens); });
 }
 
 // How what it shares came to be.
@@ -46,17 +52,38 @@ std::vector<int64_t> ModelService::parts_until(const PrefixPlace& place) const {
 }
 
 void ModelService::begin_sequence(RequestId group, Job& job) {
-  find_prefix(group, job);
+  find_prefix(job);
   fit_prefixes(&job);
+  job.sequence = session_.add(job.max_tokens);
   const PrefixPlace& from = job.reading.from;
-  if (from.id < 0 || from.tokens != job.reading.first()) {  // none, or it had to go
-    job.reading.from = {};
-    job.reading.part = 0;
-    job.sequence = session_.add(job.max_tokens);
+  job.reading.disk_tokens = from.id < 0 ? 0 : tokens_on_disk(from);
+  if (from.id < 0 || from.tokens != job.reading.first()) return begin_without_prefix(group, job);
+  if (first_to_load(from.id)) {
+    job.reading.loads = true;
     return;
   }
-  bring_back(from.id);
-  job.sequence = session_.fork_prefix(prefixes_->at(from.id).sequence, from.tokens, job.max_tokens);
+  begin_from_prefix(group, job);
+}
+
+// In place of its empty sequence.
+void ModelService::begin_from_prefix(RequestId group, Job& job) {
+  PromptReading& reading = job.reading;
+  bring_back(reading.from.id);
+  session_.remove(job.sequence);
+  job.sequence =
+      session_.fork_prefix(prefixes_->at(reading.from.id).sequence, reading.from.tokens, job.max_tokens);
+  reading.loads = false;
+  count_found(group, job, reading.from.tokens);
+}
+
+// It found none, or what it found had to go. Who has begun before reads in the same parts as then.
+void ModelService::begin_without_prefix(RequestId group, Job& job) {
+  PromptReading& reading = job.reading;
+  reading.from = {};
+  reading.part = 0;
+  reading.loads = false;
+  if (reading.is_new) reading.parts = {std::ssize(job.prompt)};
+  count_found(group, job, 0);
 }
 
 void ModelService::begin_part(Job& job) {
@@ -118,11 +145,19 @@ void ModelService::keep_prefixes(Job& job) {
         continue;
       }
       session_.end_prefix(job.sequence, sequence);
-      Prefix prefix{.sequence = sequence, .tokens = key.tokens, .parent = reading.from, .parts = {}};
+      Prefix prefix{.sequence = sequence,
+                    .tokens = key.tokens,
+                    .parent = reading.from,
+                    .parts = {},
+                    .name = key.digest};
       for (const int64_t end : reading.parts) {
         if (end < key.tokens) prefix.parts.push_back(end);
       }
       prefix.parts.push_back(key.tokens);
+      if (disk_) {
+        prefix.ids =
+            std::make_shared<const std::vector<int32_t>>(job.prompt.begin(), job.prompt.begin() + key.tokens);
+      }
       const bool serves_all = session_.prefix_cuts(std::ssize(job.prompt)).serves_shorter;
       const auto keys = std::span(*job.keys).subspan(serves_all ? 0 : i, serves_all ? i + 1 : 1);
       reading.from = {prefixes_->add(std::move(prefix), keys), key.tokens};
@@ -152,12 +187,18 @@ void ModelService::fit_prefixes(const Job* beginning) {
   }
   prefixes_->cover(places);
   while (const auto action = prefixes_->next(scheduler_.set_aside(), room())) {
-    action->kind == PrefixAction::Kind::to_host ? move_to_host(action->id) : drop_prefix(action->id);
+    action->kind == PrefixAction::Kind::to_host ? move_to_host(action->id) : let_prefix_go(action->id);
   }
   send_after_paused();
+  count_prefixes();
+}
+
+void ModelService::count_prefixes() {
   const Footprint bytes = prefixes_->bytes();
-  now_.prefixes = prefixes_->size();
+  now_.prefixes = prefixes_->in_memory();
   now_.prefix_bytes = bytes.device + bytes.pinned_host + bytes.either;
+  now_.prefix_files = prefixes_->files();
+  now_.prefix_file_bytes = prefixes_->file_bytes();
 }
 
 // What paused requests shared with those that have gone since leaves the device as the rest of them has.
@@ -175,35 +216,57 @@ void ModelService::send_after_paused() {
 void ModelService::bring_back(PrefixId id) {
   if (!prefixes_) return;
   for (const PrefixId each : prefixes_->path(id)) {
-    if (!prefixes_->at(each).is_on_host) continue;
+    if (prefixes_->at(each).tier != PrefixTier::host) continue;
     session_.resume(prefixes_->at(each).sequence);
-    prefixes_->set_on_host(each, false);
+    prefixes_->set_tier(each, PrefixTier::device);
   }
 }
 
 void ModelService::move_to_host(PrefixId id) {
   try {
     session_.pause(prefixes_->at(id).sequence);
-    prefixes_->set_on_host(id, true);
+    prefixes_->set_tier(id, PrefixTier::host);
   } catch (const OutOfMemory&) {
     (void)drop_any_prefix();
   }
 }
 
-void ModelService::drop_prefix(PrefixId id) {
+// From memory, to where there is a place for it.
+void ModelService::let_prefix_go(PrefixId id) {
+  if (disk_ && save_now(id)) {
+    leave_prefix(id);
+    prefixes_->set_tier(id, PrefixTier::disk);
+    prefixes_->set_sequence(id, -1);
+  } else {
+    drop_prefix(id);
+  }
+}
+
+// Its memory is given back; who began with it has what it began with in common with others still.
+void ModelService::leave_prefix(PrefixId id) {
   const Prefix& prefix = prefixes_->at(id);
+  if (disk_ && disk_->loading && disk_->loading->id == id) disk_->loading.reset();
   for (auto& [request, job] : jobs_) {
     if (job.reading.from.id == id) job.reading.from = prefix.parent;
   }
-  session_.remove(prefix.sequence);
-  prefixes_->remove(id);
+  if (prefix.sequence >= 0) session_.remove(prefix.sequence);
   has_gone_ = true;
+}
+
+// One that nothing begins with, in memory or in files.
+void ModelService::drop_prefix(PrefixId id) {
+  if (disk_ && disk_->saving && disk_->saving->id == id) {
+    disk_->saving->is_dropped = true;
+    disk_->writer.abandon();
+  }
+  leave_prefix(id);
+  prefixes_->remove(id);
 }
 
 // Memory was short although the ledger had room.
 bool ModelService::drop_any_prefix() {
   const std::optional<PrefixId> first = prefixes_ ? prefixes_->first_to_go() : std::nullopt;
-  if (first) drop_prefix(*first);
+  if (first) let_prefix_go(*first);
   return first.has_value();
 }
 

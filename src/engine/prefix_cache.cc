@@ -67,6 +67,39 @@ void PrefixCache::touch(PrefixId id) {
   for (const PrefixId each : path(id)) entries_.at(each).used = now_;
 }
 
+std::vector<PrefixId> PrefixCache::descendants(PrefixId id) const {
+  std::vector<PrefixId> found;
+  for (const auto& [each, entry] : entries_) {
+    if (entry.prefix.parent.id != id) continue;
+    const std::vector<PrefixId> below = descendants(each);
+    found.insert(found.end(), below.begin(), below.end());
+    found.push_back(each);
+  }
+  return found;
+}
+
+std::vector<PrefixKey> PrefixCache::keys(PrefixId id) const {
+  std::vector<PrefixKey> keys;
+  for (const PrefixDigest& digest : entries_.at(id).digests)
+    keys.push_back({.tokens = places_.at(digest).tokens, .digest = digest});
+  return keys;
+}
+
+int64_t PrefixCache::in_memory() const {
+  return std::ranges::count_if(entries_,
+                               [](const Item& item) { return item.second.prefix.tier != PrefixTier::disk; });
+}
+
+// Of those prefixes that `which` is true for.
+template <typename Which>
+std::set<PrefixId> PrefixCache::parents_of(const Which& which) const {
+  std::set<PrefixId> parents;
+  for (const auto& [id, entry] : entries_) {
+    if (which(entry.prefix)) parents.insert(entry.prefix.parent.id);
+  }
+  return parents;
+}
+
 void PrefixCache::cover(std::span<const PrefixPlace> places) {
   for (auto& [id, entry] : entries_) entry.covered = 0;
   for (PrefixPlace place : places) {
@@ -80,8 +113,9 @@ void PrefixCache::cover(std::span<const PrefixPlace> places) {
 // Host memory takes what device memory does.
 Footprint PrefixCache::bytes_of(const Entry& entry) const {
   const Prefix& prefix = entry.prefix;
+  if (prefix.tier == PrefixTier::disk) return {};
   const Footprint bytes = sizing_(prefix.tokens, std::max(prefix.parent.tokens, entry.covered));
-  return prefix.is_on_host ? Footprint{.pinned_host = total(bytes)} : bytes;
+  return prefix.tier == PrefixTier::host ? Footprint{.pinned_host = total(bytes)} : bytes;
 }
 
 Footprint PrefixCache::bytes() const {
@@ -90,26 +124,27 @@ Footprint PrefixCache::bytes() const {
   return sum;
 }
 
-// The least recently used of those without children; what nobody runs with before what somebody does.
+// The least recently used of those without children there; what nobody runs with before what somebody does.
 std::optional<PrefixId> PrefixCache::first_to_go() const {
+  const auto is_there = [](const Prefix& prefix) { return prefix.tier != PrefixTier::disk; };
+  const std::set<PrefixId> parents = parents_of(is_there);
   const Item* first = nullptr;
   const auto order = [](const Item& item) { return std::pair(item.second.covered > 0, item.second.used); };
   for (const Item& item : entries_) {
-    if (item.second.children == 0 && (first == nullptr || order(item) < order(*first))) first = &item;
+    if (!is_there(item.second.prefix) || parents.contains(item.first)) continue;
+    if (first == nullptr || order(item) < order(*first)) first = &item;
   }
   return first == nullptr ? std::nullopt : std::optional(first->first);
 }
 
-// Likewise of those without children there.
+// Likewise.
 std::optional<PrefixId> PrefixCache::first_to_leave_device() const {
-  std::set<PrefixId> parents;
-  for (const auto& [id, entry] : entries_) {
-    if (!entry.prefix.is_on_host) parents.insert(entry.prefix.parent.id);
-  }
+  const auto is_there = [](const Prefix& prefix) { return prefix.tier == PrefixTier::device; };
+  const std::set<PrefixId> parents = parents_of(is_there);
   const Item* first = nullptr;
   for (const Item& item : entries_) {
     const Entry& entry = item.second;
-    if (entry.prefix.is_on_host || entry.covered > 0 || parents.contains(item.first)) continue;
+    if (!is_there(entry.prefix) || entry.covered > 0 || parents.contains(item.first)) continue;
     if (first == nullptr || entry.used < first->second.used) first = &item;
   }
   return first == nullptr ? std::nullopt : std::optional(first->first);
@@ -138,6 +173,60 @@ std::optional<PrefixAction> PrefixCache::next(const Footprint& set_aside, const 
     if (down && fits_on_host(*down, all, room)) return PrefixAction{PrefixAction::Kind::to_host, *down};
   }
   return PrefixAction{PrefixAction::Kind::drop, *last};
+}
+
+bool PrefixCache::is_filling(const Footprint& set_aside, const Room& room) const {
+  const Footprint kept = bytes();
+  Footprint all = set_aside;
+  all += kept;
+  all += kept;
+  return 2 * total(kept) > most_bytes_ || !fits(all, room);
+}
+
+// ---- files ------------------------------------------------------------------------------------------------
+
+void PrefixCache::set_file(PrefixId id, int64_t bytes) {
+  entries_.at(id).prefix.file_bytes = bytes;
+  if (bytes > 0) return;
+  for (const PrefixId each : descendants(id)) entries_.at(each).prefix.file_bytes = 0;
+}
+
+int64_t PrefixCache::file_bytes() const {
+  int64_t sum = 0;
+  for (const auto& [id, entry] : entries_) sum += entry.prefix.file_bytes;
+  return sum;
+}
+
+int64_t PrefixCache::files() const {
+  return std::ranges::count_if(entries_, [](const Item& item) { return item.second.prefix.file_bytes > 0; });
+}
+
+std::optional<PrefixId> PrefixCache::first_to_save() const {
+  const Item* first = nullptr;
+  for (const Item& item : entries_) {
+    const Prefix& prefix = item.second.prefix;
+    const auto parent = entries_.find(prefix.parent.id);
+    if (prefix.file_bytes > 0 || !prefix.ids) continue;
+    if (parent != entries_.end() && parent->second.prefix.file_bytes == 0) continue;
+    if (first == nullptr || item.second.used < first->second.used) first = &item;
+  }
+  return first == nullptr ? std::nullopt : std::optional(first->first);
+}
+
+std::optional<PrefixId> PrefixCache::first_file_to_go(std::optional<PrefixId> other) const {
+  const auto has_file = [](const Prefix& prefix) { return prefix.file_bytes > 0; };
+  std::set<PrefixId> stay = parents_of(has_file);
+  if (other) {
+    for (const PrefixId each : path(*other)) stay.insert(each);
+  }
+  const int64_t before = other ? entries_.at(*other).used : now_ + 1;
+  const Item* first = nullptr;
+  for (const Item& item : entries_) {
+    const Entry& entry = item.second;
+    if (!has_file(entry.prefix) || stay.contains(item.first) || entry.used >= before) continue;
+    if (first == nullptr || entry.used < first->second.used) first = &item;
+  }
+  return first == nullptr ? std::nullopt : std::optional(first->first);
 }
 
 }  // namespace shadowkv

@@ -2,15 +2,20 @@
 // alone. It knows prefixes by keys and sizes; who carries out what it says touches the session.
 //
 // Prefixes share what they have in common, so they are a forest: each begins with so many tokens of its
-// parent. One that has children stays as long as they do, and on the device while one of them is there. What
-// a running request shares with a prefix is counted with the request, which was let in as though nothing was
-// kept.
+// parent. One that has children stays as long as they do, on the device while one of them is there, and in
+// memory while one of them is. What a running request shares with a prefix is counted with the request, which
+// was let in as though nothing was kept.
+//
+// One may be in a file besides, or in a file alone. Files hold what their parents' do not, so that one that
+// is in a file has parents that are, too.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -28,17 +33,22 @@ struct PrefixPlace {
   int64_t tokens = 0;
 };
 
+enum class PrefixTier : uint8_t { device, host, disk };
+
 struct Prefix {
-  SequenceId sequence = 0;
+  SequenceId sequence = -1;  // none while it is on the disk alone
   int64_t tokens = 0;
   PrefixPlace parent = {};     // that it begins with
   std::vector<int64_t> parts;  // how it was read: one part after the other up to these, the last `tokens`
-  bool is_on_host = false;
+  PrefixTier tier = PrefixTier::device;
+  int64_t file_bytes = 0;                                     // of its file; 0: there is none
+  PrefixDigest name = {};                                     // of its file: the key of all of its tokens
+  std::shared_ptr<const std::vector<int32_t>> ids = nullptr;  // where it may come to be in a file
 };
 
 // What is to be done for room.
 struct PrefixAction {
-  enum class Kind : uint8_t { to_host, drop };
+  enum class Kind : uint8_t { to_host, drop };  // drop: from memory
   Kind kind = Kind::drop;
   PrefixId id = 0;
 };
@@ -57,7 +67,11 @@ class PrefixCache {
   // Keeps one under those of the keys that are not known; keys that are, stay whose they were.
   PrefixId add(Prefix prefix, std::span<const PrefixKey> keys);
   void remove(PrefixId id);  // one without children
-  void set_on_host(PrefixId id, bool is_on_host) { entries_.at(id).prefix.is_on_host = is_on_host; }
+  void set_tier(PrefixId id, PrefixTier tier) { entries_.at(id).prefix.tier = tier; }
+  void set_sequence(PrefixId id, SequenceId sequence) { entries_.at(id).prefix.sequence = sequence; }
+  void set_ids(PrefixId id, std::shared_ptr<const std::vector<int32_t>> ids) {
+    entries_.at(id).prefix.ids = std::move(ids);
+  }
   // Used now, with all that it begins with.
   void touch(PrefixId id);
 
@@ -65,7 +79,10 @@ class PrefixCache {
   [[nodiscard]] const Prefix& at(PrefixId id) const { return entries_.at(id).prefix; }
   // Of what it begins with, from the first, and itself; empty for one that is not there.
   [[nodiscard]] std::vector<PrefixId> path(PrefixId id) const;
-  [[nodiscard]] int64_t size() const { return std::ssize(entries_); }
+  // Those that begin with it, and so on; each after those that begin with it.
+  [[nodiscard]] std::vector<PrefixId> descendants(PrefixId id) const;
+  [[nodiscard]] std::vector<PrefixKey> keys(PrefixId id) const;  // that it is found by
+  [[nodiscard]] int64_t in_memory() const;
 
   // What running requests share, from now on.
   void cover(std::span<const PrefixPlace> places);
@@ -73,8 +90,20 @@ class PrefixCache {
   // What to do so that all fits beside what is set aside for requests; nothing when it does. Nothing is done
   // yet. The least recently used go first: from the device to host memory while there is room for it.
   [[nodiscard]] std::optional<PrefixAction> next(const Footprint& set_aside, const Room& room) const;
-  // The one that goes first; nothing when there is none.
+  // The one that leaves memory first; nothing when there is none.
   [[nodiscard]] std::optional<PrefixId> first_to_go() const;
+  // Whether as much again as is kept in memory would find no room.
+  [[nodiscard]] bool is_filling(const Footprint& set_aside, const Room& room) const;
+
+  // ---- files
+  void set_file(PrefixId id, int64_t bytes);  // 0: it has none any more, nor do its descendants
+  [[nodiscard]] int64_t file_bytes() const;   // of all of them
+  [[nodiscard]] int64_t files() const;
+  // The least recently used that has no file, of those whose parents have one.
+  [[nodiscard]] std::optional<PrefixId> first_to_save() const;
+  // Whose file goes first so that there is room for another's, of those that were used before it; for none:
+  // of all.
+  [[nodiscard]] std::optional<PrefixId> first_file_to_go(std::optional<PrefixId> other) const;
 
  private:
   struct Entry {
@@ -86,6 +115,8 @@ class PrefixCache {
   };
   using Item = std::map<PrefixId, Entry>::value_type;
   [[nodiscard]] Footprint bytes_of(const Entry& entry) const;
+  template <typename Which>
+  [[nodiscard]] std::set<PrefixId> parents_of(const Which& which) const;
   [[nodiscard]] std::optional<PrefixId> first_to_leave_device() const;
   [[nodiscard]] bool fits_on_host(PrefixId id, const Footprint& all, const Room& room) const;
 

@@ -12,6 +12,7 @@
 
 #include "base/device.h"
 #include "engine/requests.h"
+#include "formats/temporary_file.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
@@ -52,6 +53,13 @@ AttentionConfig turning_shadow() {
   return config;
 }
 
+// Of prompts: in memory and, where there is a folder, in files.
+struct Kept {
+  int64_t bytes = 0;
+  std::string folder = {};
+  int64_t disk_bytes = 0;
+};
+
 class Histories : public ::testing::TestWithParam<std::string> {
  protected:
   static bool on_gpu() { return GetParam() != "cpu"; }
@@ -72,8 +80,8 @@ class Histories : public ::testing::TestWithParam<std::string> {
     return Engine::load(options);
   }
 
-  // prefix_cache_bytes: 0 but for prompts that begin alike.
-  void run(uint32_t seed, int64_t prefix_cache_bytes = 0) {
+  // kept: nothing but for prompts that begin alike.
+  void run(uint32_t seed, const Kept& kept = {}) {
     random_.seed(seed);
     Engine& engine = *engines_[seed % engines_.size()];
     const auto& known = known_[seed / engines_.size() % known_.size()];
@@ -83,13 +91,16 @@ class Histories : public ::testing::TestWithParam<std::string> {
                                  .max_reading = below(4) + 1,
                                  .max_gap = 1.1 + static_cast<double>(below(3)),
                                  .growth_tokens = below(24) + 1,
-                                 .prefix_cache_bytes = prefix_cache_bytes});
+                                 .prefix_cache_bytes = kept.bytes,
+                                 .prefix_cache_dir = kept.folder,
+                                 .prefix_cache_disk_bytes = kept.disk_bytes,
+                                 .on_note = [&](const std::string& line) { notes_ += line; }});
     std::vector<Sent> sent;
     for (int64_t i = below(8) + 2; i > 0; --i) submit(*service, known, sent);
     if (below(16) != 0) {  // else the service ends before they do
       for (Sent& one : sent) finish(one);
       service->wait_idle();
-      if (prefix_cache_bytes == 0) {
+      if (kept.bytes == 0) {
         ASSERT_EQ(held_by_requests(engine), 0) << "history " << seed;
       }
     }
@@ -98,6 +109,8 @@ class Histories : public ::testing::TestWithParam<std::string> {
     ASSERT_EQ(held_by_requests(engine), 0) << "history " << seed << ", whose service has ended";
   }
 
+  void share(const Extent& extent, const std::string& folder);
+
   void count(const ServiceStatistics& statistics, uint32_t seed) {
     pauses_ += statistics.pauses;
     drops_ += statistics.drops;
@@ -105,6 +118,7 @@ class Histories : public ::testing::TestWithParam<std::string> {
     finished_ += statistics.finished;
     asked_tokens_ += statistics.prefix_asked_tokens;
     hit_tokens_ += statistics.prefix_hit_tokens;
+    disk_tokens_ += statistics.prefix_disk_tokens;
     ASSERT_EQ(statistics.failed, 0) << "history " << seed;
   }
 
@@ -112,7 +126,8 @@ class Histories : public ::testing::TestWithParam<std::string> {
   std::vector<std::vector<KnownRequest>> known_;  // by method
   std::vector<std::unique_ptr<Engine>> engines_;
   int64_t pauses_ = 0, drops_ = 0, cancelled_ = 0, finished_ = 0, refused_ = 0;
-  int64_t asked_tokens_ = 0, hit_tokens_ = 0;
+  int64_t asked_tokens_ = 0, hit_tokens_ = 0, disk_tokens_ = 0;
+  std::string notes_;
   int64_t parted_ = 0;  // answers that left those of the plain loop
 
  private:
@@ -231,7 +246,8 @@ std::vector<KnownRequest> known_sharers(Engine& engine, const AttentionConfig& m
   return known;
 }
 
-TEST_P(Histories, ShareWhatTheyBeginWithAndHoldNothingAfterwards) {
+// Histories of them, in memories of several sizes; folder: for what has no room there, empty for none.
+void Histories::share(const Extent& extent, const std::string& folder) {
   AttentionConfig exact = small_shadow();
   exact.exact_below = 400;
   methods_ = {full_attention(), exact, small_shadow()};
@@ -243,11 +259,12 @@ TEST_P(Histories, ShareWhatTheyBeginWithAndHoldNothingAfterwards) {
   engines_.push_back(engine_with(kPlenty, kPlenty));
   engines_.push_back(engine_with(2'000'000, kPlenty));
   engines_.push_back(engine_with(2'400'000, 700'000));
-  const Extent extent(kSharers);
   int count = 0;
   for (; extent.holds(count) && !HasFailure(); ++count) {
     try {
-      run(static_cast<uint32_t>(count), count % 5 == 0 ? 700'000 : kPlenty);
+      run(static_cast<uint32_t>(count), {.bytes = count % 5 == 0 ? 700'000 : kPlenty,
+                                         .folder = folder,
+                                         .disk_bytes = count % 7 == 0 ? 1'500'000 : kPlenty});
     } catch (const Error& error) {
       FAIL() << "history " << count << ": " << error.what();
     }
@@ -256,13 +273,27 @@ TEST_P(Histories, ShareWhatTheyBeginWithAndHoldNothingAfterwards) {
   std::printf(
       "%d histories: %ld requests finished (%ld otherwise than alone), %ld cancelled, %ld refused; %ld "
       "pauses, "
-      "%ld drops; %ld of %ld tokens found\n",
-      count, finished_, parted_, cancelled_, refused_, pauses_, drops_, hit_tokens_, asked_tokens_);
+      "%ld drops; %ld of %ld tokens found, %ld of them in files\n",
+      count, finished_, parted_, cancelled_, refused_, pauses_, drops_, hit_tokens_, asked_tokens_,
+      disk_tokens_);
   EXPECT_LE(static_cast<double>(parted_), kGpuParted * static_cast<double>(finished_));
   EXPECT_GT(hit_tokens_, asked_tokens_ / 10);
   EXPECT_LT(hit_tokens_, asked_tokens_);
+  EXPECT_EQ(notes_, "");
+}
+
+TEST_P(Histories, ShareWhatTheyBeginWithAndHoldNothingAfterwards) {
+  share(Extent(kSharers), "");
+  EXPECT_EQ(disk_tokens_, 0);
   if (on_gpu() || kIsSanitized) return;  // few histories need no more memory than there is
   EXPECT_GT(pauses_ + drops_, 0);
+}
+
+// Each service finds what those before it left there.
+TEST_P(Histories, ShareWhatIsInFiles) {
+  const TemporaryFolder folder;
+  share(Extent(kSharers), folder.path());
+  EXPECT_GT(disk_tokens_, 0);
 }
 
 }  // namespace

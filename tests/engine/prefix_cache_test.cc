@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 
 #include "engine/engines.h"
@@ -53,7 +54,11 @@ class PrefixCaches : public ::testing::Test {
 
   PrefixId add(PrefixCache& cache, uint32_t text, int64_t tokens, const PrefixPlace& parent = {}) {
     const std::vector<int32_t> ids = random_ids(tokens, text);
-    return cache.add({.sequence = sequences_++, .tokens = tokens, .parent = parent, .parts = {tokens}},
+    return cache.add({.sequence = sequences_++,
+                      .tokens = tokens,
+                      .parent = parent,
+                      .parts = {tokens},
+                      .ids = std::make_shared<const std::vector<int32_t>>(ids)},
                      keys(ids, {tokens}));
   }
   static std::optional<PrefixPlace> find(const PrefixCache& cache, uint32_t text, int64_t tokens,
@@ -68,7 +73,7 @@ class PrefixCaches : public ::testing::Test {
     while (const auto action = cache.next(set_aside, room)) {
       const bool moves = action->kind == PrefixAction::Kind::to_host;
       done += fmt::format("{}{}{}", done.empty() ? "" : " ", action->id, moves ? "->host" : "");
-      moves ? cache.set_on_host(action->id, true) : cache.remove(action->id);
+      moves ? cache.set_tier(action->id, PrefixTier::host) : cache.remove(action->id);
     }
     return done;
   }
@@ -146,6 +151,57 @@ TEST_F(PrefixCaches, KeepNoMoreThanTheyMay) {
   PrefixCache cache(250, bytes);
   for (uint32_t text = 1; text <= 3; ++text) add(cache, text, 100);
   EXPECT_EQ(make_room(cache, {}, kEverything), "0");
+}
+
+TEST_F(PrefixCaches, TakeNoMemoryWhereTheyAreInFilesAlone) {
+  const PrefixId first = add(cache_, 1, 100), second = add(cache_, 1, 300, {first, 100});
+  cache_.set_file(first, 1000);
+  cache_.set_file(second, 2000);
+  EXPECT_EQ(cache_.first_to_go(), second);
+  cache_.set_tier(second, PrefixTier::disk);
+  EXPECT_EQ(cache_.bytes().device, 110);
+  EXPECT_EQ(cache_.in_memory(), 1);
+  EXPECT_EQ(cache_.first_to_go(), first) << "what begins with it is in memory no more";
+  EXPECT_EQ(find(cache_, 1, 500, 500)->id, second);
+  EXPECT_EQ(cache_.file_bytes(), 3000);
+  EXPECT_EQ(cache_.files(), 2);
+  EXPECT_EQ(cache_.descendants(first), std::vector<PrefixId>{second});
+}
+
+TEST_F(PrefixCaches, AreSavedBehindWhatTheyBeginWith) {
+  const PrefixId first = add(cache_, 1, 100), second = add(cache_, 1, 300, {first, 100});
+  const PrefixId other = add(cache_, 2, 100);
+  cache_.touch(second);
+  EXPECT_EQ(cache_.first_to_save(), other);
+  cache_.set_file(other, 1000);
+  EXPECT_EQ(cache_.first_to_save(), first);
+  cache_.set_file(first, 1000);
+  EXPECT_EQ(cache_.first_to_save(), second);
+  cache_.set_file(second, 1000);
+  EXPECT_FALSE(cache_.first_to_save());
+  cache_.set_file(first, 0);
+  EXPECT_EQ(cache_.files(), 1) << "no file serves without those before it";
+}
+
+TEST_F(PrefixCaches, GiveUpOlderFilesForNewerOnes) {
+  const PrefixId first = add(cache_, 1, 100), second = add(cache_, 1, 300, {first, 100});
+  const PrefixId other = add(cache_, 2, 100), last = add(cache_, 3, 100);
+  for (const PrefixId each : {first, second, other}) cache_.set_file(each, 1000);
+  EXPECT_EQ(cache_.first_file_to_go(last), second) << "the first is what it begins with";
+  cache_.touch(second);
+  EXPECT_EQ(cache_.first_file_to_go(last), other) << "the only one that was used before it";
+  cache_.touch(other);
+  EXPECT_FALSE(cache_.first_file_to_go(last));
+  EXPECT_EQ(cache_.first_file_to_go(std::nullopt), second);
+}
+
+TEST_F(PrefixCaches, KnowWhenMemoryFills) {
+  add(cache_, 1, 90);
+  EXPECT_FALSE(cache_.is_filling({.device = 100}, {.device = 300, .host = 0}));
+  EXPECT_TRUE(cache_.is_filling({.device = 101}, {.device = 300, .host = 0}));
+  PrefixCache cache(199, bytes);
+  add(cache, 1, 90);
+  EXPECT_TRUE(cache.is_filling({}, kEverything));
 }
 
 }  // namespace
