@@ -80,6 +80,15 @@ void declare_limits(CLI::App& app, Arguments& a) {
       {"--prefix-cache", "BYTES",
        "Most memory of what is kept of prompts, for requests that begin alike; 0 keeps nothing", group},
       a.service.prefix_cache_bytes);
+  add_text(
+      app,
+      {"--prefix-cache-dir", "FOLDER",
+       "Where what would have to leave memory is kept in files, also for the next start [default: nowhere]",
+       group},
+      a.service.prefix_cache_dir);
+  add_bytes(app,
+            {"--prefix-cache-disk", "BYTES", "Most of these files; the least recently used go first", group},
+            format_bytes(a.service.prefix_cache_disk_bytes), a.service.prefix_cache_disk_bytes);
   add_real(app,
            {"--max-gap", "TIMES",
             "Longest gap between an answer's tokens while prompts are read, in gaps without", group},
@@ -166,6 +175,9 @@ void finish(Arguments& a) {
           "--host {} lets other machines in, and there is no key; set ${} or --api-key-file, or give "
           "--allow-without-key",
           a.http.host, kKeyVariable);
+  require(a.service.prefix_cache_dir.empty() || a.service.prefix_cache_bytes > 0,
+          "--prefix-cache-dir = {} was given, but --prefix-cache 0 keeps nothing",
+          a.service.prefix_cache_dir);
   a.api.tool_format = tool_format_of(a.tool_format);
   require(a.api.tool_format || a.tool_format == "auto",
           "--tool-format = {} is unknown; known are auto, hermes, llama, mistral and glm", a.tool_format);
@@ -175,6 +187,7 @@ void finish(Arguments& a) {
   a.http.write_timeout_ms = 1000 * a.write_s;
   a.http.comment_every_ms = 1000 * a.comment_s;
   if (!a.quiet) a.api.log = log_line;
+  a.service.on_note = [](const std::string& line) { std::cerr << "note: " + line + "\n"; };
 }
 
 // Answers that have begun may end; what is left then is cut.

@@ -86,9 +86,14 @@ void write_work(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_prefix_asked_tokens_total", "counter", "Prompt tokens looked up among those kept.",
            s.prefix_asked_tokens);
   text.one("shadowkv_prefix_hit_tokens_total", "counter", "Of them found.", s.prefix_hit_tokens);
-  text.one("shadowkv_prefixes", "gauge", "Prefixes kept.", s.prefixes);
+  text.one("shadowkv_prefix_disk_tokens_total", "counter", "Of these from files.", s.prefix_disk_tokens);
+  text.one("shadowkv_prefixes", "gauge", "Prefixes kept in memory.", s.prefixes);
   text.one("shadowkv_prefix_bytes", "gauge", "Bytes kept that no request runs with, in both memories.",
            s.prefix_bytes);
+  text.one("shadowkv_prefix_files", "gauge", "Prefixes kept in files.", s.prefix_files);
+  text.one("shadowkv_prefix_file_bytes", "gauge", "Bytes of these files.", s.prefix_file_bytes);
+  text.one("shadowkv_prefix_files_lost_total", "counter", "Files that could not be written, or read again.",
+           s.prefix_files_lost);
   text.one("shadowkv_generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("shadowkv_decode_steps_total", "counter", "Decode steps.", s.steps);
   text.one("shadowkv_decode_step_tokens_total", "counter", "Tokens of all decode steps.", s.step_tokens);

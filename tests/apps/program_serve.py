@@ -551,6 +551,41 @@ class Keys(ProgramTest):
         for name, tokens in {"queries": 5 * 200 + 300, "hits": 192 + 64 + 192}.items():
             self.assertIn(f'vllm:prefix_cache_{name}_total{{model_name="f32"}} {tokens}\n', metrics)
 
+    def test_what_was_read_outlives_the_server(self):
+        folder = self.folder / "kept"
+        prompt, texts = list(range(3, 203)), []
+
+        def cached(server):
+            answer = server.ask("POST", "/v1/completions", {"prompt": prompt, **GREEDY})[2]
+            texts.append(answer["choices"][0]["text"])
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        def metric(server, name):
+            lines = [line for line in server.ask("GET", "/metrics")[2].splitlines() if line.startswith(name + "{")]
+            return float(lines[0].rsplit(" ", 1)[1])
+
+        first = Server("--prefix-cache-dir", folder, "--quiet")
+        self.addCleanup(first.end)
+        self.assertEqual([cached(first), cached(first)], [0, 192])
+        while metric(first, "shadowkv_prefix_files") == 0:  # which is when nobody is answered
+            time.sleep(0.05)
+        first.end()
+        second = Server("--prefix-cache-dir", folder, "--quiet")
+        self.addCleanup(second.end)
+        self.assertEqual(cached(second), 192)
+        self.assertEqual(texts, texts[:1] * 3)
+        self.assertEqual(metric(second, "shadowkv_prefix_disk_tokens_total"), 192)
+        self.assertEqual(metric(second, "shadowkv_prefix_file_bytes"),
+                         sum(file.stat().st_size for file in folder.rglob("*.prefix")))
+        self.refuse("serve", *MODEL, "--prefix-cache", "0", "--prefix-cache-dir", folder,
+                    says=["--prefix-cache-dir", "keeps nothing"])
+
+    def test_a_folder_that_cannot_be_used_costs_a_line(self):
+        server = Server("--prefix-cache-dir", self.write("file", "no folder"), "--quiet")
+        self.addCleanup(server.end)
+        self.assertEqual(server.ask("POST", "/v1/completions", {"prompt": [5, 6, 7], **GREEDY})[0], 200)
+        self.assertEqual(server.end()[1].count("no prompts are kept in"), 1)
+
     def test_nothing_is_kept_where_nothing_may_be(self):
         server = Server("--prefix-cache", "0", "--quiet")
         self.addCleanup(server.end)
