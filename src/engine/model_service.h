@@ -171,13 +171,14 @@ class ModelService final : public Service {
   [[nodiscard]] bool begin_saving(PrefixId id);
   [[nodiscard]] bool give_piece(Clock::time_point until);
   [[nodiscard]] bool end_saving(Clock::time_point until);
+  void saving_failed(const PrefixDisk::Saving& saved, const std::string& why);
   [[nodiscard]] bool make_file_room(PrefixId id, int64_t bytes);
   void erase_file(PrefixId id);
   void lose_file(PrefixId id, const std::string& why);
   [[nodiscard]] bool load_unit(Item& item, std::optional<double> left, bool is_first);
   [[nodiscard]] std::optional<PrefixId> first_to_load(PrefixId id) const;
   [[nodiscard]] int64_t tokens_on_disk(const PrefixPlace& place) const;
-  void begin_loading(const Job& job, PrefixId id);
+  void begin_loading(Job& job, PrefixId id);
   void begin_pieces(const Job& job, PrefixId id, std::unique_ptr<StateReader> file);
   void load_piece(int64_t blocks);
   void finish_loading();

@@ -196,15 +196,23 @@ bool ModelService::end_saving(Clock::time_point until) {
   if (!end) return false;
   const PrefixDisk::Saving saved = std::move(*disk_->saving);
   disk_->saving.reset();
+  const bool is_written = end->empty(), is_given_up = *end == PrefixWriter::kGivenUp;
   if (saved.is_dropped) {
     disk_->folder.remove(saved.name);
-  } else if (end->empty()) {
+  } else if (is_written) {
     prefixes_->set_file(saved.id, std::max<int64_t>(1, disk_->folder.bytes_of(saved.name)));
-  } else {
-    disk_->rests_until = Clock::now() + kRest;
-    lose_file(saved.id, *end + "; no prompt is written for a minute");
   }
+  if (!is_written && !is_given_up) saving_failed(saved, *end);
   return true;
+}
+
+// The disk may be full: others would fail as well.
+void ModelService::saving_failed(const PrefixDisk::Saving& saved, const std::string& why) {
+  disk_->rests_until = Clock::now() + kRest;
+  const std::string line = fmt::format("{}; no prompt is written for a minute", why);
+  if (!saved.is_dropped) return lose_file(saved.id, line);
+  ++now_.prefix_files_lost;
+  tell_note(line);
 }
 
 // ---- and back ---------------------------------------------------------------------------------------------
@@ -243,7 +251,7 @@ bool ModelService::load_unit(Item& item, std::optional<double> left, bool is_fir
 }
 
 // It counts as memory from now on; where there is no room for it the request goes on without.
-void ModelService::begin_loading(const Job& job, PrefixId id) {
+void ModelService::begin_loading(Job& job, PrefixId id) {
   if (disk_->saving && disk_->saving->id == id) (void)end_saving(Clock::now() + kHowever);
   if (!prefixes_->contains(id)) return;
   std::unique_ptr<StateReader> file;
@@ -266,6 +274,10 @@ void ModelService::begin_loading(const Job& job, PrefixId id) {
   } catch (const InvalidInput& error) {
     prefixes_->set_tier(id, PrefixTier::disk);
     return lose_file(id, fmt::format("{}; the file is removed", error.what()));
+  } catch (const OutOfMemory&) {
+    prefixes_->set_tier(id, PrefixTier::disk);
+    job.reading.from = {};
+    return;
   } catch (...) {
     prefixes_->set_tier(id, PrefixTier::disk);
     throw;

@@ -104,7 +104,7 @@ void PrefixWriter::write_content(StateWriter& writer, const File& file) {
   const int64_t pieces = ceil_div(file.content_bytes, kPrefixPieceBytes);
   for (int64_t piece = 0; piece < pieces; ++piece) {
     changed_.wait(lock, [&] { return stops_ || is_abandoned_ || given_ > piece; });
-    if (stops_ || is_abandoned_) throw Interrupted("it was given up");
+    if (stops_ || is_abandoned_) throw Interrupted(kGivenUp);
     const auto bytes = std::span(places_[static_cast<std::size_t>(piece % 2)])
                            .first(static_cast<std::size_t>(bytes_of(piece)));
     lock.unlock();

@@ -27,6 +27,7 @@ inline constexpr int64_t kPrefixPieceBytes = kPrefixPieceBlocks * kStateBlockByt
 class PrefixWriter {
  public:
   using Clock = std::chrono::steady_clock;
+  static constexpr const char* kGivenUp = "it was given up";
   struct File {
     std::filesystem::path path;
     StateDescription description;
@@ -45,8 +46,8 @@ class PrefixWriter {
   [[nodiscard]] std::span<std::byte> place(Clock::time_point until);
   void give();     // they are there
   void abandon();  // it is to be no file, unless it is one already
-  // How it ended, once: an empty text where it is on the disk, else why not. Nothing while it has not, at
-  // `until`.
+  // How it ended, once: an empty text where it is on the disk, else why not (kGivenUp after abandon()).
+  // Nothing while it has not, at `until`.
   [[nodiscard]] std::optional<std::string> take_end(Clock::time_point until);
 
  private:

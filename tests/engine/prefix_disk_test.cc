@@ -345,6 +345,28 @@ TEST_F(PrefixFiles, ThatCannotBeWrittenCostNothing) {
   EXPECT_THAT(files_in(folder_.path()), IsEmpty());
 }
 
+// Nor where their memory is asked for at once.
+TEST_F(PrefixFiles, ThatCannotBeWrittenLetMemoryGo) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  (void)std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit = before;
+  limit.rlim_cur = 5000;
+  ServiceOptions small = options();
+  small.prefix_cache_bytes = engine_->footprint(small_shadow(), 600).device * 3 / 2;
+  const auto service = engine_->serve(small);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (uint32_t seed = 1; seed < 6; ++seed) streams.push_back(service->submit(request(0, 600, seed)));
+  for (uint32_t seed = 1; seed < 6; ++seed)
+    EXPECT_EQ(read_all(*streams[seed - 1]), expected(request(0, 600, seed), {}).ids);
+  service->wait_idle();
+  for (int i = 0; i < 2000 && notes_.lines().empty(); ++i) std::this_thread::sleep_for(5ms);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(notes_.lines().size(), 1u) << "for a minute";
+  EXPECT_EQ(service->statistics().prefix_files, 0);
+}
+
 // Who is cancelled while its prompt comes from the disk leaves it to others.
 TEST_F(PrefixFiles, OutliveThoseWhoAskedForThem) {
   fill();
