@@ -176,6 +176,26 @@ struct ServiceStatistics {
   SessionStatistics attention;
 };
 
+// What a service keeps of a prompt.
+struct KeptPrompt {
+  std::string id = {};       // 32 characters; another service that finds its file calls it the same
+  int64_t tokens = 0;        // the first of a prompt
+  std::string where = {};    // "device", "host", or "disk" where its file is all that there is
+  int64_t memory_bytes = 0;  // in memory, beside what it has in common with others that are kept
+  int64_t file_bytes = 0;    // of its file; 0: none
+  double unused_s = 0;       // seconds since a request began with it, or it was found there at the start
+  bool is_pinned = false;    // leaves memory after all that are not, and its file stays
+};
+
+// What may be done with it.
+enum class KeptAction : uint8_t {
+  pin,      // others give way first, and its file stays; requests still go before it. Not kept in the file
+  unpin,    // as it was before
+  save,     // its file is written next, with those of what it begins with, and stays
+  restore,  // its file is read next, so that no request has to wait for it
+  drop      // let go at once, with all that begin with it; requests that run keep what they share
+};
+
 // Serves one engine, which must outlive it and is its own while it lives: others may use the engine's texts
 // (tokenize, detokenize, chat_prompt, streaming_detokenizer, is_eos) and facts (model, resolve, footprint,
 // memory). Destroying it cancels what is left; their streams then throw Interrupted.
@@ -192,6 +212,14 @@ class Service {
   // takes memory once, as far as all of them fit together. The i-th is what the request with a seed that is
   // larger by i would be answered. Throws InvalidInput for fewer; where it throws nothing was taken.
   virtual std::vector<std::unique_ptr<Stream>> submit_several(ServiceRequest request, int64_t answers) = 0;
+  // What is kept of prompts of one cache_salt (ServiceRequest), the latest used first. Waits for the step
+  // that runs.
+  [[nodiscard]] virtual std::vector<KeptPrompt> kept_prompts(const std::string& cache_salt) = 0;
+  // Does that with one of them, and says what has become of it: of what was dropped, what it was. Saving and
+  // restoring go on after it has returned. Nothing where none is kept under that id and salt. Throws
+  // InvalidInput for save and restore without a folder (ServiceOptions::prefix_cache_dir).
+  virtual std::optional<KeptPrompt> change_kept_prompt(const std::string& cache_salt, const std::string& id,
+                                                       KeptAction action) = 0;
   // Now, and since it began.
   [[nodiscard]] virtual ServiceStatistics statistics() const = 0;
   // Waits until no request is left.

@@ -189,10 +189,13 @@ int64_t ModelService::answers_of(RequestId group) {
 // New requests come in, cancelled ones go.
 void ModelService::take_in() {
   bell_->hush();
+  std::vector<std::function<void()>> asked;
   {
     const std::lock_guard lock(mutex_);
     jobs_.merge(inbox_);
+    asked.swap(asked_);
   }
+  for (const auto& work : asked) work();
   for (auto& [id, job] : jobs_) {
     if (job.stage != Stage::arrived) continue;
     if (first_of(job.group).first == id) {

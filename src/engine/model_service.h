@@ -48,6 +48,9 @@ class ModelService final : public Service {
 
   std::unique_ptr<Stream> submit(ServiceRequest request) override;
   std::vector<std::unique_ptr<Stream>> submit_several(ServiceRequest request, int64_t answers) override;
+  std::vector<KeptPrompt> kept_prompts(const std::string& cache_salt) override;
+  std::optional<KeptPrompt> change_kept_prompt(const std::string& cache_salt, const std::string& id,
+                                               KeptAction action) override;
   [[nodiscard]] ServiceStatistics statistics() const override;
   void wait_idle() override;
 
@@ -79,6 +82,7 @@ class ModelService final : public Service {
     RequestId group = 0;  // the scheduler's request: the first id of those that came together
     std::vector<int32_t> prompt;
     std::shared_ptr<const std::vector<PrefixKey>> keys = {};  // of the prompt's cuts; null: nothing is kept
+    PrefixDigest tenant = {};                                 // whose they are
     PromptReading reading = {};
     int64_t max_tokens = 0;  // prompt and answer
     int priority = 0;
@@ -110,6 +114,8 @@ class ModelService final : public Service {
   [[nodiscard]] int64_t working_bytes(int64_t prompt_tokens) const;
   [[nodiscard]] std::shared_ptr<const std::vector<PrefixKey>> keys_of(const Job& job,
                                                                       const std::string& salt) const;
+  template <typename Work>
+  auto on_thread(Work work);
   [[nodiscard]] int64_t most_together(const SequencePlan& plan, int64_t answers) const;
 
   // ---- the service's thread
@@ -178,11 +184,17 @@ class ModelService final : public Service {
   [[nodiscard]] bool load_unit(Item& item, std::optional<double> left, bool is_first);
   [[nodiscard]] std::optional<PrefixId> first_to_load(PrefixId id) const;
   [[nodiscard]] int64_t tokens_on_disk(const PrefixPlace& place) const;
-  void begin_loading(Job& job, PrefixId id);
-  void begin_pieces(const Job& job, PrefixId id, std::unique_ptr<StateReader> file);
+  [[nodiscard]] std::vector<int32_t> shared_ids(const Job& job, PrefixId id) const;
+  [[nodiscard]] bool begin_loading(PrefixId id, std::vector<int32_t> expected, std::optional<int64_t> table);
+  void begin_pieces(PrefixId id, std::vector<int32_t> expected, std::unique_ptr<StateReader> file);
+  [[nodiscard]] bool load_ahead();
   void load_piece(int64_t blocks);
   void finish_loading();
   void give_up_loading();
+  // model_service_kept.cc
+  [[nodiscard]] KeptPrompt describe_kept(PrefixId id) const;
+  void change_kept(PrefixId id, KeptAction action);
+  void forget_prefix(PrefixId id);
   void hand_over(Item& item) noexcept;
   void reading_failed(Item& item);
   void deliver(Item& item, int32_t token);
@@ -237,7 +249,8 @@ class ModelService final : public Service {
 
   mutable std::mutex mutex_;
   std::condition_variable idle_;
-  Jobs inbox_;  // guarded by mutex_, as all below
+  Jobs inbox_;                                // guarded by mutex_, as all below
+  std::vector<std::function<void()>> asked_;  // for the service's thread to do between turns
   RequestId next_id_ = 0;
   int64_t live_ = 0;           // requests that have not ended
   std::exception_ptr broken_;  // what the device failed with

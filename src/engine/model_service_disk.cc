@@ -57,7 +57,8 @@ bool ModelService::add_file(const PrefixFile& file) {
                 .parts = note.parts,
                 .tier = PrefixTier::disk,
                 .file_bytes = file.bytes,
-                .name = note.name};
+                .name = note.name,
+                .tenant = note.tenant};
   if (note.shared > 0) {
     const PrefixKey key{.tokens = file.tokens, .digest = note.parent};
     const std::optional<PrefixPlace> parent = prefixes_->find({&key, 1}, file.tokens);
@@ -129,9 +130,11 @@ bool ModelService::save_ahead() {
   const Clock::time_point now = Clock::now();
   const bool is_wanted =
       std::ranges::any_of(jobs_, [](const Item& item) { return item.second.reading.loads; });
-  if (disk_->loading && !is_wanted) give_up_loading();
+  if (disk_->loading && !is_wanted && !disk_->restoring) give_up_loading();
+  if (disk_->restoring && load_ahead()) return true;
   if (!end_saving(now) || disk_->saving) return disk_->saving && give_piece(now);
-  const bool is_time = jobs_.empty() || prefixes_->is_filling(scheduler_.set_aside(), room());
+  const bool is_time =
+      jobs_.empty() || prefixes_->wants_files() || prefixes_->is_filling(scheduler_.set_aside(), room());
   if (!is_time || now < disk_->rests_until) return false;
   const std::optional<PrefixId> next = prefixes_->first_to_save();
   return next && begin_saving(*next);
@@ -158,6 +161,7 @@ bool ModelService::begin_saving(PrefixId id) {
   const PrefixPlace& parent = prefix.parent;
   PrefixDisk::Saving saving{.id = id, .name = prefix.name, .ids = prefix.ids, .note = {}};
   saving.note = text_of({.name = prefix.name,
+                         .tenant = prefix.tenant,
                          .parent = parent.id < 0 ? PrefixDigest{} : prefixes_->at(parent.id).name,
                          .shared = parent.tokens,
                          .parts = prefix.parts,
@@ -242,7 +246,8 @@ bool ModelService::load_unit(Item& item, std::optional<double> left, bool is_fir
   if (disk_->loading && next) {
     load_piece(left ? 1 : kPrefixPieceBlocks);
   } else if (next) {
-    begin_loading(job, *next);
+    if (!begin_loading(*next, shared_ids(job, *next), session_.rope_table(job.max_tokens)))
+      job.reading.from = {};
   } else {
     is_there ? begin_from_prefix(job.group, job) : begin_without_prefix(job.group, job);
     begin_part(job);
@@ -250,47 +255,51 @@ bool ModelService::load_unit(Item& item, std::optional<double> left, bool is_fir
   return true;
 }
 
-// It counts as memory from now on; where there is no room for it the request goes on without.
-void ModelService::begin_loading(Job& job, PrefixId id) {
+// The tokens that the request has in common with one that it begins with.
+std::vector<int32_t> ModelService::shared_ids(const Job& job, PrefixId id) const {
+  const std::vector<PrefixId> path = prefixes_->path(job.reading.from.id);
+  const auto next = std::ranges::find(path, id) + 1;
+  const int64_t shared = next == path.end() ? job.reading.from.tokens : prefixes_->at(*next).parent.tokens;
+  return {job.prompt.begin(), job.prompt.begin() + shared};
+}
+
+// It counts as memory from now on. expected: its first ids, where they are known. False where it did not
+// begin: without room for it, or with a file that is none.
+bool ModelService::begin_loading(PrefixId id, std::vector<int32_t> expected, std::optional<int64_t> table) {
   if (disk_->saving && disk_->saving->id == id) (void)end_saving(Clock::now() + kHowever);
-  if (!prefixes_->contains(id)) return;
+  if (!prefixes_->contains(id)) return false;
   std::unique_ptr<StateReader> file;
   try {
     file = std::make_unique<StateReader>(disk_->folder.path_of(prefixes_->at(id).name));
     file->will_read();
-  } catch (const std::exception& error) {
-    if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) throw;
-    return lose_file(id, fmt::format("{}; the file is removed", error.what()));
+  } catch (const Error& error) {
+    lose_file(id, fmt::format("{}; the file is removed", error.what()));
+    return false;
   }
   prefixes_->set_tier(id, PrefixTier::device);
   fit_prefixes(nullptr);
-  if (!prefixes_->contains(id) || prefixes_->at(id).tier != PrefixTier::device) return;
+  if (!prefixes_->contains(id) || prefixes_->at(id).tier != PrefixTier::device) return false;
   const Prefix& prefix = prefixes_->at(id);
   try {
     bring_back(prefix.parent.id);
-    const SequenceId sequence =
-        session_.restore_prefix(*file, beginning_of(prefix), session_.rope_table(job.max_tokens));
-    prefixes_->set_sequence(id, sequence);
+    prefixes_->set_sequence(id, session_.restore_prefix(*file, beginning_of(prefix), table));
   } catch (const InvalidInput& error) {
     prefixes_->set_tier(id, PrefixTier::disk);
-    return lose_file(id, fmt::format("{}; the file is removed", error.what()));
+    lose_file(id, fmt::format("{}; the file is removed", error.what()));
+    return false;
   } catch (const OutOfMemory&) {
     prefixes_->set_tier(id, PrefixTier::disk);
-    job.reading.from = {};
-    return;
+    return false;
   } catch (...) {
     prefixes_->set_tier(id, PrefixTier::disk);
     throw;
   }
-  begin_pieces(job, id, std::move(file));
+  begin_pieces(id, std::move(expected), std::move(file));
+  return true;
 }
 
-// The tokens that the request has in common with it are known.
-void ModelService::begin_pieces(const Job& job, PrefixId id, std::unique_ptr<StateReader> file) {
-  const std::vector<PrefixId> path = prefixes_->path(job.reading.from.id);
-  const auto at = std::ranges::find(path, id);
-  const int64_t shared =
-      at + 1 == path.end() ? job.reading.from.tokens : prefixes_->at(*(at + 1)).parent.tokens;
+void ModelService::begin_pieces(PrefixId id, std::vector<int32_t> expected,
+                                std::unique_ptr<StateReader> file) {
   const StateDescription& kept = file->description();
   std::vector<int32_t> ids(static_cast<std::size_t>(kept.ids));
   std::string note(static_cast<std::size_t>(kept.note_bytes), '\0');
@@ -299,7 +308,20 @@ void ModelService::begin_pieces(const Job& job, PrefixId id, std::unique_ptr<Sta
                                              .file = std::move(file),
                                              .ids = std::move(ids),
                                              .note = std::move(note),
-                                             .expected = {job.prompt.begin(), job.prompt.begin() + shared}});
+                                             .expected = std::move(expected)});
+}
+
+// What is to be restored, a piece at a time. False when it is there, or cannot be.
+bool ModelService::load_ahead() {
+  const PrefixId id = *disk_->restoring;
+  const std::optional<PrefixId> next = prefixes_->contains(id) ? first_to_load(id) : std::nullopt;
+  if (disk_->loading && next) {
+    load_piece(jobs_.empty() ? kPrefixPieceBlocks : 1);
+    return true;
+  }
+  if (next && begin_loading(*next, {}, std::nullopt)) return true;
+  disk_->restoring.reset();
+  return false;
 }
 
 void ModelService::load_piece(int64_t blocks) {

@@ -149,7 +149,8 @@ void ModelService::keep_prefixes(Job& job) {
                     .tokens = key.tokens,
                     .parent = reading.from,
                     .parts = {},
-                    .name = key.digest};
+                    .name = key.digest,
+                    .tenant = job.tenant};
       for (const int64_t end : reading.parts) {
         if (end < key.tokens) prefix.parts.push_back(end);
       }

@@ -136,7 +136,11 @@ std::vector<std::unique_ptr<Stream>> ModelService::submit_several(ServiceRequest
   }
   const Job& first = jobs.begin()->second;
   const auto keys = keys_of(first, request.cache_salt);
-  for (auto& [i, job] : jobs) job.keys = keys;
+  const PrefixDigest tenant = prefixes_ ? salt_digest(request.cache_salt) : PrefixDigest{};
+  for (auto& [i, job] : jobs) {
+    job.keys = keys;
+    job.tenant = tenant;
+  }
   const int64_t together =
       most_together({.prompt_tokens = std::ssize(first.prompt), .max_tokens = first.max_tokens}, answers);
   {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ranges>
 #include <set>
+#include <tuple>
 #include <utility>
 
 namespace shadowkv {
@@ -64,7 +65,10 @@ std::vector<PrefixId> PrefixCache::path(PrefixId id) const {
 // Those that others begin with were used no earlier than these.
 void PrefixCache::touch(PrefixId id) {
   ++now_;
-  for (const PrefixId each : path(id)) entries_.at(each).used = now_;
+  for (const PrefixId each : path(id)) {
+    entries_.at(each).used = now_;
+    entries_.at(each).prefix.used = std::chrono::steady_clock::now();
+  }
 }
 
 std::vector<PrefixId> PrefixCache::descendants(PrefixId id) const {
@@ -129,7 +133,10 @@ std::optional<PrefixId> PrefixCache::first_to_go() const {
   const auto is_there = [](const Prefix& prefix) { return prefix.tier != PrefixTier::disk; };
   const std::set<PrefixId> parents = parents_of(is_there);
   const Item* first = nullptr;
-  const auto order = [](const Item& item) { return std::pair(item.second.covered > 0, item.second.used); };
+  const auto order = [](const Item& item) {
+    const Entry& entry = item.second;
+    return std::tuple(entry.covered > 0, entry.prefix.is_pinned, entry.used);
+  };
   for (const Item& item : entries_) {
     if (!is_there(item.second.prefix) || parents.contains(item.first)) continue;
     if (first == nullptr || order(item) < order(*first)) first = &item;
@@ -142,10 +149,13 @@ std::optional<PrefixId> PrefixCache::first_to_leave_device() const {
   const auto is_there = [](const Prefix& prefix) { return prefix.tier == PrefixTier::device; };
   const std::set<PrefixId> parents = parents_of(is_there);
   const Item* first = nullptr;
+  const auto order = [](const Item& item) {
+    return std::pair(item.second.prefix.is_pinned, item.second.used);
+  };
   for (const Item& item : entries_) {
     const Entry& entry = item.second;
     if (!is_there(entry.prefix) || entry.covered > 0 || parents.contains(item.first)) continue;
-    if (first == nullptr || entry.used < first->second.used) first = &item;
+    if (first == nullptr || order(item) < order(*first)) first = &item;
   }
   return first == nullptr ? std::nullopt : std::optional(first->first);
 }
@@ -203,14 +213,45 @@ int64_t PrefixCache::files() const {
 
 std::optional<PrefixId> PrefixCache::first_to_save() const {
   const Item* first = nullptr;
+  const auto order = [](const Item& item) {
+    return std::pair(!item.second.prefix.wants_file, item.second.used);
+  };
   for (const Item& item : entries_) {
     const Prefix& prefix = item.second.prefix;
     const auto parent = entries_.find(prefix.parent.id);
     if (prefix.file_bytes > 0 || !prefix.ids) continue;
     if (parent != entries_.end() && parent->second.prefix.file_bytes == 0) continue;
-    if (first == nullptr || item.second.used < first->second.used) first = &item;
+    if (first == nullptr || order(item) < order(*first)) first = &item;
   }
   return first == nullptr ? std::nullopt : std::optional(first->first);
+}
+
+bool PrefixCache::wants_files() const {
+  return std::ranges::any_of(entries_, [](const Item& item) {
+    return item.second.prefix.wants_file && item.second.prefix.file_bytes == 0;
+  });
+}
+
+void PrefixCache::want_file(PrefixId id) {
+  for (const PrefixId each : path(id)) entries_.at(each).prefix.wants_file = true;
+}
+
+int64_t PrefixCache::memory_bytes(PrefixId id) const {
+  const Prefix& prefix = entries_.at(id).prefix;
+  return prefix.tier == PrefixTier::disk ? 0 : total(sizing_(prefix.tokens, prefix.parent.tokens));
+}
+
+std::vector<PrefixId> PrefixCache::of_tenant(const PrefixDigest& tenant) const {
+  std::vector<std::pair<int64_t, PrefixId>> sorted;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.prefix.tenant == tenant)
+      sorted.emplace_back(-entry.used, -id);  // each before what it begins with
+  }
+  std::ranges::sort(sorted);
+  std::vector<PrefixId> ids;
+  ids.reserve(sorted.size());
+  for (const auto& [used, id] : sorted) ids.push_back(-id);
+  return ids;
 }
 
 std::optional<PrefixId> PrefixCache::first_file_to_go(std::optional<PrefixId> other) const {
@@ -223,7 +264,8 @@ std::optional<PrefixId> PrefixCache::first_file_to_go(std::optional<PrefixId> ot
   const Item* first = nullptr;
   for (const Item& item : entries_) {
     const Entry& entry = item.second;
-    if (!has_file(entry.prefix) || stay.contains(item.first) || entry.used >= before) continue;
+    const bool stays = entry.prefix.is_pinned || entry.prefix.wants_file || stay.contains(item.first);
+    if (!has_file(entry.prefix) || stays || entry.used >= before) continue;
     if (first == nullptr || entry.used < first->second.used) first = &item;
   }
   return first == nullptr ? std::nullopt : std::optional(first->first);

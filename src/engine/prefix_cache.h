@@ -10,6 +10,7 @@
 // is in a file has parents that are, too.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -44,6 +45,10 @@ struct Prefix {
   int64_t file_bytes = 0;                                     // of its file; 0: there is none
   PrefixDigest name = {};                                     // of its file: the key of all of its tokens
   std::shared_ptr<const std::vector<int32_t>> ids = nullptr;  // where it may come to be in a file
+  PrefixDigest tenant = {};                                   // whose it is
+  bool is_pinned = false;                                     // goes after those that are not
+  bool wants_file = false;                                    // which is to stay
+  std::chrono::steady_clock::time_point used = std::chrono::steady_clock::now();
 };
 
 // What is to be done for room.
@@ -79,6 +84,11 @@ class PrefixCache {
   [[nodiscard]] const Prefix& at(PrefixId id) const { return entries_.at(id).prefix; }
   // Of what it begins with, from the first, and itself; empty for one that is not there.
   [[nodiscard]] std::vector<PrefixId> path(PrefixId id) const;
+  // Of one owner, the latest used first.
+  [[nodiscard]] std::vector<PrefixId> of_tenant(const PrefixDigest& tenant) const;
+  void pin(PrefixId id, bool is_pinned) { entries_.at(id).prefix.is_pinned = is_pinned; }
+  void want_file(PrefixId id);                            // with all that it begins with
+  [[nodiscard]] int64_t memory_bytes(PrefixId id) const;  // beside its parent
   // Those that begin with it, and so on; each after those that begin with it.
   [[nodiscard]] std::vector<PrefixId> descendants(PrefixId id) const;
   [[nodiscard]] std::vector<PrefixKey> keys(PrefixId id) const;  // that it is found by
@@ -99,8 +109,9 @@ class PrefixCache {
   void set_file(PrefixId id, int64_t bytes);  // 0: it has none any more, nor do its descendants
   [[nodiscard]] int64_t file_bytes() const;   // of all of them
   [[nodiscard]] int64_t files() const;
-  // The least recently used that has no file, of those whose parents have one.
+  // The least recently used that has no file, of those whose parents have one; those that want one first.
   [[nodiscard]] std::optional<PrefixId> first_to_save() const;
+  [[nodiscard]] bool wants_files() const;  // that are not there
   // Whose file goes first so that there is room for another's, of those that were used before it; for none:
   // of all.
   [[nodiscard]] std::optional<PrefixId> first_file_to_go(std::optional<PrefixId> other) const;

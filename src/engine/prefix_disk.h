@@ -47,9 +47,10 @@ struct PrefixDisk {
   PrefixWriter writer;
   std::optional<Saving> saving;
   std::optional<Loading> loading;
-  std::vector<std::byte> piece;     // that is being read
-  Clock::time_point waits_until{};  // of this turn: who needs room at once waits no longer
-  Clock::time_point rests_until{};  // after a file could not be written
+  std::optional<PrefixId> restoring;  // that is to be in memory, though no request waits for it
+  std::vector<std::byte> piece;       // that is being read
+  Clock::time_point waits_until{};    // of this turn: who needs room at once waits no longer
+  Clock::time_point rests_until{};    // after a file could not be written
 };
 
 }  // namespace shadowkv

@@ -25,12 +25,6 @@ using Json = nlohmann::json;
 constexpr std::string_view kEnding = ".prefix", kPartial = ".partial";
 constexpr int64_t kMostNote = 64 << 20, kMostTokens = (int64_t{1} << 31) - 1;
 
-std::string hex(std::span<const std::byte> bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
-  return text;
-}
-
 std::optional<PrefixDigest> digest_of(std::string_view text) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   PrefixDigest digest{};
@@ -142,11 +136,8 @@ PrefixFile read_file(const fs::path& path, const PrefixDigest& name) {
 std::string text_of(const PrefixNote& note) {
   Json keys = Json::array();
   for (const PrefixKey& key : note.keys) keys.push_back(Json::array({key.tokens, hex(key.digest)}));
-  return Json{{"name", hex(note.name)},
-              {"parent", hex(note.parent)},
-              {"shared", note.shared},
-              {"parts", note.parts},
-              {"keys", std::move(keys)}}
+  return Json{{"name", hex(note.name)}, {"tenant", hex(note.tenant)}, {"parent", hex(note.parent)},
+              {"shared", note.shared},  {"parts", note.parts},        {"keys", std::move(keys)}}
       .dump();
 }
 
@@ -155,6 +146,7 @@ PrefixNote parse_prefix_note(std::string_view text, const std::string& file) {
   require(parsed->is_object(), "{} is damaged: its note is no JSON object", file);
   PrefixNote note;
   note.name = digest_in(field(*parsed, "name", Json::value_t::string, file), file);
+  note.tenant = digest_in(field(*parsed, "tenant", Json::value_t::string, file), file);
   note.parent = digest_in(field(*parsed, "parent", Json::value_t::string, file), file);
   note.shared = count_in(field(*parsed, "shared", Json::value_t::number_integer, file), file);
   for (const Json& part : field(*parsed, "parts", Json::value_t::array, file))

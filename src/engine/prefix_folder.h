@@ -18,6 +18,7 @@ namespace shadowkv {
 // What a file says of its prefix.
 struct PrefixNote {
   PrefixDigest name{};
+  PrefixDigest tenant{};  // whose it is: what their salt is known by
   PrefixDigest parent{};  // name of the file that its first tokens are in
   int64_t shared = 0;     // how many these are; 0: none, and no parent
   std::vector<int64_t> parts = {};

@@ -1,5 +1,6 @@
 #include "engine/prefix_key.h"
 
+#include <fmt/format.h>
 #include <openssl/evp.h>
 
 #include <memory>
@@ -58,6 +59,17 @@ std::vector<PrefixKey> prefix_keys(const PrefixOwner& owner, std::span<const int
         EVP_DigestFinal_ex(part.get(), reinterpret_cast<unsigned char*>(key.digest.data()), nullptr) == 1);
   }
   return keys;
+}
+
+PrefixDigest salt_digest(std::string_view salt) {
+  constexpr std::array kNone = {int64_t{0}};
+  return prefix_keys({.identity = "salt", .salt = salt}, {}, kNone)[0].digest;
+}
+
+std::string hex(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
+  return text;
 }
 
 }  // namespace shadowkv

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,5 +28,11 @@ struct PrefixOwner {
 // Of the first cuts[i] tokens, for all i; cuts ascend and are at most the tokens.
 [[nodiscard]] std::vector<PrefixKey> prefix_keys(const PrefixOwner& owner, std::span<const int32_t> tokens,
                                                  std::span<const int64_t> cuts);
+
+// What a salt is known by where it must not be told.
+[[nodiscard]] PrefixDigest salt_digest(std::string_view salt);
+
+// Two characters a byte.
+[[nodiscard]] std::string hex(std::span<const std::byte> bytes);
 
 }  // namespace shadowkv

@@ -85,9 +85,11 @@ class ModelSession final : public Session {
   // The memory of one, but for what it has in common with that which it begins with.
   [[nodiscard]] std::vector<MemoryPiece> prefix_memory(SequenceId prefix,
                                                        const PrefixBeginning& beginning) const;
-  // One that holds what a file says, its prefix_memory() as yet undefined. rope_table: that it must turn by.
+  // One that holds what a file says, its prefix_memory() as yet undefined. rope_table: that it must turn by;
+  // nothing: by any.
   // Throws InvalidInput for one of another model or configuration, or that does not fit to its beginning.
-  SequenceId restore_prefix(const StateReader& file, const PrefixBeginning& beginning, int64_t rope_table);
+  SequenceId restore_prefix(const StateReader& file, const PrefixBeginning& beginning,
+                            std::optional<int64_t> rope_table);
   // Of which rope table a sequence of so many tokens at most turns by.
   [[nodiscard]] int64_t rope_table(int64_t max_tokens) const {
     return prefill_->shape().rope.table_for(max_tokens);

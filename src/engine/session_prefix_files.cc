@@ -30,7 +30,7 @@ std::vector<MemoryPiece> ModelSession::prefix_memory(SequenceId prefix,
 }
 
 SequenceId ModelSession::restore_prefix(const StateReader& file, const PrefixBeginning& beginning,
-                                        int64_t rope_table) {
+                                        std::optional<int64_t> rope_table) {
   const StateDescription& kept = file.description();
   check_belongs(kept, file.name());
   require(kept.tokens > beginning.tokens && kept.tokens <= model_.context && kept.ids == kept.tokens,
@@ -38,7 +38,8 @@ SequenceId ModelSession::restore_prefix(const StateReader& file, const PrefixBeg
   const SequenceId id = add(kept.tokens);
   try {
     run([&] { attention_->restore_prefix(id, kept.tokens, beginning, kept.numbers); });
-    require(prefill_->table(id) == rope_table, "{} turns its positions by another table", file.name());
+    require(prefill_->table(id) == rope_table.value_or(prefill_->table(id)),
+            "{} turns its positions by another table", file.name());
     const int64_t named = kept.ids * size_of(DType::i32) + kept.note_bytes;
     const int64_t needed = named + bytes_of(prefix_memory(id, beginning));
     require(needed == file.content_bytes(), "{} has a content of {} bytes, such a prefix of {} tokens {}",

@@ -195,6 +195,37 @@ TEST_F(PrefixCaches, GiveUpOlderFilesForNewerOnes) {
   EXPECT_EQ(cache_.first_file_to_go(std::nullopt), second);
 }
 
+TEST_F(PrefixCaches, LetWhatIsPinnedGoLast) {
+  for (uint32_t text = 1; text <= 3; ++text) add(cache_, text, 100);
+  cache_.pin(0, true);
+  EXPECT_EQ(make_room(cache_, {}, {.device = 220, .host = 110}), "1->host");
+  EXPECT_EQ(make_room(cache_, {}, {.device = 0, .host = 0}), "1 2 0");
+}
+
+TEST_F(PrefixCaches, SaveWhatIsToBeInAFileFirst) {
+  const PrefixId other = add(cache_, 2, 100);
+  const PrefixId first = add(cache_, 1, 100), second = add(cache_, 1, 300, {first, 100});
+  EXPECT_EQ(cache_.first_to_save(), other);
+  EXPECT_FALSE(cache_.wants_files());
+  cache_.want_file(second);
+  EXPECT_TRUE(cache_.wants_files());
+  EXPECT_EQ(cache_.first_to_save(), first) << "which it begins with";
+  for (const PrefixId each : {first, second, other}) cache_.set_file(each, 1000);
+  EXPECT_FALSE(cache_.wants_files());
+  EXPECT_EQ(cache_.first_file_to_go(std::nullopt), other);
+  cache_.pin(other, true);
+  EXPECT_FALSE(cache_.first_file_to_go(std::nullopt)) << "all of them stay";
+}
+
+TEST_F(PrefixCaches, BelongToTheirTenants) {
+  const PrefixId first = add(cache_, 1, 100), second = add(cache_, 1, 300, {first, 100});
+  cache_.touch(second);
+  EXPECT_EQ(cache_.of_tenant({}), (std::vector<PrefixId>{second, first}));
+  EXPECT_TRUE(cache_.of_tenant(salt_digest("another")).empty());
+  EXPECT_NE(salt_digest(""), salt_digest("another"));
+  EXPECT_EQ(cache_.memory_bytes(second), 210);
+}
+
 TEST_F(PrefixCaches, KnowWhenMemoryFills) {
   add(cache_, 1, 90);
   EXPECT_FALSE(cache_.is_filling({.device = 100}, {.device = 300, .host = 0}));

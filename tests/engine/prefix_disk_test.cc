@@ -378,6 +378,92 @@ TEST_F(PrefixFiles, OutliveThoseWhoAskedForThem) {
   EXPECT_THAT(notes_.lines(), IsEmpty());
 }
 
+// Until what was asked for is so.
+template <typename Is>
+KeptPrompt when_kept(Service& service, std::size_t place, const Is& is) {
+  for (int i = 0; i < 2000 && !is(service.kept_prompts("").at(place)); ++i) std::this_thread::sleep_for(5ms);
+  const KeptPrompt kept = service.kept_prompts("").at(place);
+  EXPECT_TRUE(is(kept));
+  return kept;
+}
+
+TEST_F(PrefixFiles, AreListedForTheirTenantAlone) {
+  fill();
+  const auto service = engine_->serve(options());
+  ServiceRequest theirs = request(600, 0);
+  theirs.cache_salt = "b";
+  (void)ask(*service, theirs);
+  const std::vector<KeptPrompt> mine = service->kept_prompts(""), others = service->kept_prompts("b");
+  ASSERT_EQ(mine.size(), 3u);
+  ASSERT_EQ(others.size(), 1u);
+  EXPECT_THAT(service->kept_prompts("c"), IsEmpty());
+  EXPECT_EQ(others[0].where, "device");
+  EXPECT_GT(others[0].memory_bytes, 0);
+  EXPECT_EQ(others[0].tokens, 512);
+  for (const KeptPrompt& one : mine) {
+    EXPECT_EQ(one.where, "disk");
+    EXPECT_EQ(one.memory_bytes, 0);
+    EXPECT_GT(one.file_bytes, 0);
+    EXPECT_EQ(one.id.size(), 32u);
+    EXPECT_GE(one.unused_s, 0);
+    EXPECT_FALSE(service->change_kept_prompt("b", one.id, KeptAction::drop)) << "not theirs";
+  }
+  EXPECT_EQ(service->kept_prompts("").size(), 3u);
+}
+
+TEST_F(PrefixFiles, AreRestoredAndDroppedWhenAsked) {
+  fill();
+  const auto service = engine_->serve(options());
+  std::vector<KeptPrompt> kept = service->kept_prompts("");
+  std::ranges::sort(kept, {}, &KeptPrompt::tokens);
+  ASSERT_TRUE(service->change_kept_prompt("", kept[1].id, KeptAction::restore));
+  const auto is_there = [](const KeptPrompt& one) { return one.where == "device"; };
+  EXPECT_EQ(when_kept(*service, 0, is_there).id, kept[1].id) << "the latest used";
+  expect(*service, request(1100, 40), {1024});
+  EXPECT_EQ(service->statistics().prefix_disk_tokens, 0) << "nobody waited for it";
+  const auto dropped = service->change_kept_prompt("", kept[1].id, KeptAction::drop);
+  ASSERT_TRUE(dropped);
+  EXPECT_EQ(dropped->tokens, 1024);
+  EXPECT_EQ(service->kept_prompts("").size(), 1u) << "what begins with it is gone, too";
+  EXPECT_EQ(files().size(), 1u);
+  expect(*service, request(1100, 40), {512});
+}
+
+TEST_F(PrefixFiles, AreSavedAndPinnedWhenAsked) {
+  ServiceOptions small = options();
+  small.prefix_cache_bytes = engine_->footprint(small_shadow(), 600).device * 3 / 2;
+  small.prefix_cache_disk_bytes = small.prefix_cache_bytes;
+  const auto service = engine_->serve(small);
+  (void)ask(*service, request(0, 600, 1));
+  const std::string id = service->kept_prompts("").at(0).id;
+  EXPECT_TRUE(service->change_kept_prompt("", id, KeptAction::save));
+  EXPECT_TRUE(service->change_kept_prompt("", id, KeptAction::pin)->is_pinned);
+  const auto is_written = [](const KeptPrompt& one) { return one.file_bytes > 0; };
+  (void)when_kept(*service, 0, is_written);
+  for (uint32_t seed = 2; seed < 6; ++seed) (void)ask(*service, request(0, 600, seed));
+  const std::vector<KeptPrompt> kept = service->kept_prompts("");
+  const auto pinned = std::ranges::find(kept, id, &KeptPrompt::id);
+  ASSERT_NE(pinned, kept.end());
+  EXPECT_EQ(pinned->where, "device");
+  EXPECT_FALSE(service->change_kept_prompt("", id, KeptAction::unpin)->is_pinned);
+  ServiceRequest again = request(0, 600, 1);
+  again.prompt_ids.push_back(7);
+  expect(*service, again, {512});
+}
+
+TEST_F(PrefixFiles, AreNeededForSavingAndRestoring) {
+  const auto service = engine_->serve({.attention = small_shadow(), .prefix_cache_bytes = kPlenty});
+  (void)ask(*service, request(600, 0));
+  const std::string id = service->kept_prompts("").at(0).id;
+  EXPECT_THROW((void)service->change_kept_prompt("", id, KeptAction::save), InvalidInput);
+  EXPECT_THROW((void)service->change_kept_prompt("", id, KeptAction::restore), InvalidInput);
+  EXPECT_FALSE(service->change_kept_prompt("", "none", KeptAction::pin));
+  EXPECT_TRUE(service->change_kept_prompt("", id, KeptAction::drop));
+  EXPECT_THAT(service->kept_prompts(""), IsEmpty());
+  service->wait_idle();
+  EXPECT_EQ(held_by_requests(*engine_), 0);
+}
+
 TEST_F(PrefixFiles, RefuseWhatCannotBeMeant) {
   ServiceOptions nothing = options();
   nothing.prefix_cache_bytes = 0;
