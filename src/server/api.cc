@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <utility>
 
 #include "formats/json.h"
+#include "formats/quote.h"
 #include "server/completion_json.h"
 #include "server/json_fields.h"
 #include "server/metrics.h"
@@ -67,6 +70,31 @@ Json model_json(const std::string& name, const Engine& engine, int64_t created) 
           {"max_model_len", engine.model().context}};
 }
 
+ApiError wrong_method(const HttpRequest& request, const char* known) {
+  ApiError error(405, "invalid_request_error",
+                 fmt::format("{} takes {}, not {}", request.path, known, request.method));
+  error.headers.push_back({"Allow", known});
+  return error;
+}
+
+constexpr std::string_view kConversations = "/v1/conversations/";
+constexpr std::array<std::pair<std::string_view, KeptAction>, 4> kKeptActions = {
+    {{"pin", KeptAction::pin},
+     {"unpin", KeptAction::unpin},
+     {"save", KeptAction::save},
+     {"restore", KeptAction::restore}}};
+
+Json kept_json(const KeptPrompt& kept) {
+  return {{"id", kept.id},
+          {"object", "conversation"},
+          {"tokens", kept.tokens},
+          {"where", kept.where},
+          {"memory_bytes", kept.memory_bytes},
+          {"file_bytes", kept.file_bytes},
+          {"unused_s", kept.unused_s},
+          {"pinned", kept.is_pinned}};
+}
+
 }  // namespace
 
 struct Api::Call {
@@ -95,6 +123,9 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/metrics", &Api::metrics, true, true},
       {"GET", "/v1/models", &Api::models, true, true},
       {"GET", "/v1/models/{model}", &Api::model, true, true},
+      {"GET", "/v1/conversations", &Api::conversations, true, true},
+      {"DELETE", "/v1/conversations/{id}", &Api::drop_conversation, true, true},
+      {"POST", "/v1/conversations/{id}/{action}", &Api::change_conversation, true, true},
       {"POST", "/tokenize", &Api::tokenize, true, true},
       {"POST", "/detokenize", &Api::detokenize, true, true},
       {"POST", "/v1/chat/completions", &Api::chat, true, true},
@@ -151,12 +182,7 @@ const Api::Route& Api::route_of(const HttpRequest& request) const {
     if (request.method == route.method) return route;
     known = route.method;
   }
-  if (known != nullptr) {
-    ApiError error(405, "invalid_request_error",
-                   fmt::format("{} takes {}, not {}", request.path, known, request.method));
-    error.headers.push_back({"Allow", known});
-    throw ApiError(error);
-  }
+  if (known != nullptr) throw wrong_method(request, known);
   throw ApiError(404, "invalid_request_error", fmt::format("there is nothing at {}", request.path));
 }
 
@@ -216,6 +242,41 @@ std::unique_ptr<HttpReply> Api::model(const Call& call) {
 std::unique_ptr<HttpReply> Api::metrics(const Call& call) {
   return call.with("text/plain; version=0.0.4; charset=utf-8",
                    metrics_text(service_->statistics(), options_.model));
+}
+
+// ---- what is kept of prompts ------------------------------------------------------------------------------
+
+std::unique_ptr<HttpReply> Api::conversations(const Call& call) {
+  Json data = Json::array();
+  for (const KeptPrompt& kept : service_->kept_prompts(salt_of(call.http, "")))
+    data.push_back(kept_json(kept));
+  return call.with(Json{{"object", "list"}, {"data", std::move(data)}});
+}
+
+// Those of another key are as though they were not there.
+KeptPrompt Api::change_kept(const Call& call, const std::string& id, KeptAction action) {
+  if (const auto kept = service_->change_kept_prompt(salt_of(call.http, ""), id, action)) return *kept;
+  throw ApiError(404, "invalid_request_error", fmt::format("conversation \"{}\" is not kept", printable(id)),
+                 "id", "conversation_not_found");
+}
+
+std::unique_ptr<HttpReply> Api::drop_conversation(const Call& call) {
+  const std::string id = call.http.path.substr(kConversations.size());
+  if (id.find('/') != std::string::npos) throw wrong_method(call.http, "POST");
+  const KeptPrompt kept = change_kept(call, id, KeptAction::drop);
+  return call.with(Json{{"id", kept.id}, {"object", "conversation"}, {"deleted", true}});
+}
+
+std::unique_ptr<HttpReply> Api::change_conversation(const Call& call) {
+  const std::string rest = call.http.path.substr(kConversations.size());
+  const std::size_t slash = rest.find('/');
+  if (slash == std::string::npos) throw wrong_method(call.http, "DELETE");
+  const std::string_view name = std::string_view(rest).substr(slash + 1);
+  const auto known = std::ranges::find(kKeptActions, name, &std::pair<std::string_view, KeptAction>::first);
+  if (known == kKeptActions.end()) {
+    throw ApiError(404, "invalid_request_error", fmt::format("there is nothing at {}", call.http.path));
+  }
+  return call.with(kept_json(change_kept(call, rest.substr(0, slash), known->second)));
 }
 
 // ---- texts and ids ----------------------------------------------------------------------------------------

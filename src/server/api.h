@@ -64,6 +64,10 @@ class Api {
   [[nodiscard]] std::unique_ptr<HttpReply> page(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> tokenize(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> detokenize(const Call& call);
+  [[nodiscard]] std::unique_ptr<HttpReply> conversations(const Call& call);
+  [[nodiscard]] std::unique_ptr<HttpReply> change_conversation(const Call& call);
+  [[nodiscard]] std::unique_ptr<HttpReply> drop_conversation(const Call& call);
+  [[nodiscard]] KeptPrompt change_kept(const Call& call, const std::string& id, KeptAction action);
   [[nodiscard]] std::unique_ptr<HttpReply> chat(const Call& call);
   [[nodiscard]] std::unique_ptr<HttpReply> completion(const Call& call);
 

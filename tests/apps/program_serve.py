@@ -580,6 +580,39 @@ class Keys(ProgramTest):
         self.refuse("serve", *MODEL, "--prefix-cache", "0", "--prefix-cache-dir", folder,
                     says=["--prefix-cache-dir", "keeps nothing"])
 
+    def test_what_is_kept_is_listed_and_changed_by_its_key_alone(self):
+        server = Server("--prefix-cache-dir", self.folder / "kept", "--api-key-file", self.write("keys", "first\nsecond\n"),
+                        "--quiet")
+        self.addCleanup(server.end)
+
+        def ask(method, path="", key="first"):
+            headers = {"Authorization": f"Bearer {key}"}
+            return server.ask(method, "/v1/conversations" + path, None, headers)[::2]
+
+        prompt = {"prompt": list(range(3, 203)), **GREEDY}
+        server.ask("POST", "/v1/completions", prompt, {"Authorization": "Bearer first"})
+        status, listed = ask("GET")
+        self.assertEqual(status, 200)
+        kept, = listed["data"]
+        self.assertEqual((kept["tokens"], kept["where"], kept["pinned"]), (192, "device", False))
+        self.assertEqual(ask("GET", key="second"), (200, {"object": "list", "data": []}))
+        at = "/" + kept["id"]
+        self.assertEqual(ask("DELETE", at, key="second")[0], 404)
+        self.assertTrue(ask("POST", at + "/pin")[1]["pinned"])
+        self.assertFalse(ask("POST", at + "/unpin")[1]["pinned"])
+        self.assertEqual(ask("POST", at + "/save")[0], 200)
+        while ask("GET")[1]["data"][0]["file_bytes"] == 0:
+            time.sleep(0.05)
+        self.assertEqual(ask("POST", at + "/restore")[1]["where"], "device")
+        self.assertEqual(ask("POST", at + "/eat")[0], 404)
+        self.assertEqual(ask("POST", at)[0], 405)
+        self.assertEqual(ask("DELETE", at + "/pin")[0], 405)
+        self.assertEqual(server.ask("GET", "/v1/conversations")[0], 401)
+        self.assertEqual(ask("DELETE", at), (200, {"id": kept["id"], "object": "conversation", "deleted": True}))
+        self.assertEqual(ask("DELETE", at)[0], 404)
+        self.assertEqual(ask("GET")[1]["data"], [])
+        self.assertEqual(list((self.folder / "kept").rglob("*.prefix")), [])
+
     def test_a_folder_that_cannot_be_used_costs_a_line(self):
         server = Server("--prefix-cache-dir", self.write("file", "no folder"), "--quiet")
         self.addCleanup(server.end)
