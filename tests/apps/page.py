@@ -378,6 +378,15 @@ class Page(PageTest):
         expect(page.locator("#requests")).to_have_text("0 run, 0 wait")
         expect(page.locator("#answered-plot .curve")).to_have_count(1)
         expect(page.locator("#busy-legend li")).to_have_count(4)
+        expect(page.locator("#link")).to_have_text(re.compile(r"^\d[\d.]* (B|KiB|MiB) a second$"))
+        before = self.metrics(server)["shadowkv_prefix_hit_tokens_total"]
+        text = "Call me Ishmael. " * 40
+        for _ in range(2):  # the second conversation finds what the first left
+            page.get_by_role("button", name="New conversation").click()
+            self.ask(page, text)
+            self.answered(page, 1)
+        self.assertGreater(self.metrics(server)["shadowkv_prefix_hit_tokens_total"], before)
+        expect(page.locator("#kept")).to_have_text(re.compile(r"^[1-9]\d* %$"))
 
     def test_a_narrow_screen(self):
         page = self.open(self.serve(), viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
