@@ -265,7 +265,8 @@ void damage(const fs::path& file, int kind) {
 // read anew.
 TEST_F(PrefixFiles, ThatAreDamagedAreDroppedWithALine) {
   const ServiceRequest asked = request(1600, 20);
-  for (const std::size_t which : {0u, 1u, 2u}) {
+  const auto all = kIsSanitized ? std::vector<std::size_t>{1} : std::vector<std::size_t>{0, 1, 2};
+  for (const std::size_t which : all) {
     for (const int kind : {0, 1, 2, 3, 10, 11, 12, 13}) {
       for (const fs::path& file : files_in(folder_.path())) fs::remove(file);
       fill();
