@@ -378,6 +378,7 @@ class Page(PageTest):
         expect(page.locator("#requests")).to_have_text("0 run, 0 wait")
         expect(page.locator("#answered-plot .curve")).to_have_count(1)
         expect(page.locator("#busy-legend li")).to_have_count(4)
+        expect(page.locator("#weights-read")).to_have_text(re.compile(r"^[1-9][\d.]* (B|KiB|MiB|GiB) a second$"))
         expect(page.locator("#link")).to_have_text(re.compile(r"^\d[\d.]* (B|KiB|MiB) a second$"))
         before = self.metrics(server)["shadowkv_prefix_hit_tokens_total"]
         text = "Call me Ishmael. " * 40
