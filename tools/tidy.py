@@ -22,25 +22,20 @@ CHECKED = ("src/", "apps/")
 INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
-def project_headers(path: pathlib.Path, found: dict, deep: bool):
-    """Fills `found`, path -> content, with `path` and the headers of ours that it names, or (deep) reaches."""
-    if path in found:
-        return
-    found[path] = path.read_bytes()
-    for name in INCLUDE.findall(found[path]):
-        for folder in (ROOT / "src", ROOT / "include", ROOT, path.parent):
+def with_named_headers(source: pathlib.Path) -> dict:
+    """path -> content of a source and of the headers of ours that it names."""
+    found = {source: source.read_bytes()}
+    for name in INCLUDE.findall(found[source]):
+        for folder in (ROOT / "src", ROOT / "include", ROOT, source.parent):
             header = (folder / name.decode()).resolve()
             if header.is_file():
-                if deep:
-                    project_headers(header, found, deep)
-                else:
-                    found[header] = header.read_bytes()
+                found[header] = header.read_bytes()
                 break
+    return found
 
 
-def fingerprint(source: pathlib.Path, command: str, deep: bool = False) -> str:
-    found = {}
-    project_headers(source, found, deep)
+def fingerprint(source: pathlib.Path, command: str) -> str:
+    found = with_named_headers(source)
     digest = hashlib.sha256((ROOT / ".clang-tidy").read_bytes() + command.encode())
     for path in sorted(found):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(found[path]).digest())
@@ -74,8 +69,6 @@ def main() -> int:
         source = pathlib.Path(entry["file"]).resolve()
         if str(source.relative_to(ROOT)).startswith(CHECKED) and source.suffix == ".cc":
             stamp = stamps / fingerprint(source, entry["command"])
-            if (stamps / fingerprint(source, entry["command"], deep=True)).exists():
-                stamp.touch()  # from when stamps were of everything that a source reaches
             if not stamp.exists():
                 stale[source] = stamp
     print(f"clang-tidy: {len(stale)} of {len(entries)} sources to check", flush=True)
