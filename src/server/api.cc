@@ -77,6 +77,20 @@ ApiError wrong_method(const HttpRequest& request, const char* known) {
   return error;
 }
 
+// Whether a path is one of a route's: {name} is what stands between two slashes, {name*} all that follows.
+bool is_at(std::string_view path, std::string_view route) {
+  for (std::size_t open = 0; (open = route.find('{')) != std::string_view::npos;) {
+    if (!path.starts_with(route.substr(0, open))) return false;
+    const std::size_t close = route.find('}');
+    path.remove_prefix(open);
+    const std::size_t end = route[close - 1] == '*' ? path.size() : std::min(path.find('/'), path.size());
+    if (end == 0) return false;
+    path.remove_prefix(end);
+    route.remove_prefix(close + 1);
+  }
+  return path == route;
+}
+
 constexpr std::string_view kConversations = "/v1/conversations/";
 constexpr std::array<std::pair<std::string_view, KeptAction>, 4> kKeptActions = {
     {{"pin", KeptAction::pin},
@@ -122,7 +136,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/openapi.json", &Api::openapi, true, false},
       {"GET", "/metrics", &Api::metrics, true, true},
       {"GET", "/v1/models", &Api::models, true, true},
-      {"GET", "/v1/models/{model}", &Api::model, true, true},
+      {"GET", "/v1/models/{model*}", &Api::model, true, true},
       {"GET", "/v1/conversations", &Api::conversations, true, true},
       {"DELETE", "/v1/conversations/{id}", &Api::drop_conversation, true, true},
       {"POST", "/v1/conversations/{id}/{action}", &Api::change_conversation, true, true},
@@ -170,15 +184,9 @@ std::unique_ptr<HttpReply> Api::dispatch(const Call& call) {
 }
 
 const Api::Route& Api::route_of(const HttpRequest& request) const {
-  const auto is_at = [&](const Route& route) {
-    const std::string_view path = route.path;
-    const std::size_t name = path.find('{');
-    if (name == std::string_view::npos) return request.path == path;
-    return request.path.size() > name && request.path.starts_with(path.substr(0, name));
-  };
   const char* known = nullptr;
   for (const Route& route : routes()) {
-    if (!is_at(route)) continue;
+    if (!is_at(request.path, route.path)) continue;
     if (request.method == route.method) return route;
     known = route.method;
   }
@@ -262,7 +270,6 @@ KeptPrompt Api::change_kept(const Call& call, const std::string& id, KeptAction 
 
 std::unique_ptr<HttpReply> Api::drop_conversation(const Call& call) {
   const std::string id = call.http.path.substr(kConversations.size());
-  if (id.find('/') != std::string::npos) throw wrong_method(call.http, "POST");
   const KeptPrompt kept = change_kept(call, id, KeptAction::drop);
   return call.with(Json{{"id", kept.id}, {"object", "conversation"}, {"deleted", true}});
 }
@@ -270,7 +277,6 @@ std::unique_ptr<HttpReply> Api::drop_conversation(const Call& call) {
 std::unique_ptr<HttpReply> Api::change_conversation(const Call& call) {
   const std::string rest = call.http.path.substr(kConversations.size());
   const std::size_t slash = rest.find('/');
-  if (slash == std::string::npos) throw wrong_method(call.http, "DELETE");
   const std::string_view name = std::string_view(rest).substr(slash + 1);
   const auto known = std::ranges::find(kKeptActions, name, &std::pair<std::string_view, KeptAction>::first);
   if (known == kKeptActions.end()) {

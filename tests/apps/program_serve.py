@@ -605,8 +605,9 @@ class Keys(ProgramTest):
             time.sleep(0.05)
         self.assertEqual(ask("POST", at + "/restore")[1]["where"], "device")
         self.assertEqual(ask("POST", at + "/eat")[0], 404)
-        self.assertEqual(ask("POST", at)[0], 405)
-        self.assertEqual(ask("DELETE", at + "/pin")[0], 405)
+        for method, path, allowed in (("POST", at, "DELETE"), ("OPTIONS", at, "DELETE"), ("DELETE", at + "/pin", "POST")):
+            status, answer, _ = server.ask(method, "/v1/conversations" + path, None, {"Authorization": "Bearer first"})
+            self.assertEqual((status, answer.getheader("Allow")), (405, allowed))
         self.assertEqual(server.ask("GET", "/v1/conversations")[0], 401)
         self.assertEqual(ask("DELETE", at), (200, {"id": kept["id"], "object": "conversation", "deleted": True}))
         self.assertEqual(ask("DELETE", at)[0], 404)
