@@ -241,16 +241,16 @@ bool ModelService::load_unit(Item& item, std::optional<double> left, bool is_fir
   if (left && *left <= 0 && !is_first) return false;
   Job& job = item.second;
   const PrefixPlace& from = job.reading.from;
-  const bool is_there = from.id >= 0 && from.tokens == job.reading.first();
-  const std::optional<PrefixId> next = is_there ? first_to_load(from.id) : std::nullopt;
-  if (disk_->loading && next) {
-    load_piece(left ? 1 : kPrefixPieceBlocks);
-  } else if (next) {
-    if (!begin_loading(*next, shared_ids(job, *next), session_.rope_table(job.max_tokens)))
-      job.reading.from = {};
-  } else {
-    is_there ? begin_from_prefix(job.group, job) : begin_without_prefix(job.group, job);
+  if (from.id < 0 || from.tokens != job.reading.first()) {
+    begin_without_prefix(job.group, job);
     begin_part(job);
+  } else if (const auto next = first_to_load(from.id); !next) {
+    begin_from_prefix(job.group, job);
+    begin_part(job);
+  } else if (disk_->loading) {
+    load_piece(left ? 1 : kPrefixPieceBlocks);
+  } else if (!begin_loading(*next, shared_ids(job, *next), session_.rope_table(job.max_tokens))) {
+    job.reading.from = {};
   }
   return true;
 }
