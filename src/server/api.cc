@@ -249,7 +249,7 @@ std::unique_ptr<HttpReply> Api::model(const Call& call) {
 
 std::unique_ptr<HttpReply> Api::metrics(const Call& call) {
   return call.with("text/plain; version=0.0.4; charset=utf-8",
-                   metrics_text(service_->statistics(), options_.model));
+                   metrics_text(service_->statistics(), counter_.counts(), options_.model));
 }
 
 // ---- what is kept of prompts ------------------------------------------------------------------------------
@@ -350,7 +350,8 @@ std::unique_ptr<HttpReply> Api::submit(const Call& call, const CompletionRequest
                    .model = options_.model,
                    .created = now_s(),
                    .headers = call.headers,
-                   .engine = engine_};
+                   .engine = engine_,
+                   .counter = &counter_};
   return std::make_unique<CompletionReply>(std::move(frame), request, std::move(streams), options_.log);
 }
 

@@ -10,6 +10,7 @@
 
 #include "server/completion_reply.h"
 #include "server/http.h"
+#include "server/request_counts.h"
 #include "shadowkv/service.h"
 
 namespace shadowkv {
@@ -72,6 +73,7 @@ class Api {
   [[nodiscard]] std::unique_ptr<HttpReply> completion(const Call& call);
 
   ApiOptions options_;
+  RequestCounter counter_;
   Engine* engine_ = nullptr;    // set before ready_
   Service* service_ = nullptr;  // likewise
   ToolStyle tools_;             // likewise

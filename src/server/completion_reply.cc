@@ -46,6 +46,7 @@ CompletionReply::CompletionReply(ReplyFrame frame, const CompletionRequest& requ
 
 CompletionReply::~CompletionReply() {
   try {
+    count_given_up();
     write_line();
   } catch (...) {  // the log's own trouble
   }
@@ -91,6 +92,9 @@ HttpReply::Part CompletionReply::next_part() {
 // An error before anything was sent has a status of its own; later it is an event.
 std::string CompletionReply::fail(const std::exception_ptr& error) {
   error_ = api_error_of(error);
+  for (const Choice& choice : choices_) {
+    if (!choice.end) count(choice.stream->report(), RequestEnd::error);
+  }
   choices_.clear();  // cancels what is left
   return streams() ? "data: " + to_json_text(*error_) + "\n\n" : to_json_text(*error_);
 }
@@ -118,7 +122,10 @@ ToolDelta CompletionReply::take(Choice& choice) {
   }
   if (choice.parser && choice.parser->is_done() && !std::exchange(choice.is_cut, true))
     choice.stream->cancel();  // all calls that it may make are there
-  if (report.ended) choice.end = choice.is_cut ? FinishReason::stop : report.finish;
+  if (report.ended) {
+    choice.end = choice.is_cut ? FinishReason::stop : report.finish;
+    count(report, request_end_of(*choice.end));
+  }
   if (choice.parser && choice.end) add(choice.parser->finish());
   return delta;
 }
@@ -264,6 +271,17 @@ std::string CompletionReply::whole() const {
   }
   body["usage"] = to_json(usage());
   return dump(body);
+}
+
+void CompletionReply::count(const RequestReport& report, RequestEnd end) const {
+  if (frame_.counter != nullptr) frame_.counter->add(report, end);
+}
+
+// What the client did not wait for.
+void CompletionReply::count_given_up() const {
+  for (const Choice& choice : choices_) {
+    if (!choice.end) count(choice.stream->report(), RequestEnd::abort);
+  }
 }
 
 void CompletionReply::write_line() const {

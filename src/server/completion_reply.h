@@ -11,6 +11,7 @@
 #include "server/completion_json.h"
 #include "server/completion_request.h"
 #include "server/http.h"
+#include "server/request_counts.h"
 
 namespace shadowkv {
 
@@ -34,7 +35,8 @@ struct ReplyFrame {
   std::string model;  // its served name
   int64_t created = 0;
   std::vector<HttpHeader> headers;
-  const Engine* engine = nullptr;  // for the texts of tokens
+  const Engine* engine = nullptr;     // for the texts of tokens
+  RequestCounter* counter = nullptr;  // of requests that end; none: nobody counts
 };
 
 class CompletionReply final : public HttpReply {
@@ -85,6 +87,8 @@ class CompletionReply final : public HttpReply {
   [[nodiscard]] std::vector<std::size_t> shown() const;
   [[nodiscard]] nlohmann::json json_of(const Choice& choice) const;
   [[nodiscard]] std::string whole() const;
+  void count(const RequestReport& report, RequestEnd end) const;
+  void count_given_up() const;
   void write_line() const;
 
   ReplyFrame frame_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,14 +14,44 @@ namespace {
 constexpr std::array kBounds = {0.01, 0.025, 0.05, 0.1,  0.25, 0.5,  1.0,   2.5,   5.0,
                                 10.0, 20.0,  40.0, 80.0, 160., 320., 640.0, 1280., 2560.0};
 
+// A histogram on its way to text.
+struct Buckets {
+  std::span<const double> bounds;
+  std::vector<int64_t> within;  // values up to each bound, those of all bounds before included
+  int64_t count;                // of all values
+  double sum;                   // of them
+};
+
+// A bucket of the service counts where all of it is within the bound.
+Buckets buckets_of(const DurationHistogram& durations) {
+  Buckets buckets{.bounds = kBounds, .within = {}, .count = durations.count(), .sum = durations.sum()};
+  int64_t sum = 0;
+  int bucket = 0;
+  for (const double bound : kBounds) {
+    while (bucket < DurationHistogram::kBuckets && DurationHistogram::upper_bound(bucket) <= bound) {
+      sum += durations.in_bucket(bucket++);
+    }
+    buckets.within.push_back(sum);
+  }
+  return buckets;
+}
+
+Buckets buckets_of(const BoundHistogram& values) {
+  Buckets buckets{.bounds = values.bounds(), .within = {}, .count = values.count(), .sum = values.sum()};
+  int64_t sum = 0;
+  for (std::size_t i = 0; i < values.bounds().size(); ++i)
+    buckets.within.push_back(sum += values.in_bucket(i));
+  return buckets;
+}
+
 class Text {
  public:
-  explicit Text(std::string_view model) : label_(fmt::format("model_name=\"{}\"", escaped(model))) {}
+  explicit Text(std::string_view model) : labels_(fmt::format("model_name=\"{}\"", escaped(model))) {}
 
   template <typename T>
   void one(std::string_view name, std::string_view type, std::string_view help, T value) {
     head(name, type, help);
-    text_ += fmt::format("{}{{{}}} {}\n", name, label_, value);
+    text_ += fmt::format("{}{{{}}} {}\n", name, labels_of(name), value);
   }
   // Values by one more label.
   template <typename T>
@@ -28,22 +59,18 @@ class Text {
           const std::vector<std::pair<std::string, T>>& values) {
     head(name, type, help);
     for (const auto& [key, value] : values) {
-      text_ += fmt::format("{}{{{},{}=\"{}\"}} {}\n", name, label_, label, escaped(key), value);
+      text_ += fmt::format("{}{{{},{}=\"{}\"}} {}\n", name, labels_of(name), label, escaped(key), value);
     }
   }
-  // A bucket of the service counts where all of it is within the bound.
-  void histogram(std::string_view name, std::string_view help, const DurationHistogram& durations) {
+  void histogram(std::string_view name, std::string_view help, const Buckets& buckets) {
     head(name, "histogram", help);
-    int64_t sum = 0;
-    int bucket = 0;
-    for (const double bound : kBounds) {
-      while (bucket < DurationHistogram::kBuckets && DurationHistogram::upper_bound(bucket) <= bound) {
-        sum += durations.in_bucket(bucket++);
-      }
-      text_ += fmt::format("{}_bucket{{{},le=\"{}\"}} {}\n", name, label_, bound, sum);
+    const std::string labels = labels_of(name);
+    for (std::size_t i = 0; i < buckets.bounds.size(); ++i) {
+      text_ +=
+          fmt::format("{}_bucket{{{},le=\"{}\"}} {}\n", name, labels, buckets.bounds[i], buckets.within[i]);
     }
     text_ += fmt::format("{0}_bucket{{{1},le=\"+Inf\"}} {2}\n{0}_sum{{{1}}} {3}\n{0}_count{{{1}}} {2}\n",
-                         name, label_, durations.count(), durations.sum());
+                         name, labels, buckets.count, buckets.sum);
   }
   [[nodiscard]] std::string take() { return std::move(text_); }
 
@@ -56,11 +83,15 @@ class Text {
     }
     return text;
   }
+  // vLLM numbers its engines, and its dashboards ask for one.
+  [[nodiscard]] std::string labels_of(std::string_view name) const {
+    return name.starts_with("vllm:") ? labels_ + ",engine=\"0\"" : labels_;
+  }
   void head(std::string_view name, std::string_view type, std::string_view help) {
     text_ += fmt::format("# HELP {0} {2}\n# TYPE {0} {1}\n", name, type, help);
   }
 
-  std::string label_;
+  std::string labels_;
   std::string text_;
 };
 
@@ -136,7 +167,36 @@ void write_memory(Text& text, const EngineMemory& memory) {
   }
 }
 
-void write_vllm_names(Text& text, const ServiceStatistics& s) {
+// Under the names of vLLM, with that prefix or the own one.
+void write_histograms(Text& text, const ServiceStatistics& s, const RequestCounts& r,
+                      const std::string& prefix) {
+  const auto write = [&](const char* name, const char* help, const auto& histogram) {
+    text.histogram(prefix + name, help, buckets_of(histogram));
+  };
+  write("time_to_first_token_seconds", "Seconds until the first token.", s.first_token);
+  write("inter_token_latency_seconds", "Seconds between two tokens.", s.between_tokens);
+  write("e2e_request_latency_seconds", "Seconds of answered requests, until the last token.", r.total_s);
+  write("request_queue_time_seconds", "Of these until the prompt began to be read.", r.queue_s);
+  write("request_prefill_time_seconds", "Of these from there to the first token.", r.prefill_s);
+  write("request_decode_time_seconds", "Of these from the first token to the last.", r.decode_s);
+  write("request_inference_time_seconds", "Of these after the queue.", r.inference_s);
+  write("request_time_per_output_token_seconds", "Seconds a token after the first, a mean a request.",
+        r.token_s);
+  write("request_prompt_tokens", "Prompt tokens of answered requests.", r.prompt_tokens);
+  write("request_generation_tokens", "Tokens of their answers.", r.new_tokens);
+}
+
+std::vector<std::pair<std::string, int64_t>> ends_of(const RequestCounts& requests) {
+  std::vector<std::pair<std::string, int64_t>> ends;
+  ends.reserve(kRequestEnds);
+  for (int end = 0; end < kRequestEnds; ++end) {
+    ends.emplace_back(name_of(static_cast<RequestEnd>(end)),
+                      requests.ended.at(static_cast<std::size_t>(end)));
+  }
+  return ends;
+}
+
+void write_vllm_names(Text& text, const ServiceStatistics& s, const RequestCounts& requests) {
   text.one("vllm:num_requests_running", "gauge", "Requests that answer or are being read.",
            s.running + s.reading);
   text.one("vllm:num_requests_waiting", "gauge", "Requests that wait or are paused.", s.waiting + s.paused);
@@ -149,22 +209,21 @@ void write_vllm_names(Text& text, const ServiceStatistics& s) {
   text.one("vllm:prefix_cache_hits_total", "counter", "Of them found.", s.prefix_hit_tokens);
   text.one("vllm:generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("vllm:num_preemptions_total", "counter", "Requests that gave way.", s.pauses + s.drops);
-  text.histogram("vllm:time_to_first_token_seconds", "Seconds until the first token.", s.first_token);
-  text.histogram("vllm:inter_token_latency_seconds", "Seconds between two tokens.", s.between_tokens);
+  text.by<int64_t>("vllm:request_success_total", "counter", "Requests by how they ended.", "finished_reason",
+                   ends_of(requests));
+  write_histograms(text, s, requests, "vllm:");
 }
 
 }  // namespace
 
-std::string metrics_text(const ServiceStatistics& statistics, std::string_view model) {
+std::string metrics_text(const ServiceStatistics& statistics, const RequestCounts& requests,
+                         std::string_view model) {
   Text text(model);
   write_requests(text, statistics);
   write_work(text, statistics);
   write_memory(text, statistics.memory);
-  text.histogram("shadowkv_time_to_first_token_seconds", "Seconds until the first token.",
-                 statistics.first_token);
-  text.histogram("shadowkv_inter_token_latency_seconds", "Seconds between two tokens.",
-                 statistics.between_tokens);
-  write_vllm_names(text, statistics);
+  write_histograms(text, statistics, requests, "shadowkv_");
+  write_vllm_names(text, statistics, requests);
   return text.take();
 }
 

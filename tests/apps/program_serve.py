@@ -289,15 +289,70 @@ class Serve(ProgramTest):
         before = counts()
         self.complete()
         after = counts()
-        self.assertEqual(after["vllm:generation_tokens_total{}"] - before["vllm:generation_tokens_total{}"], 12)
+        self.assertEqual(after['vllm:generation_tokens_total{,engine="0"}']
+                         - before['vllm:generation_tokens_total{,engine="0"}'], 12)
         self.assertEqual(after["shadowkv_time_to_first_token_seconds_count{}"]
                          - before["shadowkv_time_to_first_token_seconds_count{}"], 1)
         self.assertEqual(after['shadowkv_requests{,state="running"}'], 0)
-        last = 0
+        last = {}
         for name, value in after.items():  # buckets only grow
-            if name.startswith("shadowkv_inter_token_latency_seconds_bucket"):
-                self.assertGreaterEqual(value, last)
-                last = value
+            if "_bucket{" in name:
+                histogram = name.split("_bucket{")[0]
+                self.assertGreaterEqual(value, last.get(histogram, 0), name)
+                last[histogram] = value
+        self.assertGreater(len(last), 10)
+
+    def test_metrics_tell_how_requests_ended_and_how_long_they_took(self):
+        server = Server("--quiet")
+        self.addCleanup(server.end)
+
+        def values():
+            text = server.ask("GET", "/metrics")[2].replace('model_name="f32",engine="0"', "")
+            rows = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("vllm:")]
+            return {name.removeprefix("vllm:"): float(value) for name, value in rows}
+
+        def ended():
+            return [values()[f'request_success_total{{,finished_reason="{reason}"}}']
+                    for reason in ("stop", "length", "abort", "error")]
+
+        self.assertEqual(ended(), [0, 0, 0, 0])
+        begun = time.monotonic()
+        whole = server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY})[2]
+        stop = whole["choices"][0]["text"][5:7]
+        server.ask("POST", "/v1/completions", {"prompt": [5] * 30, **GREEDY, "n": 2, "stream": True})
+        cut = server.ask("POST", "/v1/completions", {"prompt": PROMPT, **GREEDY, "stop": stop})[2]
+        took = time.monotonic() - begun
+        self.assertEqual(ended(), [1, 3, 0, 0], "each of several answers is a request")
+        now = values()
+        prompt = whole["usage"]["prompt_tokens"]
+        sums = {"request_prompt_tokens": 2 * prompt + 60,
+                "request_generation_tokens": 36 + cut["usage"]["completion_tokens"]}
+        for name, value in sums.items():
+            self.assertEqual((now[name + "_sum{}"], now[name + "_count{}"]), (value, 4), name)
+        self.assertEqual(now['request_generation_tokens_bucket{,le="10"}'],
+                         1 if cut["usage"]["completion_tokens"] <= 10 else 0)
+
+        def seconds(name):
+            self.assertEqual(now[name + "_seconds_count{}"], 4)
+            return now[name + "_seconds_sum{}"]
+
+        whole_s, inference = seconds("e2e_request_latency"), seconds("request_inference_time")
+        self.assertGreater(whole_s, 0)
+        self.assertLess(whole_s, 2 * took, "at most two at a time")
+        self.assertAlmostEqual(whole_s, seconds("request_queue_time") + inference)
+        self.assertAlmostEqual(inference, seconds("request_prefill_time") + seconds("request_decode_time"))
+        self.assertGreater(seconds("request_time_per_output_token"), 0)
+
+        body = json.dumps({"prompt": PROMPT, "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.sendall(head + body)
+            self.assertIn(b"200 OK", client.recv(4096))
+        until = time.monotonic() + 20 * PATIENCE
+        while ended() != [1, 3, 1, 0] and time.monotonic() < until:
+            time.sleep(0.05)
+        self.assertEqual(ended(), [1, 3, 1, 0], "who leaves is counted, too")
+        self.assertEqual(values()["e2e_request_latency_seconds_count{}"], 4, "without its time")
 
     def test_the_dashboard_shows_what_is_exported(self):
         dashboard = json.loads((ROOT / "examples/deploy/grafana.json").read_text())
@@ -549,7 +604,7 @@ class Keys(ProgramTest):
         self.assertEqual(cached(prompt, cache_salt="x"), 192)
         metrics = server.ask("GET", "/metrics")[2]
         for name, tokens in {"queries": 5 * 200 + 300, "hits": 192 + 64 + 192}.items():
-            self.assertIn(f'vllm:prefix_cache_{name}_total{{model_name="f32"}} {tokens}\n', metrics)
+            self.assertIn(f'vllm:prefix_cache_{name}_total{{model_name="f32",engine="0"}} {tokens}\n', metrics)
 
     def test_what_was_read_outlives_the_server(self):
         folder = self.folder / "kept"
@@ -666,7 +721,7 @@ class Ends(ProgramTest):
         body = {"prompt": PROMPT, "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(server.ask, "POST", "/v1/completions", body)
-            while "num_requests_running{model_name=\"f32\"} 1" not in server.ask("GET", "/metrics")[2]:
+            while "num_requests_running{model_name=\"f32\",engine=\"0\"} 1" not in server.ask("GET", "/metrics")[2]:
                 time.sleep(0.01)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.2)

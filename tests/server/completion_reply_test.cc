@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "server/fake_engine.h"
@@ -17,11 +18,13 @@ class FakeStream final : public Stream {
  public:
   FakeStream(std::vector<int32_t> ids, bool& is_cancelled, std::optional<float> logprob = {})
       : ids_(std::move(ids)), is_cancelled_(is_cancelled), logprob_(logprob) {}
+  void fail_at(std::size_t token) { fails_at_ = token; }
 
   std::optional<TokenEvent> next() override { return try_next(); }
   std::optional<TokenEvent> try_next() override {
     const bool is_pause = !std::exchange(is_paused_, !is_paused_);
     if (at_ == ids_.size() || is_pause) return std::nullopt;
+    if (at_ == fails_at_) throw DeviceFailure("the device is gone");
     const int32_t id = ids_[at_++];
     TokenEvent event{.id = id, .text = FakeEngine().detokenize({&id, 1}, true)};
     if (logprob_) event.logprobs.push_back({.id = id, .logprob = *logprob_});
@@ -39,6 +42,7 @@ class FakeStream final : public Stream {
   std::vector<int32_t> ids_;
   bool& is_cancelled_;
   std::optional<float> logprob_;
+  std::optional<std::size_t> fails_at_;
   std::size_t at_ = 0;
   bool is_paused_ = false;
 };
@@ -209,6 +213,48 @@ TEST(Replies, CountTheTokensOfAnswersThatAreNotShown) {
   const Json usage = best_of(1, false).at("usage");
   EXPECT_EQ(usage["completion_tokens"], 5 + 10 + 5 + 1 + 2 + 3);
   EXPECT_EQ(usage["prompt_tokens"], 10) << "each prompt was read once";
+}
+
+using Ends = std::array<int64_t, kRequestEnds>;  // stop, length, abort, error
+
+// How a reply's two answers, of 2 and of 4 tokens, are counted: the reply is asked for a number of parts, and
+// then its client leaves. The longer one may fail at a token.
+Ends ends_of(int parts, std::optional<std::size_t> fails_at = {}) {
+  const FakeEngine engine;
+  bool is_cancelled = false;
+  RequestCounter counter;
+  {
+    std::vector<std::unique_ptr<Stream>> streams;
+    streams.push_back(std::make_unique<FakeStream>(engine.tokenize("ab"), is_cancelled));
+    auto longer = std::make_unique<FakeStream>(engine.tokenize("abcd"), is_cancelled);
+    if (fails_at) longer->fail_at(*fails_at);
+    streams.push_back(std::move(longer));
+    CompletionRequest request;
+    request.choices = request.best_of = 2;
+    CompletionReply reply({.id = "x", .model = "m", .headers = {}, .engine = &engine, .counter = &counter},
+                          request, std::move(streams), {});
+    for (bool ended = false; parts > 0 && !ended; --parts) ended = reply.next().ended;
+  }
+  return counter.counts().ended;
+}
+
+TEST(Replies, CountEachAnswerOnceAsItEnded) {
+  EXPECT_EQ(ends_of(100), (Ends{2, 0, 0, 0}));
+  EXPECT_EQ(ends_of(0), (Ends{0, 0, 2, 0})) << "its client did not wait";
+  EXPECT_EQ(ends_of(100, 0), (Ends{0, 0, 0, 2})) << "the other one goes with it";
+  EXPECT_EQ(ends_of(100, 3), (Ends{1, 0, 0, 1})) << "the other one had ended";
+}
+
+TEST(Replies, CountAnAnswerBeforeItsEndIsHandedOn) {
+  const FakeEngine engine;
+  bool is_cancelled = false;
+  RequestCounter counter;
+  std::vector<std::unique_ptr<Stream>> streams;
+  streams.push_back(std::make_unique<FakeStream>(engine.tokenize("ab"), is_cancelled));
+  CompletionReply reply({.id = "x", .model = "m", .headers = {}, .engine = &engine, .counter = &counter}, {},
+                        std::move(streams), {});
+  while (!reply.next().ended) EXPECT_EQ(counter.counts().ended, Ends{});
+  EXPECT_EQ(counter.counts().ended, (Ends{1, 0, 0, 0})) << "who has the answer finds it counted";
 }
 
 }  // namespace

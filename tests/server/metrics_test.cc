@@ -14,7 +14,7 @@ using ::testing::HasSubstr;
 TEST(Metrics, BucketsCountWhatIsWithinThem) {
   ServiceStatistics statistics;
   for (const double seconds : {0.001, 0.03, 0.03, 3.0, 9000.0}) statistics.first_token.add(seconds);
-  const std::string text = metrics_text(statistics, "m");
+  const std::string text = metrics_text(statistics, {}, "m");
   const std::string name = "shadowkv_time_to_first_token_seconds";
   EXPECT_THAT(text, HasSubstr(name + "_bucket{model_name=\"m\",le=\"0.01\"} 1\n"));
   EXPECT_THAT(text, HasSubstr(name + "_bucket{model_name=\"m\",le=\"0.05\"} 3\n"));
@@ -23,8 +23,38 @@ TEST(Metrics, BucketsCountWhatIsWithinThem) {
   EXPECT_THAT(text, HasSubstr(name + "_count{model_name=\"m\"} 5\n"));
 }
 
+TEST(Metrics, EndedRequestsStandUnderVllmsNamesAndLabels) {
+  RequestCounter counter;
+  const RequestReport report = {
+      .prompt_tokens = 7, .new_tokens = 3, .waited_s = 0.5, .first_s = 1, .total_s = 2};
+  for (const RequestEnd end : {RequestEnd::stop, RequestEnd::length, RequestEnd::length, RequestEnd::abort})
+    counter.add(report, end);
+  const std::string text = metrics_text({}, counter.counts(), "m");
+  const std::string labels = "{model_name=\"m\",engine=\"0\"";
+  for (const char* row : {"stop\"} 1\n", "length\"} 2\n", "abort\"} 1\n", "error\"} 0\n"})
+    EXPECT_THAT(text, HasSubstr("vllm:request_success_total" + labels + ",finished_reason=\"" + row));
+  const auto sums = [&](const std::string& name, const std::string& sum) {
+    EXPECT_THAT(text, HasSubstr("vllm:" + name + "_sum" + labels + "} " + sum + "\n"));
+    EXPECT_THAT(text, HasSubstr("vllm:" + name + "_count" + labels + "} 3\n"));
+    EXPECT_THAT(text, HasSubstr("shadowkv_" + name + "_sum{model_name=\"m\"} " + sum + "\n"));
+  };
+  sums("e2e_request_latency_seconds", "6");
+  sums("request_queue_time_seconds", "1.5");
+  sums("request_prefill_time_seconds", "1.5");
+  sums("request_decode_time_seconds", "3");
+  sums("request_inference_time_seconds", "4.5");
+  sums("request_time_per_output_token_seconds", "1.5");
+  sums("request_prompt_tokens", "21");
+  sums("request_generation_tokens", "9");
+  const std::string lengths = "vllm:request_prompt_tokens_bucket" + labels;
+  EXPECT_THAT(text, HasSubstr(lengths + ",le=\"5\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr(lengths + ",le=\"10\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_bucket" + labels + ",le=\"1.5\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_bucket" + labels + ",le=\"2\"} 3\n"));
+}
+
 TEST(Metrics, EveryNameHasHelpAndTypeOnce) {
-  std::istringstream lines(metrics_text({}, "a \"model\"\n"));
+  std::istringstream lines(metrics_text({}, {}, "a \"model\"\n"));
   std::set<std::string> declared;
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with("# TYPE ")) {
