@@ -9,9 +9,11 @@ Without SHADOWKV_TEST_MODEL a tiny model of the tests answers in place of the em
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -183,6 +185,36 @@ class Curl(Clients):
         self.assertEqual(parts.pop(), "[DONE]")
         deltas = [json.loads(part)["choices"][0]["delta"].get("content", "") for part in parts]
         self.assertEqual("".join(deltas), self.expected)
+
+
+class RawSockets(Clients):
+    def send(self, data):
+        """The status of the answer; none where the server just hangs up."""
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=60) as plain:
+            plain.sendall(data)
+            plain.shutdown(socket.SHUT_WR)
+            back = b""
+            with contextlib.suppress(ConnectionError):
+                while part := plain.recv(65536):
+                    back += part
+        return int(back.split()[1]) if back else None
+
+    def test_what_is_no_request_is_refused_and_disturbs_no_stream(self):
+        stream = self.client.chat.completions.create(model="tiny", messages=HI, stream=True, temperature=0,
+                                                     max_tokens=64, extra_body={"ignore_eos": True})
+        pieces = [next(stream)]
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
+        for data in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00",
+                     head + b"Content-Length: none\r\n\r\n", head + b"Content-Length: 5\r\n\r\n{\xff\xfe}}",
+                     head + b"Content-Length: 4000\r\n\r\n" + b"[" * 4000,
+                     head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"):
+            self.assertIn(self.send(data), (None, 400, 505), data[:40])
+        self.assertEqual(self.send(head + b"X: " + b"x" * (1 << 20) + b"\r\n\r\n"), 431)
+        pieces += stream
+        text = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
+        alone = self.client.chat.completions.create(model="tiny", messages=HI, temperature=0, max_tokens=64,
+                                                    extra_body={"ignore_eos": True})
+        self.assertEqual(text, alone.choices[0].message.content)
 
 
 class Description(unittest.TestCase):
