@@ -204,7 +204,8 @@ TEST(Replies, ShowTheLikeliestOfEachPromptsAnswersByToken) {
 }
 
 TEST(Replies, ShowLogProbabilitiesOnlyWhereTheyWereAskedFor) {
-  for (const Json& choice : best_of(1, false).at("choices")) EXPECT_TRUE(choice.at("logprobs").is_null());
+  const Json hidden = best_of(1, false).at("choices");
+  for (const Json& choice : hidden) EXPECT_TRUE(choice.at("logprobs").is_null());
   const Json shown = best_of(1, true).at("choices");
   EXPECT_EQ(shown[0]["logprobs"]["token_logprobs"], Json(std::vector<float>(10, -0.25f)));
 }
