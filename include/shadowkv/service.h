@@ -213,7 +213,7 @@ class Service {
   // larger by i would be answered. Throws InvalidInput for fewer; where it throws nothing was taken.
   virtual std::vector<std::unique_ptr<Stream>> submit_several(ServiceRequest request, int64_t answers) = 0;
   // What is kept of prompts of one cache_salt (ServiceRequest), the latest used first. Waits for the step
-  // that runs.
+  // that runs; not for callbacks, as the next: throws InvalidInput there.
   [[nodiscard]] virtual std::vector<KeptPrompt> kept_prompts(const std::string& cache_salt) = 0;
   // Does that with one of them, and says what has become of it: of what was dropped, what it was. Saving and
   // restoring go on after it has returned. Nothing where none is kept under that id and salt. Throws

@@ -4,6 +4,7 @@
 #include <exception>
 #include <future>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -24,6 +25,10 @@ std::string id_of(const Prefix& prefix) {
 // caller.
 template <typename Work>
 auto ModelService::on_thread(Work work) {
+  require(
+      std::this_thread::get_id() != thread_.get_id(),
+      "what is kept of prompts was asked for within a callback, for which the thread that knows it waits; "
+      "ask from another thread");
   using Result = decltype(work());
   const auto task = std::make_shared<std::packaged_task<Result()>>(std::move(work));
   std::future<Result> result = task->get_future();

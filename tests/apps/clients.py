@@ -25,7 +25,7 @@ import pydantic
 from langchain_openai import ChatOpenAI
 
 from program import MODEL
-from program_serve import Server
+from server import Server
 
 EMBEDDED = os.environ.get("SHADOWKV_TEST_MODEL")
 SERVED = ["--model", EMBEDDED] if EMBEDDED else MODEL

@@ -20,7 +20,7 @@ import unittest
 from playwright.sync_api import expect, sync_playwright
 
 from program import PROGRAM, ROOT
-from program_serve import Server
+from server import Server
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 IMAGES = os.environ.get("SHADOWKV_PAGE_IMAGES")

@@ -5,7 +5,7 @@ import json
 import unittest
 
 from program import MODEL, ProgramTest
-from program_serve import CLOCK, Server, events
+from server import CLOCK, Server, events
 
 WEATHER = {"type": "function", "function": {
     "name": "get_weather", "description": "The weather of a city", "parameters": {

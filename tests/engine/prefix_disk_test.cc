@@ -4,17 +4,21 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "engine/engines.h"
 #include "engine/prefix_folder.h"
 #include "engine/requests.h"
 #include "engine/storage_cases.h"
 #include "formats/temporary_file.h"
+#include "shadowkv/error.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
@@ -82,24 +86,6 @@ Answered ask(Service& service, const ServiceRequest& request) {
   return {std::move(ids), stream->report().cached_tokens};
 }
 
-std::vector<StorageCase> disk_cases() {
-  std::vector<StorageCase> cases = storage_cases();
-  cases.push_back({"quest_in_segments", with(preset("quest"), [](AttentionConfig& c) {
-                     c.dense_layers = 1;
-                     c.sparse_budget = 32;
-                     c.segment_tokens = 512;
-                   })});
-  cases.push_back({"shadow_chunks_of_3", with(small_shadow(), [](AttentionConfig& c) { c.chunk_size = 3; })});
-  cases.push_back({"shadow_budget_by_length",
-                   with(small_shadow(), [](AttentionConfig& c) { c.sparse_budget_share = 0.05; })});
-  if (kIsSanitized) {  // which take ten times as long: one of each kind
-    std::erase_if(cases, [](const StorageCase& one) {
-      return one.name != "full_int8" && one.name != "shadow_exact_below" && one.name != "quest_in_segments";
-    });
-  }
-  return cases;
-}
-
 class PrefixesOnDisk : public ::testing::TestWithParam<StorageCase> {
  protected:
   [[nodiscard]] std::unique_ptr<Service> serve(Engine& engine) {
@@ -139,7 +125,8 @@ TEST_P(PrefixesOnDisk, AnswerAsThoseInMemory) {
   EXPECT_THAT(notes_.lines(), IsEmpty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Configurations, PrefixesOnDisk, ::testing::ValuesIn(disk_cases()), name_of_case);
+INSTANTIATE_TEST_SUITE_P(Configurations, PrefixesOnDisk, ::testing::ValuesIn(prefix_storage_cases()),
+                         name_of_case);
 
 class PrefixFiles : public ::testing::Test {
  protected:
@@ -327,18 +314,30 @@ TEST_F(PrefixFiles, ServeOneServiceAtATime) {
   EXPECT_EQ(ask(*other, request(600, 10)).cached, 0);
 }
 
-// A disk that takes no more.
+// While it lives, no file of this process may be longer than 5,000 bytes.
+class FullDisk {
+ public:
+  FullDisk() {
+    (void)std::signal(SIGXFSZ, SIG_IGN);
+    EXPECT_EQ(getrlimit(RLIMIT_FSIZE, &before_), 0);
+    rlimit limit = before_;
+    limit.rlim_cur = 5000;
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FullDisk() { EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0); }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
 TEST_F(PrefixFiles, ThatCannotBeWrittenCostNothing) {
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  (void)std::signal(SIGXFSZ, SIG_IGN);
-  rlimit limit = before;
-  limit.rlim_cur = 5000;
   const auto service = engine_->serve(options());
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::optional<FullDisk> full(std::in_place);
   (void)ask(*service, request(1600, 0));
   for (int i = 0; i < 2000 && notes_.lines().empty(); ++i) std::this_thread::sleep_for(5ms);
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  full.reset();
   ASSERT_EQ(notes_.lines().size(), 1u);
   EXPECT_THAT(notes_.lines()[0], HasSubstr("no prompt is written for a minute"));
   expect(*service, request(1600, 20), {1536});
@@ -348,22 +347,17 @@ TEST_F(PrefixFiles, ThatCannotBeWrittenCostNothing) {
 
 // Nor where their memory is asked for at once.
 TEST_F(PrefixFiles, ThatCannotBeWrittenLetMemoryGo) {
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  (void)std::signal(SIGXFSZ, SIG_IGN);
-  rlimit limit = before;
-  limit.rlim_cur = 5000;
   ServiceOptions small = options();
   small.prefix_cache_bytes = engine_->footprint(small_shadow(), 600).device * 3 / 2;
   const auto service = engine_->serve(small);
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::optional<FullDisk> full(std::in_place);
   std::vector<std::unique_ptr<Stream>> streams;
   for (uint32_t seed = 1; seed < 6; ++seed) streams.push_back(service->submit(request(0, 600, seed)));
   for (uint32_t seed = 1; seed < 6; ++seed)
     EXPECT_EQ(read_all(*streams[seed - 1]), expected(request(0, 600, seed), {}).ids);
   service->wait_idle();
   for (int i = 0; i < 2000 && notes_.lines().empty(); ++i) std::this_thread::sleep_for(5ms);
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  full.reset();
   EXPECT_EQ(notes_.lines().size(), 1u) << "for a minute";
   EXPECT_EQ(service->statistics().prefix_files, 0);
 }
@@ -386,6 +380,21 @@ KeptPrompt when_kept(Service& service, std::size_t place, const Is& is) {
   const KeptPrompt kept = service.kept_prompts("").at(place);
   EXPECT_TRUE(is(kept));
   return kept;
+}
+
+// The thread that knows it is the one that calls back: it would wait for itself.
+TEST_F(PrefixFiles, AreNotAskedForWithinACallback) {
+  const auto service = engine_->serve(options());
+  std::atomic<int> refused = 0;
+  ServiceRequest asks = request(600, 10);
+  asks.on_news = [&] {
+    EXPECT_THROW((void)service->kept_prompts(""), InvalidInput);
+    EXPECT_THROW((void)service->change_kept_prompt("", "any", KeptAction::drop), InvalidInput);
+    ++refused;
+  };
+  (void)ask(*service, asks);
+  service->wait_idle();
+  EXPECT_GT(refused, 0);
 }
 
 TEST_F(PrefixFiles, AreListedForTheirTenantAlone) {

@@ -19,26 +19,14 @@ constexpr int64_t kRoom = 4096;
 constexpr int64_t kPlenty = int64_t{1} << 30;
 
 std::vector<StorageCase> prefix_cases() {
-  std::vector<StorageCase> cases = storage_cases();
+  std::vector<StorageCase> cases = prefix_storage_cases();
+  if (kIsSanitized) return cases;
   AttentionConfig landmarks = small_shadow();
   landmarks.index = IndexKind::landmarks;
   landmarks.chunk_size = 8;
   cases.push_back({"landmarks_without_outliers", landmarks});
-  cases.push_back({"quest_in_segments", with(preset("quest"), [](AttentionConfig& c) {
-                     c.dense_layers = 1;
-                     c.sparse_budget = 32;
-                     c.segment_tokens = 512;
-                   })});
-  cases.push_back({"shadow_chunks_of_3", with(small_shadow(), [](AttentionConfig& c) { c.chunk_size = 3; })});
-  cases.push_back({"shadow_budget_by_length",
-                   with(small_shadow(), [](AttentionConfig& c) { c.sparse_budget_share = 0.05; })});
   cases.push_back(
       {"shadow_wide_window", with(small_shadow(), [](AttentionConfig& c) { c.local_window = 700; })});
-  if (kIsSanitized) {  // which take ten times as long: one of each kind
-    std::erase_if(cases, [](const StorageCase& one) {
-      return one.name != "full_int8" && one.name != "shadow_exact_below" && one.name != "quest_in_segments";
-    });
-  }
   return cases;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/engines.h"
+#include "support/sanitizer.h"
 
 namespace shadowkv::testing {
 
@@ -69,6 +70,26 @@ inline const std::vector<StorageCase>& storage_cases() {
         {"landmarks_int8", with(landmarks, [](AttentionConfig& c) { c.landmarks = StorageType::int8; })}};
   }();
   return all;
+}
+
+// Those of which prefixes are kept, and segments that make them so; under sanitizers, where each takes ten
+// times as long, one of each kind.
+inline std::vector<StorageCase> prefix_storage_cases() {
+  std::vector<StorageCase> cases = storage_cases();
+  cases.push_back({"quest_in_segments", with(preset("quest"), [](AttentionConfig& c) {
+                     c.dense_layers = 1;
+                     c.sparse_budget = 32;
+                     c.segment_tokens = 512;
+                   })});
+  cases.push_back({"shadow_chunks_of_3", with(small_shadow(), [](AttentionConfig& c) { c.chunk_size = 3; })});
+  cases.push_back({"shadow_budget_by_length",
+                   with(small_shadow(), [](AttentionConfig& c) { c.sparse_budget_share = 0.05; })});
+  if (kIsSanitized) {
+    std::erase_if(cases, [](const StorageCase& one) {
+      return one.name != "full_int8" && one.name != "shadow_exact_below" && one.name != "quest_in_segments";
+    });
+  }
+  return cases;
 }
 
 }  // namespace shadowkv::testing
