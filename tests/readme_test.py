@@ -58,6 +58,18 @@ class Documents(unittest.TestCase):
                     if not NOT_RUN.match(command):
                         self.run_cleanly(command, folder, environment)
 
+    @unittest.skipUnless(os.environ.get("SHADOWKV_TEST_MODEL"), "SHADOWKV_TEST_MODEL names no model")
+    def test_options_of_the_demo_take_the_place_of_its_own(self):
+        with tempfile.TemporaryDirectory() as folder:
+            text = pathlib.Path(folder) / "text.txt"
+            text.write_text("Call me Ishmael. " * 8, encoding="utf-8")
+            done = subprocess.run(["./run", "demo", "--device", "cpu", f"--document={text}", "--methods", "full",
+                                   "--max-new-tokens", "2"], cwd=ROOT, capture_output=True, text=True,
+                                  timeout=SECONDS, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("== full ==", done.stdout)
+        self.assertNotIn("== shadow ==", done.stdout)
+
     def run_cleanly(self, command, folder, environment):
         with self.subTest(command):
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=environment,
