@@ -283,9 +283,9 @@ void StepSampling::prepare(int64_t method, std::span<const SequenceToken> batch,
     ++changed;
     masks += samplers[i]->state_->changes.mask().empty() ? 0 : 1;
   }
+  tables_.begin(masks, vocab);  // also of a step without changes, whose end is not that of one that failed
   if (changed == 0) return;
   changes_.resize(samplers.size());
-  tables_.begin(masks, vocab);
   for (std::size_t i = 0; i < samplers.size(); ++i) {
     if (is_plain(samplers[i])) continue;
     changes_[i] = tables_.row({method, batch[i].sequence}, samplers[i]->state_->changes);

@@ -5,6 +5,8 @@
 
 #include "base/device.h"
 #include "engine/engines.h"
+#include "engine/sampler.h"
+#include "kernels/logit_rows.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
@@ -234,6 +236,36 @@ TEST_P(SampledSteps, KeepsMemoryForThoseAloneThatNeedItAndGivesItBack) {
   EXPECT_EQ(kept(), one);
   session_->remove(batch[0].sequence);
   EXPECT_EQ(kept(), 0);
+}
+
+// A token that has come is brought by the step; one that failed has brought it to nobody, whatever others do.
+TEST(StepSamplings, BringAgainWhatAFailedStepWasToBring) {
+  const auto device = make_cpu_device({.threads = 1});
+  StepSampling steps(*device);
+  Sampler changed({.presence_penalty = 1.0}, {.prompt = {}, .end_tokens = {}, .constraint = nullptr});
+  Sampler plain({.temperature = 1.0});
+  Sampler *const with_changes = &changed, *const without = &plain;
+  const SequenceToken first{.sequence = 0}, second{.sequence = 1};
+  const std::vector<int32_t> drawn = {7};
+  const auto prepare_changed = [&] {
+    steps.prepare(0, {&first, 1}, {&with_changes, 1}, kVocab);
+    return steps.changes()[0];
+  };
+  std::vector<float> logits(kVocab);
+  for (const int32_t token : {3, 4}) {
+    changed.take(token);
+    change_row(logits.data(), kVocab, prepare_changed());
+    steps.finish(drawn, {});  // which counts a token more
+  }
+  (void)prepare_changed();  // and its step fails
+  steps.prepare(0, {&second, 1}, {&without, 1}, kVocab);
+  steps.finish(drawn, {});
+  const LogitRow again = prepare_changed();
+  change_row(logits.data(), kVocab, again);
+  std::vector<int32_t> marked;
+  for (int32_t i = 0; i < again.marked_count; ++i) marked.push_back(again.marked[i].id);
+  EXPECT_EQ(marked, (std::vector<int32_t>{3, 7, 4}));
+  EXPECT_EQ(again.marked[1].seen, 3) << "which the step that failed was to bring";
 }
 
 }  // namespace
