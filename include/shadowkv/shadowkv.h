@@ -259,6 +259,10 @@ struct LayerObservation {
   // attention, and sequences below `exact_below`. Empty otherwise.
   std::span<const float> k;
   std::span<const float> v;  // values, likewise
+  // Of the token's own key before rotation, all KV heads together: squared distances from its segment's mean,
+  // and from what is kept of it. Both 0 where keys are held as they are.
+  double key_energy = 0;
+  double key_error = 0;
 };
 // Sees each layer of each sequence of a step.
 using LayerObserver = std::function<void(const LayerObservation&)>;
@@ -375,6 +379,7 @@ struct GenerateRequest {
   bool ignore_eos = false;          // go on after one of the model's end tokens
   bool keep_logits = false;         // fill GenerateResult::logits
   Progress prefill_progress;        // of reading the prompt; may be empty
+  LayerObserver observer;           // of the answer's steps; may be empty
 };
 
 // An answer, and what it cost.

@@ -97,12 +97,20 @@ struct AttentionStatistics {
   LinkBytes link;                            // between the tiers, so far
 };
 
+// Of a token's key before rotation, all KV heads together: squared distances from its segment's mean, and
+// from what its factors give back. Both 0 where keys are kept as they are.
+struct KeyError {
+  double energy = 0;
+  double error = 0;
+};
+
 // What a layer of a decode step did for one of its sequences: for evaluation.
 struct LayerTrace {
   std::vector<float> q;                        // [heads, head_dim] rotated
   std::vector<std::vector<int32_t>> attended;  // [kv_heads] positions, ascending
   // Of every token, keys rotated, from methods that hold them as they are; else empty.
   std::vector<float> k, v;  // [tokens, kv_heads, head_dim]
+  KeyError key = {};        // of the step's token
 };
 
 class Attention {

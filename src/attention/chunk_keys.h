@@ -36,6 +36,14 @@ class ChunkKeys {
   };
   virtual void append(Queue& queue, int64_t layer, const NewKeys& keys, const TokenBatch& tokens) = 0;
 
+  // Of a token that is there, whose key before rotation is `raw`, [kv_heads, head_dim]; waits for the device.
+  struct OneKey {
+    int64_t row = 0;
+    int64_t position = 0;
+    TensorView raw;
+  };
+  [[nodiscard]] virtual KeyError error_of(int64_t /*layer*/, const OneKey& /*key*/) { return {}; }
+
   // Rotated keys of chunks that no slot holds -> out [B, kv_heads, M, chunk * head_dim].
   struct Chunks {
     DecodeBatch batch;

@@ -4,6 +4,7 @@
 #include "attention/fill.h"
 #include "attention/methods.h"
 #include "attention/shadow_index.h"
+#include "attention/trace.h"
 #include "cache/paged_store.h"
 
 namespace shadowkv {
@@ -32,6 +33,7 @@ class LowRankKeys final : public ChunkKeys {
   void fill(int64_t row, int64_t tokens, uint64_t seed) override;
   // Projects keys before rotation onto their segments' bases.
   void append(Queue& queue, int64_t layer, const NewKeys& keys, const TokenBatch& tokens) override;
+  [[nodiscard]] KeyError error_of(int64_t layer, const OneKey& key) override;
   void rebuild(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
                TensorView out) override;
   void rebuild_and_score(Queue& queue, int64_t layer, const Chunks& chunks, const RopeView& rope,
@@ -101,6 +103,19 @@ void LowRankKeys::append(Queue& queue, int64_t layer, const NewKeys& keys, const
                        .basis = segments_.basis(queue, layer),
                        .rank = rank_,
                        .factors = factors(layer)});
+}
+
+KeyError LowRankKeys::error_of(int64_t layer, const OneKey& key) {
+  Queue& queue = device_.compute();
+  const DType type = device_.activation_dtype();
+  const Buffer memory = device_.allocate(Tier::device, Purpose::prompts, rank_ * size_of(type));
+  const TensorView kept(memory.data(), type, {1, 1, rank_});
+  load_rows(queue, {.from = factors(layer), .row = key.row, .first = key.position, .out = kept});
+  const Segments::Description of = segments_.description(key.row, layer, key.position);
+  return key_error({.x = read_numbers(queue, key.raw),
+                    .mean = read_numbers(queue, of.mean),
+                    .basis = read_numbers(queue, of.basis),
+                    .factors = read_numbers(queue, kept)});
 }
 
 RebuildKeysParams LowRankKeys::rebuilding(Queue& queue, int64_t layer, const Chunks& chunks,

@@ -154,6 +154,21 @@ int64_t Segments::fitted_end(int64_t row, int64_t token, int64_t tokens) const {
   return tokens;
 }
 
+Segments::Description Segments::describe(const Buffer& buffer, int64_t layer) const {
+  const int64_t width = shape_.kv_width();
+  std::byte* part = buffer.data() + layer * layer_bytes();
+  return {.basis = TensorView(part, basis_dtype_, {rank_, width}),
+          .mean = TensorView(part + basis_bytes(), DType::f32, {width}),
+          .centre = TensorView(part + basis_bytes() + mean_bytes(), DType::f32, {width})};
+}
+
+Segments::Description Segments::description(int64_t row, int64_t layer, int64_t position) const {
+  const Row& entry = rows_[static_cast<std::size_t>(row)];
+  const auto behind = std::ranges::upper_bound(entry.fitted, position, {}, &Range::first);
+  const auto own = static_cast<std::size_t>(behind - entry.fitted.begin() - 1);
+  return describe(*entry.buffers.at(own), layer);
+}
+
 void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range& within) {
   Queue& queue = device_.compute();
   const int64_t width = shape_.kv_width();
@@ -164,10 +179,7 @@ void Segments::fit(int64_t row, const RawLayer& raw, int64_t layer, const Range&
     const int64_t count = range.end - range.first;
     const TensorView before = raw.k_raw.rows(range.first, count).reshaped({count, width});
     const TensorView rotated = raw.k.rows(range.first, count).reshaped({count, width});
-    std::byte* part = entry.buffers[i]->data() + layer * layer_bytes();
-    const TensorView basis(part, basis_dtype_, {rank_, width});
-    const TensorView mean(part + basis_bytes(), DType::f32, {width});
-    const TensorView centre(part + basis_bytes() + mean_bytes(), DType::f32, {width});
+    const auto& [basis, mean, centre] = describe(*entry.buffers[i], layer);
     column_mean(queue, {.x = before, .mean = mean});
     fit_basis(queue, {.x = before, .mean = mean, .basis = basis});
     column_mean(queue, {.x = rotated, .mean = centre});

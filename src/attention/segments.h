@@ -59,6 +59,14 @@ class Segments {
   // begin before it.
   [[nodiscard]] int64_t fitted_end(int64_t row, int64_t token, int64_t tokens) const;
 
+  // What describes the keys of a layer's token, of a row on the device.
+  struct Description {
+    TensorView basis;   // [R, W] in the device's activation type
+    TensorView mean;    // [W] float32
+    TensorView centre;  // likewise
+  };
+  [[nodiscard]] Description description(int64_t row, int64_t layer, int64_t position) const;
+
   [[nodiscard]] PagedView mean(Queue& queue, int64_t layer);
   [[nodiscard]] PagedView basis(Queue& queue, int64_t layer);
   [[nodiscard]] PagedView centre(Queue& queue, int64_t layer);
@@ -75,6 +83,7 @@ class Segments {
   void fit_table(std::size_t row, int64_t max_tokens);
   [[nodiscard]] bool serves_others(const Row& row, const std::shared_ptr<Buffer>& buffer) const;
   void write_table(std::size_t row);
+  [[nodiscard]] Description describe(const Buffer& buffer, int64_t layer) const;
   [[nodiscard]] int64_t layer_bytes() const;
   [[nodiscard]] int64_t basis_bytes() const;
   [[nodiscard]] int64_t mean_bytes() const { return shape_.kv_width() * size_of(DType::f32); }

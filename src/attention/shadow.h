@@ -204,6 +204,7 @@ class ShadowAttention final : public Attention {
   void attend_chosen(int64_t layer, const OwnBatch& own, TensorView lse, TensorView out);
   void attend(int64_t layer, const Part& part, const Selection& s, Queue& resident, const Attended& kept);
   void decode_mixed(const LayerInput& input, TensorView out);
+  [[nodiscard]] KeyError key_error_of(int64_t layer, const Sequence& sequence, int64_t row);
   [[nodiscard]] std::vector<std::vector<int32_t>> chosen(int64_t layer, const Sequence& sequence,
                                                          int64_t row);
   [[nodiscard]] std::vector<int32_t> outliers_of(int64_t layer, int64_t row, int64_t head);

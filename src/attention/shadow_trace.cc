@@ -44,7 +44,17 @@ LayerTrace ShadowAttention::trace(int64_t layer, SeqId id) {
     append_positions(positions, ring, tokens - ring);
     std::sort(positions.begin(), positions.end());
   }
+  trace.key = key_error_of(layer, sequence, row);
   return trace;
+}
+
+// Of the step's token; row: among the sparse ones.
+KeyError ShadowAttention::key_error_of(int64_t layer, const Sequence& sequence, int64_t row) {
+  const TensorView k = sparse_step_.k().rows(row, 1);
+  const Buffer memory = device_.allocate(Tier::device, Purpose::prompts, k.bytes());
+  const TensorView raw(memory.data(), k.dtype, {1, shape_.kv_heads, shape_.head_dim});
+  turn_back(sequence, {.k_raw = raw, .k = k, .v = {}, .positions = sparse_step_.tokens().positions + row});
+  return keys_->error_of(layer, {.row = sequence.row, .position = sequence.tokens, .raw = raw});
 }
 
 // Positions of outlier chunks and of those that the layer picked, by KV head; row: among the sparse ones.

@@ -22,6 +22,21 @@ std::vector<float> read_numbers(Queue& queue, const TensorView& from) {
   return numbers;
 }
 
+KeyError key_error(const KeptKey& key) {
+  KeyError sums;
+  const std::size_t width = key.x.size();
+  for (std::size_t i = 0; i < width; ++i) {
+    const double centred = double{key.x[i]} - key.mean[i];
+    double kept = 0;
+    for (std::size_t r = 0; r < key.factors.size(); ++r) {
+      kept += double{key.factors[r]} * key.basis[r * width + i];
+    }
+    sums.energy += centred * centred;
+    sums.error += (centred - kept) * (centred - kept);
+  }
+  return sums;
+}
+
 void append_positions(std::vector<int32_t>& positions, int64_t first, int64_t count) {
   for (int64_t i = 0; i < count; ++i) positions.push_back(static_cast<int32_t>(first + i));
 }

@@ -19,6 +19,22 @@ double seconds_since(Clock::time_point start) {
 // Of the turns to come.
 constexpr int64_t kLeastSpareTokens = 4096;
 
+// The layers of an answer's steps are shown to whoever asked for them.
+class Observing {
+ public:
+  Observing(Session& session, const LayerObserver& observer) : session_(observer ? &session : nullptr) {
+    if (session_ != nullptr) session_->observe(0, observer);
+  }
+  ~Observing() {
+    if (session_ != nullptr) session_->observe(0, {});
+  }
+  Observing(const Observing&) = delete;
+  Observing& operator=(const Observing&) = delete;
+
+ private:
+  Session* session_;
+};
+
 // An answer as it grows: what it has come to, and whether it goes on.
 class GrowingAnswer {
  public:
@@ -228,6 +244,7 @@ GenerateResult ModelConversation::answer(const GenerateRequest& request, const T
       how == FollowUp::anew ? read(ids, result.prompt_tokens + wanted, draw) : take_in(how, ids, draw);
   result.ttft_s = seconds_since(start);
   const Clock::time_point first = Clock::now();
+  const Observing observing(*session_, request.observer);
   while (true) {
     result.logits.insert(result.logits.end(), next.logits.begin(), next.logits.end());
     if (!answer.add(next.id, sampler, on_token)) break;

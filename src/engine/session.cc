@@ -352,7 +352,9 @@ void ModelSession::tell_layers(int64_t method) {
                   .output = out,
                   .attended = trace.attended,
                   .k = trace.k,
-                  .v = trace.v});
+                  .v = trace.v,
+                  .key_energy = trace.key.energy,
+                  .key_error = trace.key.error});
       });
 }
 
