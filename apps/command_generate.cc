@@ -13,6 +13,7 @@
 #include "engine_loading.h"
 #include "interrupt.h"
 #include "json_output.h"
+#include "key_errors.h"
 #include "methods.h"
 #include "npy.h"
 #include "output_file.h"
@@ -34,6 +35,7 @@ struct Arguments {
   SamplingArguments sampling;
   StateArguments state;
   int64_t max_new_tokens = 256, best_of = 1;
+  int64_t key_errors = 0;
   bool ignore_eos = false;
   bool raw = false;
   bool print_ids = false, json = false;
@@ -67,6 +69,12 @@ void declare(CLI::App& app, Arguments& a) {
             "last position [default: none]",
             group},
            a.dump_logits);
+  add_whole(app,
+            {"--key-errors", "TOKENS",
+             "Say after every so many tokens of the answer which share of their keys' energy is lost to the "
+             "factors that they are kept as, on standard error and in --json; 0: do not measure it",
+             group},
+            {0, kMostTokens}, a.key_errors);
   add_flag(app, {"--json", "", "Print one JSON object: text, ids, timings, statistics, settings", group},
            a.json);
 }
@@ -80,6 +88,7 @@ void check_best_of(const Arguments& a) {
           a.best_of);
   require(!a.state.given(), "--best-of and one of --load-state and --save-state are given; choose one");
   require(a.dump_logits.empty(), "--best-of and --dump-logits are given; choose one");
+  require(a.key_errors == 0, "--best-of and --key-errors are given; choose one");
 }
 
 // What is asked: messages, or else text or ids.
@@ -244,7 +253,10 @@ void run(Arguments& a) {
   if (!a.state.load.empty()) loading.state_s = state_watch.seconds();
   question = after(conversation, std::move(question), a);
   GenerateRequest request = request_of(a, *engine, question, attention, conversation);
+  KeyErrors key_errors(a.key_errors);
+  if (a.key_errors > 0) request.observer = [&](const LayerObservation& seen) { key_errors.add(seen); };
   const auto [result, best_of] = answer(a, *engine, conversation.held.get(), request);
+  if (a.key_errors > 0) key_errors.finish();
   if (!a.state.load.empty() && result.held_tokens == 0) {
     std::cerr
         << "what the state holds was read again: the prompt does not begin with it, or is the longer part\n";
@@ -260,6 +272,7 @@ void run(Arguments& a) {
     Json json = report(*engine, result, resolved, loading);
     if (has_logprobs) json["logprobs"] = logprobs_json(*engine, result);
     if (!best_of.is_null()) json["best_of"] = best_of;
+    if (a.key_errors > 0) json["key_errors"] = key_errors.json();
     return print_json(json);
   }
   if (a.print_ids) std::cout << fmt::format("{}\n", fmt::join(result.ids, " ")) << result.text << "\n";

@@ -96,6 +96,23 @@ class Generate(ProgramTest):
         plain = self.succeed(*base, "--seed", "5", "--best-of", "4").text
         self.assertEqual(plain, best["text"] + ("" if best["text"].endswith("\n") else "\n"))
 
+    def test_what_factors_lose_of_an_answers_keys_is_told_on_the_way(self):
+        base = ["generate", *MODEL, "--prompt-ids", ",".join(["1", "5", "9"] * 20), "-n", "25", "--ignore-eos", "--json",
+                "--key-errors", "10", "--exact-below", "0"]
+        shares = {}
+        for rank in ("2", "16"):
+            found = self.succeed(*base, "--rank", rank)
+            rows = json.loads(found.text)["key_errors"]
+            self.assertEqual([row["tokens"] for row in rows], [10, 20, 24], "the last token has no step")
+            shares[rank] = [row["lost_share"] for row in rows]
+            for row, said in zip(rows, found.errors.splitlines(), strict=True):
+                self.assertIn(f"to {row['tokens']}: {100 * row['lost_share']:.3f} % of their energy lost", said)
+        for much, little in zip(shares["2"], shares["16"], strict=True):
+            self.assertTrue(1 > much > little > 0)
+        whole = self.succeed(*base, "--method", "full")
+        self.assertEqual([row["lost_share"] for row in json.loads(whole.text)["key_errors"]], [None] * 3)
+        self.assertIn("keys of the answer's tokens 21 to 24: held as they are", whole.errors)
+
     def test_an_answer_ends_before_its_stop_text(self):
         base = ["generate", *MODEL, "--prompt-ids", "1,2,3", "-n", "40", "--ignore-eos", "--temperature", "2", "--json"]
         whole = json.loads(self.succeed(*base).text)["text"]

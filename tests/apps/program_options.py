@@ -90,6 +90,7 @@ class BadCommandLine(ProgramTest):
             (["--best-of", "3"], ["--best-of = 3", "--temperature 0"]),
             (["--best-of", "3", "--temperature", "1", "--save-state", "x"], ["--best-of", "--save-state"]),
             (["--best-of", "3", "--temperature", "1", "--dump-logits", "x"], ["--best-of", "--dump-logits"]),
+            (["--best-of", "3", "--temperature", "1", "--key-errors", "9"], ["--best-of", "--key-errors"]),
             (["--min-tokens", "9", "-n", "8"], ["min-tokens = 9", "max-new-tokens = 8"]),
             (["--logit-bias", "5=1,5=2"], ["token 5 twice"]), (["--logprobs", "2"], ["--logprobs", "--json"]),
             (["--stop-ids", "288"], ["288"]), (["--logit-bias", "999=1"], ["999", "288"]), (["--stop="], ["--stop"]),
