@@ -110,27 +110,49 @@ class Stream {
   [[nodiscard]] virtual RequestReport report() const = 0;
 };
 
-// Counts of durations in buckets that grow by a fourth root of 2, from 10 us to 3 hours.
-class DurationHistogram {
+// Counts of values in buckets, by a rule of those that derive from it.
+template <int buckets>
+class BucketCounts {
  public:
-  static constexpr int kBuckets = 121;  // the last one takes all that is longer
+  static constexpr int kBuckets = buckets;  // the last one takes all that is larger
 
-  void add(double seconds);                               // counts one, of seconds from 0
   [[nodiscard]] int64_t count() const { return count_; }  // of all
-  [[nodiscard]] double sum() const { return sum_; }       // of all seconds
-  [[nodiscard]] double max() const { return max_; }       // seconds of the longest
+  [[nodiscard]] double sum() const { return sum_; }       // of all values
+  // Values up to the upper_bound(bucket) of those that derive, and over that of the bucket before.
+  [[nodiscard]] int64_t in_bucket(int bucket) const { return counts_.at(static_cast<std::size_t>(bucket)); }
+
+ protected:
+  void count_in(double bucket, double value) {  // bucket: a whole number from 0; too large ones mean the last
+    ++counts_[bucket < buckets - 1 ? static_cast<std::size_t>(bucket) : counts_.size() - 1];
+    ++count_;
+    sum_ += value;
+  }
+
+ private:
+  std::array<int64_t, static_cast<std::size_t>(buckets)> counts_{};
+  int64_t count_ = 0;
+  double sum_ = 0;
+};
+
+// Counts of durations in buckets that grow by a fourth root of 2, from 10 us to 3 hours.
+class DurationHistogram : public BucketCounts<121> {
+ public:
+  void add(double seconds);                          // counts one, of seconds from 0
+  [[nodiscard]] double max() const { return max_; }  // seconds of the longest
   // Upper bound of the bucket that holds the share-th of them; 0 when there are none. share: 0 to 1.
   [[nodiscard]] double quantile(double share) const;
-  // Durations up to upper_bound(bucket) and over that of the bucket before.
-  [[nodiscard]] int64_t in_bucket(int bucket) const { return counts_.at(static_cast<std::size_t>(bucket)); }
   // Seconds of the longest duration that a bucket takes.
   [[nodiscard]] static double upper_bound(int bucket);
 
  private:
-  std::array<int64_t, kBuckets> counts_{};
-  int64_t count_ = 0;
-  double sum_ = 0;
   double max_ = 0;
+};
+
+// Counts of numbers of tokens, parts of one included, in buckets that double, from 1 to a million.
+class TokenHistogram : public BucketCounts<22> {
+ public:
+  void add(double tokens);                              // counts a number, from 0
+  [[nodiscard]] static double upper_bound(int bucket);  // most tokens that a bucket takes
 };
 
 // What a service does and has done.
@@ -154,6 +176,7 @@ struct ServiceStatistics {
   int64_t replayed_steps = 0;  // replayed from a recording; 0 on a device that records none
   int64_t recordings = 0;      // made of steps: of a number of sequences, or of lengths, that is new
   double reading_s = 0;        // seconds of the service's thread: in prompts,
+  double index_s = 0;          // of these in what describes the keys of a layer (bases, chunks, landmarks),
   double step_s = 0;           // in decode steps, sampling included,
   double moving_s = 0;         // in pauses and resumptions,
   double scheduling_s = 0;     // in deciding and delivering; what is missing to the whole was idle
@@ -167,8 +190,17 @@ struct ServiceStatistics {
   int64_t prefix_file_bytes = 0;    // of these
   int64_t prefix_files_lost = 0;    // that could not be written, or read again, so far
 
+  // What it has been given, which does not change:
+  int64_t cache_tokens = 0;  // that requests as long as the context may hold at a time, in both memories
+  int64_t cut_tokens = 0;    // what is kept of short prompts ends at multiples of it; 0: nothing is kept
+  int64_t prefix_limit_bytes = 0;  // most that may be kept in memory (ServiceOptions::prefix_cache_bytes),
+  int64_t prefix_file_limit_bytes = 0;  // and in files; 0: there is no folder
+
   DurationHistogram first_token;     // seconds from submission to the first token
   DurationHistogram between_tokens;  // seconds between one token of an answer and the next
+  // Tokens of each turn that had any: one for each answer in its decode step, and those of prompts that were
+  // read, of which one layer's are its share of all layers. What was found of prompts is not among them.
+  TokenHistogram turn_tokens;
 
   EngineMemory memory;  // of the whole engine, now
   // Of all steps: what was attended, hit rate, bytes over the link; at most a tenth of a second old, and of

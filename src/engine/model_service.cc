@@ -96,10 +96,27 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
     identity_ = session_.identity();
     if (!options_.prefix_cache_dir.empty()) open_disk();
   }
+  count_limits();
   batch_.reserve(static_cast<std::size_t>(options_.max_running));
   step_tokens_.reserve(static_cast<std::size_t>(options_.max_running));
   step_samplers_.reserve(static_cast<std::size_t>(options_.max_running));
   thread_ = std::thread([this] { run(); });
+}
+
+void ModelService::count_limits() {
+  const Room all = room();
+  const int64_t context = parts_.model.context;
+  const Footprint each = state_of({.prompt_tokens = context, .max_tokens = context}, context, 1);
+  const auto times = [](int64_t bytes, int64_t of) {
+    return static_cast<double>(std::max<int64_t>(0, bytes)) / static_cast<double>(std::max<int64_t>(1, of));
+  };
+  const double most = std::min({times(all.device, each.device), times(all.host, each.pinned_host),
+                                times(all.device + all.host, each.device + each.pinned_host + each.either)});
+  now_.cache_tokens = static_cast<int64_t>(most * static_cast<double>(context));
+  now_.prefix_limit_bytes = options_.prefix_cache_bytes;
+  if (prefixes_) now_.cut_tokens = session_.prefix_cuts(1).every;
+  if (disk_) now_.prefix_file_limit_bytes = options_.prefix_cache_disk_bytes;
+  published_ = now_;
 }
 
 ModelService::~ModelService() {
@@ -145,6 +162,7 @@ void ModelService::turn() {
   step();
   read();
   read_attention();
+  count_turn();
   if (jobs_.empty()) fit_prefixes(nullptr);
   book(now_.scheduling_s);
   const bool saves = save_ahead();
@@ -162,6 +180,12 @@ void ModelService::read_attention() {
   if (now - attention_read_ < kAttentionEvery && !jobs_.empty()) return;
   now_.attention = session_.statistics(0);
   attention_read_ = now;
+}
+
+void ModelService::count_turn() {
+  const auto tokens = static_cast<double>(std::exchange(turn_tokens_, 0));
+  const auto rows = static_cast<double>(std::exchange(turn_rows_, 0));
+  if (tokens + rows > 0) now_.turn_tokens.add(tokens + rows / static_cast<double>(parts_.model.layers));
 }
 
 void ModelService::book(double& seconds) {
@@ -365,6 +389,7 @@ void ModelService::step() {
   pace_.step_took(seconds_between(start, booked_until_));
   ++now_.steps;
   now_.step_tokens += std::ssize(batch_);
+  turn_tokens_ += std::ssize(batch_);
   for (std::size_t i = 0; i < batch_.size(); ++i) took_step(*batch_[i], picked[i]);
 }
 
@@ -498,14 +523,21 @@ bool ModelService::read_unit(Item& item, std::optional<double> left, bool is_fir
     rows = pace_.rows_of({first, most, closes ? session_.closing_tokens() : 0}, *left, is_first);
     if (rows == 0) return false;
   }
+  if (closes && !left) session_.wait();  // its seconds are its own, not those of what came before
   const Clock::time_point start = Clock::now();
   session_.advance_prefill(sequence, rows);
-  if (!closes) order_.did(item.second.group, work_.of(first, rows));
+  if (!closes) took_slice(item.second.group, first, rows);
   if (left || closes) session_.wait();  // else the device stays ahead, by a layer at most
-  if (!left) return true;
   const double took = seconds_between(start, Clock::now());
+  if (closes) now_.index_s += took;
+  if (!left) return true;
   closes ? pace_.closing_took(rows, took) : pace_.slice_took(first, rows, took);
   return true;
+}
+
+void ModelService::took_slice(RequestId group, int64_t first, int64_t rows) {
+  order_.did(group, work_.of(first, rows));
+  turn_rows_ += rows;
 }
 
 void ModelService::finish_reading(Item& item) {

@@ -118,9 +118,12 @@ class ModelService final : public Service {
   auto on_thread(Work work);
   [[nodiscard]] int64_t most_together(const SequencePlan& plan, int64_t answers) const;
 
+  void count_limits();
+
   // ---- the service's thread
   void run() noexcept;
   void turn();  // of the loop: take in, decide, step, read
+  void count_turn();
   void take_in();
   void decide();
   void perform(const SchedulerAction& action);
@@ -141,6 +144,7 @@ class ModelService final : public Service {
   void read();
   [[nodiscard]] Item* next_to_read();
   [[nodiscard]] bool read_unit(Item& item, std::optional<double> left, bool is_first);
+  void took_slice(RequestId group, int64_t first, int64_t rows);
   void finish_reading(Item& item);
   void fork(Item& item);
   void begin_answer(Item& item, const PrefillRun& prompt);
@@ -241,6 +245,8 @@ class ModelService final : public Service {
   Clock::time_point attention_read_;      // when its statistics were read
   ServiceStatistics now_;                 // without memory
   StepGraphs::Counts recordings_before_;  // of the engine, when the service began
+  int64_t turn_tokens_ = 0;               // of this turn: in its step,
+  int64_t turn_rows_ = 0;                 // and read, a layer's by themselves
   int64_t ended_ = 0;                     // requests since it was published
 
   std::shared_ptr<Bell> bell_;

@@ -17,5 +17,18 @@ TEST(Durations, QuantilesAreUpperBoundsOfTheirBuckets) {
   EXPECT_EQ(histogram.max(), 1e9);
 }
 
+TEST(Tokens, BucketsTakeWhatIsUpToTheirBounds) {
+  TokenHistogram histogram;
+  for (const double tokens : {0.5, 1.0, 1.5, 8.0, 8.5, 1e9}) histogram.add(tokens);
+  EXPECT_EQ(histogram.count(), 6);
+  EXPECT_EQ(histogram.sum(), 0.5 + 1 + 1.5 + 8 + 8.5 + 1e9);
+  EXPECT_EQ(histogram.in_bucket(0), 2);
+  EXPECT_EQ(histogram.in_bucket(1), 1);
+  EXPECT_EQ(TokenHistogram::upper_bound(3), 8);
+  EXPECT_EQ(histogram.in_bucket(3), 1);
+  EXPECT_EQ(histogram.in_bucket(4), 1);
+  EXPECT_EQ(histogram.in_bucket(TokenHistogram::kBuckets - 1), 1);
+}
+
 }  // namespace
 }  // namespace shadowkv::testing
