@@ -13,7 +13,7 @@ namespace {
 
 // How long a thread looks for news before it sleeps: longer than the gaps between the ops of a decode step,
 // short enough that an idle pool costs nothing.
-constexpr std::chrono::microseconds kPatience{50};
+constexpr std::chrono::microseconds kPatience{200};
 
 void pause_briefly() {
 #if defined(__SSE2__)

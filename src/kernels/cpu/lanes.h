@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "base/dtype.h"
+#include "kernels/cpu/simd.h"
 
 #define SHADOWKV_INLINE inline __attribute__((always_inline))
 #define SHADOWKV_LAMBDA_INLINE __attribute__((always_inline))
@@ -16,7 +17,6 @@
 
 namespace shadowkv::cpu {
 
-inline constexpr int64_t kLanes = 16;
 using Lanes [[gnu::vector_size(64)]] = float;
 using HalfLanes [[gnu::vector_size(32)]] = float;
 using IntLanes [[gnu::vector_size(64)]] = int32_t;

@@ -9,7 +9,8 @@ namespace shadowkv::cpu {
 namespace {
 
 constexpr int64_t kGroup = 4;        // tokens that share each read of the basis
-constexpr int64_t kCandidates = 16;  // candidates of one piece of work
+constexpr int64_t kCandidates = 32;  // candidates of one piece of work
+constexpr int64_t kManyTokens = 16;  // from here on a piece widens the basis once
 
 // One token to rebuild.
 struct Token {
@@ -76,7 +77,17 @@ SHADOWKV_INLINE void turn_of(int64_t position, const float* frequencies, int64_t
 SHADOWKV_INLINE void turn(const float* cosines, const float* sines, const RopeView& rope, float* x) {
   const int64_t half = rope.rotary_dim / 2;
   const int64_t step = rope.interleaved ? 2 : 1, apart = rope.interleaved ? 1 : half;
-  for (int64_t i = 0; i < half; ++i) {
+  int64_t i = 0;
+  for (; !rope.interleaved && i + kLanes <= half; i += kLanes) {
+    Lanes a, b, c, s;
+    load(x + i, a);
+    load(x + half + i, b);
+    load(cosines + i, c);
+    load(sines + i, s);
+    store(a * c - b * s, x + i);
+    store(b * c + a * s, x + half + i);
+  }
+  for (; i < half; ++i) {
     const float a = x[i * step], b = x[i * step + apart];
     x[i * step] = a * cosines[i] - b * sines[i];
     x[i * step + apart] = b * cosines[i] + a * sines[i];
@@ -111,6 +122,7 @@ SHADOWKV_INLINE void rebuild_columns(const float* factors, int64_t rank, const B
   }
 }
 
+// width: numbers from one row of the basis to the next.
 template <typename Basis>
 SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const Basis* basis, int64_t width,
                                   const float* mean, int64_t head_dim, float* out) {
@@ -132,36 +144,61 @@ SHADOWKV_INLINE void rebuild_head(const float* factors, int64_t rank, const Basi
 }
 
 // Working memory of one piece of work.
-struct Scratch {
+struct Workspace {
   std::vector<float> factors, keys, cosines, sines;
+  std::vector<float> basis;            // [rank, head_dim] of the head, where it is widened; else empty
+  const std::byte* widened = nullptr;  // the segment's that it is of
 
-  explicit Scratch(const RebuildKeysParams& p)
+  Workspace(const RebuildKeysParams& p, int64_t tokens)
       : factors(static_cast<std::size_t>(kGroup * p.rank)),
         keys(static_cast<std::size_t>(kGroup * p.head_dim)),
         cosines(static_cast<std::size_t>(round_up(p.rope.rotary_dim / 2, kDoubles))),
-        sines(cosines.size()) {}
+        sines(cosines.size()),
+        basis(tokens < kManyTokens ? 0 : static_cast<std::size_t>(p.rank * p.head_dim)) {}
 };
+
+// KV head g's columns of a segment's basis.
+SHADOWKV_INLINE void widen_basis(const RebuildKeysParams& p, const std::byte* numbers, int64_t g,
+                                 Workspace& space) {
+  if (space.widened == numbers) return;
+  space.widened = numbers;
+  const int64_t item = size_of(p.basis.dtype), width = p.out.shape[1] * p.head_dim;
+  for (int64_t r = 0; r < p.rank; ++r) {
+    read_row(numbers + (r * width + g * p.head_dim) * item, p.basis.dtype, p.head_dim,
+             space.basis.data() + r * p.head_dim);
+  }
+}
+
+// space.keys = mean + space.factors . basis, of the segment that the token lies in.
+SHADOWKV_INLINE void multiply_group(const RebuildKeysParams& p, const Token& token, int64_t g,
+                                    Workspace& space) {
+  const int64_t width = p.out.shape[1] * p.head_dim;
+  const auto* mean = reinterpret_cast<const float*>(p.mean.at(token.row, 0, token.position)) + g * p.head_dim;
+  const std::byte* numbers = p.basis.at(token.row, 0, token.position);
+  if (!space.basis.empty()) {
+    widen_basis(p, numbers, g, space);
+    return rebuild_head(space.factors.data(), p.rank, space.basis.data(), p.head_dim, mean, p.head_dim,
+                        space.keys.data());
+  }
+  with_numbers(numbers, p.basis.dtype, [&](const auto* basis) SHADOWKV_LAMBDA_INLINE {
+    rebuild_head(space.factors.data(), p.rank, basis + g * p.head_dim, width, mean, p.head_dim,
+                 space.keys.data());
+  });
+}
 
 // Rebuilds `count` <= kGroup tokens of one segment for KV head g.
 SHADOWKV_INLINE void rebuild_group(const RebuildKeysParams& p, const Token* tokens, int64_t count, int64_t g,
-                                   Scratch& scratch) {
-  const int64_t width = p.out.shape[1] * p.head_dim;
+                                   Workspace& space) {
   for (int64_t t = 0; t < count; ++t) {
     read_quantized(p.factors, tokens[t].row, 0, tokens[t].position, p.rank,
-                   scratch.factors.data() + t * p.rank);
+                   space.factors.data() + t * p.rank);
   }
-  const auto* mean = reinterpret_cast<const float*>(p.mean.at(tokens[0].row, 0, tokens[0].position));
-  const std::byte* numbers = p.basis.at(tokens[0].row, 0, tokens[0].position);
-  with_numbers(numbers, p.basis.dtype, [&](const auto* basis) SHADOWKV_LAMBDA_INLINE {
-    rebuild_head(scratch.factors.data(), p.rank, basis + g * p.head_dim, width, mean + g * p.head_dim,
-                 p.head_dim, scratch.keys.data());
-  });
+  multiply_group(p, tokens[0], g, space);
   const float* frequencies = p.rope.frequencies(tokens[0].row);
   for (int64_t t = 0; t < count; ++t) {
-    float* key = scratch.keys.data() + t * p.head_dim;
-    turn_of(tokens[t].position, frequencies, p.rope.rotary_dim / 2, scratch.cosines.data(),
-            scratch.sines.data());
-    turn(scratch.cosines.data(), scratch.sines.data(), p.rope, key);
+    float* key = space.keys.data() + t * p.head_dim;
+    turn_of(tokens[t].position, frequencies, p.rope.rotary_dim / 2, space.cosines.data(), space.sines.data());
+    turn(space.cosines.data(), space.sines.data(), p.rope, key);
     write_row(key, p.head_dim, p.out.dtype, tokens[t].out);
   }
 }
@@ -185,6 +222,16 @@ std::vector<Token> tokens_to_rebuild(const RebuildKeysParams& p, int64_t b, int6
   return tokens;
 }
 
+// Into the cache: tokens lie far from each other.
+void fetch_factors(const RebuildKeysParams& p, const Token& token) {
+  constexpr int64_t kLine = 64;
+  const std::byte* from = p.factors.data.at(token.row, 0, token.position);
+  for (int64_t i = 0; i < p.factors.data.token_bytes; i += kLine) __builtin_prefetch(from + i);
+  if (p.factors.data.dtype == DType::i8) {
+    __builtin_prefetch(p.factors.scales.at(token.row, 0, token.position));
+  }
+}
+
 bool same_segment(const RebuildKeysParams& p, const Token& a, const Token& b) {
   return p.mean.at(a.row, 0, a.position) == p.mean.at(b.row, 0, b.position) &&
          p.basis.at(a.row, 0, a.position) == p.basis.at(b.row, 0, b.position);
@@ -201,13 +248,16 @@ void rebuild_keys(Queue& queue, const RebuildKeysParams& p) {
     const std::vector<Token> tokens =
         tokens_to_rebuild(p, b, g, first, std::min(first + kCandidates, candidates));
     if (tokens.empty()) return;
-    Scratch scratch(p);
     const auto end = static_cast<int64_t>(tokens.size());
+    Workspace space(p, end);
     for (int64_t t = 0; t < end;) {
       const Token* group = tokens.data() + t;
+      for (int64_t ahead = t + kGroup; ahead < std::min(end, t + 2 * kGroup); ++ahead) {
+        fetch_factors(p, tokens[static_cast<std::size_t>(ahead)]);
+      }
       int64_t count = 1;
       while (count < kGroup && t + count < end && same_segment(p, group[0], group[count])) ++count;
-      run_best([&]() SHADOWKV_LAMBDA_INLINE { rebuild_group(p, group, count, g, scratch); });
+      run_best([&]() SHADOWKV_LAMBDA_INLINE { rebuild_group(p, group, count, g, space); });
       t += count;
     }
   });

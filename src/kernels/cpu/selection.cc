@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/cpu/choose.h"
 #include "kernels/cpu/scores.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/twins.h"
 
@@ -61,7 +63,7 @@ struct Threshold {
 
 Threshold threshold_of(const uint32_t* orders, int64_t n, int64_t k) {
   constexpr int kShift = 20;
-  std::array<int64_t, std::size_t{1} << (32 - kShift)> counts{};
+  std::array<int32_t, std::size_t{1} << (32 - kShift)> counts{};
   for (int64_t i = 0; i < n; ++i) ++counts[orders[i] >> kShift];
   std::size_t bin = counts.size() - 1;
   int64_t larger = 0;
@@ -111,6 +113,12 @@ Keys keys_of(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t candi
   return {p.rebuilt.data + entry * p.rebuilt.shape[3] * size_of(p.rebuilt.dtype), p.rebuilt.dtype};
 }
 
+// Into the cache: chunks lie far from each other.
+SHADOWKV_INLINE void fetch(const Keys& keys, int64_t numbers) {
+  constexpr int64_t kLine = 64;
+  for (int64_t i = 0; i < numbers * size_of(keys.dtype); i += kLine) __builtin_prefetch(keys.data + i);
+}
+
 // Candidates [first, last); those that there are not get products of 0, whose scores are then replaced.
 SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t first,
                                       int64_t last) {
@@ -118,22 +126,24 @@ SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b,
   const int64_t head_dim = p.slots.head_dim, chunk = p.slots.chunk, head = b * heads + g * group;
   const int64_t count = last - first, stride = count * chunk;
   const int32_t* ids = p.chunks.as<int32_t>() + (b * p.slots.kv_heads + g) * candidates + first;
-  const float* q = p.q.as<float>() + head * head_dim;
-  std::vector<float> scratch(static_cast<std::size_t>(head_dim + group * stride + count));
-  float* dots = scratch.data() + head_dim;
+  std::vector<float> scratch(static_cast<std::size_t>(group * (head_dim + stride) + count));
+  float* q = scratch.data();
+  float* dots = q + group * head_dim;
+  for (int64_t i = 0; i < group * head_dim; ++i) q[i] = p.scale * p.q.as<float>()[head * head_dim + i];
+  const int64_t chunk_numbers = chunk * head_dim;
   for (int64_t i = 0; i < count; ++i) {
+    if (i + 1 < count && ids[i + 1] >= 0) fetch(keys_of(p, b, g, first + i + 1), chunk_numbers);
     if (ids[i] < 0) continue;
     const Keys keys = keys_of(p, b, g, first + i);
-    for (int64_t t = 0; t < chunk; ++t) {
-      const std::byte* from = keys.data + t * head_dim * size_of(keys.dtype);
-      const float* key = scratch.data();
-      if (keys.dtype == DType::f32)
-        key = reinterpret_cast<const float*>(from);
-      else
-        read_row(from, keys.dtype, head_dim, scratch.data());
-      for (int64_t h = 0; h < group; ++h)
-        dots[h * stride + i * chunk + t] = p.scale * dot(q + h * head_dim, key, head_dim);
-    }
+    vector_ops().dot_block({.x = q,
+                            .x_stride = head_dim,
+                            .rows = group,
+                            .w = {keys.data, head_dim * size_of(keys.dtype), keys.dtype},
+                            .outputs = chunk,
+                            .k = head_dim,
+                            .out = dots + i * chunk,
+                            .out_stride = stride,
+                            .add = false});
   }
   for (int64_t h = 0; h < group; ++h) {
     float* scores = p.scores.as<float>() + (head + h) * candidates + first;
@@ -164,24 +174,32 @@ void top_k(Queue& queue, const TopKParams& p) {
   });
 }
 
-void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
+int64_t choosing_cost(const ChooseGroupsParams& p) {
+  const int64_t group = p.scores.shape[1] / p.chosen.shape[1];
+  return (group + 3) * p.scores.shape[2] + 2000;
+}
+
+void choose_group(const ChooseGroupsParams& p, int64_t head) {
   const int64_t kv_heads = p.chosen.shape[1], group = p.scores.shape[1] / kv_heads, n = p.scores.shape[2],
                 room = p.chosen.shape[2];
-  for_pieces(queue, p.scores.shape[0] * kv_heads, (group + 3) * n + 2000, [&](int64_t i) {
-    std::vector<float> ranking(static_cast<std::size_t>(n));
-    const float* scores = p.scores.as<float>() + i * group * n;
-    float* lses = p.lse.as<float>() + i * group;
-    run_best([&]() SHADOWKV_LAMBDA_INLINE {
-      for (int64_t h = 0; h < group; ++h) {
-        lses[h] = p.spans.empty()
-                      ? log_sum_exp(scores + h * n, n, ranking.data())
-                      : log_sum_exp_of_spans(p.spans.as<float>() + (i * group + h) * p.spans.shape[2] * 2,
-                                             p.spans.shape[2]);
-      }
-      rank_group(scores, lses, group, n, ranking.data());
-    });
-    choose(ranking.data(), n, p.limits[i / kv_heads], p.chosen.as<int32_t>() + i * room, room);
+  std::vector<float> ranking(static_cast<std::size_t>(n));
+  const float* scores = p.scores.as<float>() + head * group * n;
+  float* lses = p.lse.as<float>() + head * group;
+  run_best([&]() SHADOWKV_LAMBDA_INLINE {
+    for (int64_t h = 0; h < group; ++h) {
+      lses[h] = p.spans.empty()
+                    ? log_sum_exp(scores + h * n, n, ranking.data())
+                    : log_sum_exp_of_spans(p.spans.as<float>() + (head * group + h) * p.spans.shape[2] * 2,
+                                           p.spans.shape[2]);
+    }
+    rank_group(scores, lses, group, n, ranking.data());
   });
+  choose(ranking.data(), n, p.limits[head / kv_heads], p.chosen.as<int32_t>() + head * room, room);
+}
+
+void choose_groups(Queue& queue, const ChooseGroupsParams& p) {
+  for_pieces(queue, p.chosen.shape[0] * p.chosen.shape[1], choosing_cost(p),
+             [&](int64_t head) { choose_group(p, head); });
 }
 
 void candidate_scores(Queue& queue, const CandidateScoresParams& p) {

@@ -115,9 +115,35 @@ Query round_query(const float* q, int64_t head_dim) {
   return query;
 }
 
+using Words [[gnu::vector_size(64)]] = uint32_t;
+
+// The same for 16 tokens of four words each, which is what 64 numbers of two bits and 128 of one take.
+SHADOWKV_INLINE void transpose_fours(const std::byte* from, uint32_t* to) {
+  Words tokens[4], halves[4];  // of four tokens each; of words 0 and 1, 2 and 3, of eight tokens each
+  SHADOWKV_UNROLL
+  for (int i = 0; i < 4; ++i) std::memcpy(&tokens[i], from + i * sizeof(Words), sizeof(Words));
+  SHADOWKV_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const Words &a = tokens[2 * i], &b = tokens[2 * i + 1];
+    halves[i] = __builtin_shufflevector(a, b, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    halves[2 + i] = __builtin_shufflevector(a, b, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+  }
+  SHADOWKV_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const Words &a = halves[2 * i], &b = halves[2 * i + 1];
+    const Words first = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    const Words second =
+        __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    std::memcpy(to + 2 * i * kTileTokens, &first, sizeof(Words));
+    std::memcpy(to + (2 * i + 1) * kTileTokens, &second, sizeof(Words));
+  }
+}
+
 // to[w * 16 + t] = word w of token t, for `count` <= 16 tokens; the rest repeat the last.
 SHADOWKV_INLINE void transpose_words(const std::byte* from, int64_t token_bytes, int64_t words, int64_t count,
                                      uint32_t* to) {
+  constexpr int64_t kWord = sizeof(uint32_t);
+  if (count == kTileTokens && words == 4 && token_bytes == 4 * kWord) return transpose_fours(from, to);
   if (count == kTileTokens) {
     for (int64_t w = 0; w < words; ++w, from += sizeof(uint32_t)) {
       SHADOWKV_UNROLL
@@ -133,8 +159,6 @@ SHADOWKV_INLINE void transpose_words(const std::byte* from, int64_t token_bytes,
     }
   }
 }
-
-using Words [[gnu::vector_size(64)]] = uint32_t;
 
 // Bits set in each byte of x.
 SHADOWKV_INLINE void count_bytes(Words& x) {
@@ -274,6 +298,7 @@ SHADOWKV_INLINE void gather_stretch(const Stretch& s, Piece& piece) {
     transpose_words(from + t * word_step, word_step, words, std::min(kTileTokens, s.count - t),
                     piece.words.data() + t * words);
   }
+  if (scale_step == size_of(DType::bf16)) return read_row(scales, DType::bf16, s.count, piece.scales.data());
   for (int64_t t = 0; t < s.count; ++t) {
     piece.scales.data()[t] = static_cast<float>(*reinterpret_cast<const bf16*>(scales + t * scale_step));
   }

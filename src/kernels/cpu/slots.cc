@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/cpu/choose.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/synthetic_math.h"
 #include "kernels/twins.h"
@@ -58,7 +59,8 @@ std::vector<int32_t> victims(const int32_t* ids, const int32_t* stamps, const st
     const int64_t age = ids[s] < 0 ? -1 : stamps[s];
     orders.push_back(age * kOrder + static_cast<int64_t>(s));
   }
-  std::partial_sort(orders.begin(), orders.begin() + count, orders.end());
+  std::nth_element(orders.begin(), orders.begin() + count, orders.end());
+  std::sort(orders.begin(), orders.begin() + count);
   std::vector<int32_t> slots;
   slots.reserve(static_cast<std::size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
@@ -145,30 +147,43 @@ void list_missing(const int32_t* chunks, const int32_t* found, int64_t candidate
   std::fill(missing + 2 * count, missing + 2 * candidates, -1);
 }
 
+// Of one KV head of a sequence, as all that follow.
+void find_of(const FindSlotsParams& p, int64_t bg) {
+  const int64_t heads = p.slots.kv_heads, candidates = p.chunks.shape[2], row = p.batch.rows[bg / heads];
+  SlotMap map(p.slots.chunks(row, bg % heads), p.slots.counts[row]);
+  for (int64_t i = bg * candidates; i < (bg + 1) * candidates; ++i) {
+    const int32_t chunk = p.chunks.as<int32_t>()[i];
+    p.found.as<int32_t>()[i] = chunk < 0 ? -1 : map.find(chunk);
+  }
+  const int64_t first = bg * candidates;
+  list_missing(p.chunks.as<int32_t>() + first, p.found.as<int32_t>() + first, candidates,
+               p.missing.as<int32_t>() + 2 * first);
+}
+
+void assign_of(const AssignSlotsParams& p, int64_t bg) {
+  Assignment assignment(p, bg);
+  assignment.run();
+  std::atomic_ref(p.counters[0]).fetch_add(assignment.picked, std::memory_order_relaxed);
+  std::atomic_ref(p.counters[1]).fetch_add(assignment.hits, std::memory_order_relaxed);
+}
+
+// Nanoseconds, about.
+int64_t finding_cost(const FindSlotsParams& p) {
+  return 2000 + 20 * p.chunks.shape[2];
+}
+int64_t assigning_cost(const AssignSlotsParams& p) {
+  return 2000 + 60 * p.assigned.shape[2];
+}
+
 }  // namespace
 
 void find_slots(Queue& queue, const FindSlotsParams& p) {
-  const int64_t heads = p.slots.kv_heads, candidates = p.chunks.shape[2];
-  for_pieces(queue, p.batch.size * heads, 4 * candidates, [&](int64_t bg) {
-    const int64_t row = p.batch.rows[bg / heads];
-    SlotMap map(p.slots.chunks(row, bg % heads), p.slots.counts[row]);
-    for (int64_t i = bg * candidates; i < (bg + 1) * candidates; ++i) {
-      const int32_t chunk = p.chunks.as<int32_t>()[i];
-      p.found.as<int32_t>()[i] = chunk < 0 ? -1 : map.find(chunk);
-    }
-    const int64_t first = bg * candidates;
-    list_missing(p.chunks.as<int32_t>() + first, p.found.as<int32_t>() + first, candidates,
-                 p.missing.as<int32_t>() + 2 * first);
-  });
+  for_pieces(queue, p.batch.size * p.slots.kv_heads, finding_cost(p), [&](int64_t bg) { find_of(p, bg); });
 }
 
 void assign_slots(Queue& queue, const AssignSlotsParams& p) {
-  for_pieces(queue, p.batch.size * p.slots.kv_heads, 10 * p.assigned.shape[2], [&](int64_t bg) {
-    Assignment assignment(p, bg);
-    assignment.run();
-    std::atomic_ref(p.counters[0]).fetch_add(assignment.picked, std::memory_order_relaxed);
-    std::atomic_ref(p.counters[1]).fetch_add(assignment.hits, std::memory_order_relaxed);
-  });
+  for_pieces(queue, p.batch.size * p.slots.kv_heads, assigning_cost(p),
+             [&](int64_t bg) { assign_of(p, bg); });
 }
 
 void fill_keys(Queue& queue, const FillKeysParams& p) {
@@ -186,30 +201,39 @@ void fill_keys(Queue& queue, const FillKeysParams& p) {
 }
 
 void choose_candidates(Queue& queue, const ChooseCandidatesParams& p) {
-  cpu::choose_groups(queue, p.choose());
-  const int64_t heads = p.slots.kv_heads, candidates = p.candidates.shape[2];
+  const ChooseGroupsParams choosing = p.choose();
+  const FindSlotsParams finding = p.find();
+  const int64_t candidates = p.candidates.shape[2];
   const Forcing forcing(p.forced, candidates);
-  for (int64_t bg = 0; bg < p.batch.size * heads && forcing.on; ++bg) {
-    const ForcedChoice forced = forcing.of(p.batch, p.slots, static_cast<int32_t>(candidates), bg);
-    for (int64_t i = 0; i < candidates; ++i) {
-      p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(static_cast<int32_t>(i));
+  const int64_t cost = choosing_cost(choosing) + finding_cost(finding);
+  for_pieces(queue, p.batch.size * p.slots.kv_heads, cost, [&](int64_t bg) {
+    choose_group(choosing, bg);
+    if (forcing.on) {
+      const ForcedChoice forced = forcing.of(p.batch, p.slots, static_cast<int32_t>(candidates), bg);
+      for (int64_t i = 0; i < candidates; ++i) {
+        p.candidates.as<int32_t>()[bg * candidates + i] = forced.chunk(static_cast<int32_t>(i));
+      }
     }
-  }
-  cpu::find_slots(queue, p.find());
+    find_of(finding, bg);
+  });
 }
 
 void pick_candidates(Queue& queue, const PickCandidatesParams& p) {
-  cpu::choose_groups(queue, p.choose());
+  const ChooseGroupsParams choosing = p.choose();
   const AssignSlotsParams& assign = p.assign;
-  const int64_t heads = assign.slots.kv_heads, candidates = assign.chunks.shape[2],
-                picks = assign.picked.shape[2];
+  const int64_t candidates = assign.chunks.shape[2], picks = assign.picked.shape[2];
   const Forcing forcing(p.forced, candidates);
-  for (int64_t bg = 0; bg < assign.batch.size * heads && forcing.on; ++bg) {
-    const ForcedChoice forced = forcing.of(assign.batch, assign.slots, static_cast<int32_t>(candidates), bg);
-    for (int64_t i = 0; i < picks; ++i)
-      assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(static_cast<int32_t>(i));
-  }
-  cpu::assign_slots(queue, assign);
+  const int64_t cost = choosing_cost(choosing) + assigning_cost(assign);
+  for_pieces(queue, assign.batch.size * assign.slots.kv_heads, cost, [&](int64_t bg) {
+    choose_group(choosing, bg);
+    if (forcing.on) {
+      const ForcedChoice forced =
+          forcing.of(assign.batch, assign.slots, static_cast<int32_t>(candidates), bg);
+      for (int64_t i = 0; i < picks; ++i)
+        assign.picked.as<int32_t>()[bg * picks + i] = forced.pick(static_cast<int32_t>(i));
+    }
+    assign_of(assign, bg);
+  });
 }
 
 }  // namespace shadowkv::cpu

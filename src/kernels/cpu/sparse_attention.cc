@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/cpu/storage.h"
 #include "kernels/twins.h"
 
@@ -28,21 +30,32 @@ struct Heads {
   float* lse;  // [heads]
 };
 
-// weights[h * tokens + t] = scale * q[h] . key[t]
-SHADOWKV_INLINE void score_runs(const std::vector<Run>& runs, DType dtype, const Heads& heads, int64_t tokens,
-                                float* scratch, float* weights) {
-  const int64_t n = heads.head_dim, bytes = n * size_of(dtype);
+// Chunks lie far from each other: those to come are brought into the cache meanwhile.
+constexpr std::size_t kRunsAhead = 4;
+
+void fetch(const std::byte* from, int64_t bytes) {
+  constexpr int64_t kLine = 64, kMost = 2048;  // what follows in longer runs the machine foresees
+  for (int64_t i = 0; i < std::min(bytes, kMost); i += kLine) __builtin_prefetch(from + i);
+}
+
+// weights[h * tokens + t] = q[h] . key[t]; q: the heads' queries, scaled.
+void score_runs(const std::vector<Run>& runs, DType dtype, const Heads& heads, const float* q, int64_t tokens,
+                float* weights) {
   int64_t at = 0;
-  for (const Run& run : runs) {
-    for (int64_t t = 0; t < run.tokens; ++t, ++at) {
-      const float* key = reinterpret_cast<const float*>(run.keys + t * bytes);
-      if (dtype != DType::f32) {
-        read_row(run.keys + t * bytes, dtype, n, scratch);
-        key = scratch;
-      }
-      for (int64_t h = 0; h < heads.heads; ++h)
-        weights[h * tokens + at] = heads.scale * dot(heads.q + h * n, key, n);
-    }
+  const int64_t bytes = heads.head_dim * size_of(dtype);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (i + kRunsAhead < runs.size()) fetch(runs[i + kRunsAhead].keys, runs[i + kRunsAhead].tokens * bytes);
+    const Run& run = runs[i];
+    vector_ops().dot_block({.x = q,
+                            .x_stride = heads.head_dim,
+                            .rows = heads.heads,
+                            .w = {run.keys, bytes, dtype},
+                            .outputs = run.tokens,
+                            .k = heads.head_dim,
+                            .out = weights + at,
+                            .out_stride = tokens,
+                            .add = false});
+    at += run.tokens;
   }
 }
 
@@ -56,49 +69,59 @@ SHADOWKV_INLINE float soften(float* weights, int64_t tokens) {
   return largest + std::log(sum);
 }
 
-SHADOWKV_INLINE void add_scaled(const float* x, float factor, int64_t n, float* to) {
-  Lanes v, sum;
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    load(x + i, v);
-    load(to + i, sum);
-    sum += v * factor;
-    store(sum, to + i);
-  }
-  for (; i < n; ++i) to[i] += x[i] * factor;
+// Values of up to kValueRows tokens, as float32 side by side in rows of whole vectors.
+constexpr int64_t kValueRows = 64;
+// One row, and zeros up to whole vectors.
+void widen_value(const std::byte* from, DType dtype, int64_t n, float* to) {
+  vector_ops().widen(from, dtype, 1.0f, to, n);
+  std::fill(to + n, to + round_up(n, kLanes), 0.0f);
 }
 
-SHADOWKV_INLINE void add_values(const std::vector<Run>& runs, DType dtype, const Heads& heads, int64_t tokens,
-                                float* scratch, const float* weights) {
-  const int64_t n = heads.head_dim, bytes = n * size_of(dtype);
-  int64_t at = 0;
-  for (const Run& run : runs) {
-    for (int64_t t = 0; t < run.tokens; ++t, ++at) {
-      const float* value = reinterpret_cast<const float*>(run.values + t * bytes);
-      if (dtype != DType::f32) {
-        read_row(run.values + t * bytes, dtype, n, scratch);
-        value = scratch;
-      }
-      for (int64_t h = 0; h < heads.heads; ++h)
-        add_scaled(value, weights[h * tokens + at], n, heads.out + h * n);
+// sums [heads, stride] = weights . values, token after token.
+void add_values(const std::vector<Run>& runs, DType dtype, const Heads& heads, int64_t tokens,
+                const float* weights, float* sums) {
+  const int64_t n = heads.head_dim, stride = round_up(n, kLanes), bytes = n * size_of(dtype);
+  const Scratch values(kValueRows * stride);
+  int64_t at = 0, held = 0;  // tokens that are in the sums, and of `values`
+  const auto flush = [&] {
+    vector_ops().outer_block({.a = weights + at,
+                              .a_stride = tokens,
+                              .rows = heads.heads,
+                              .b = values.data(),
+                              .b_stride = stride,
+                              .k = held,
+                              .columns = stride,
+                              .c = sums,
+                              .c_stride = stride,
+                              .add = at > 0});
+    at += std::exchange(held, 0);
+  };
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (i + kRunsAhead < runs.size()) fetch(runs[i + kRunsAhead].values, runs[i + kRunsAhead].tokens * bytes);
+    for (int64_t t = 0; t < runs[i].tokens; ++t) {
+      widen_value(runs[i].values + t * bytes, dtype, n, values.data() + held * stride);
+      if (++held == kValueRows) flush();
     }
   }
+  if (held > 0) flush();
 }
 
 // Attention of one KV head's query heads over all tokens of `runs`.
 void attend(const std::vector<Run>& runs, DType dtype, const Heads& heads) {
+  const int64_t n = heads.head_dim, stride = round_up(n, kLanes);
   int64_t tokens = 0;
   for (const Run& run : runs) tokens += run.tokens;
-  std::fill(heads.out, heads.out + heads.heads * heads.head_dim, 0.0f);
+  std::fill(heads.out, heads.out + heads.heads * n, 0.0f);
   std::fill(heads.lse, heads.lse + heads.heads, kNone);
   if (tokens == 0) return;
-  std::vector<float> weights(static_cast<std::size_t>(heads.heads * tokens));
-  std::vector<float> scratch(static_cast<std::size_t>(heads.head_dim));
+  const Scratch q(heads.heads * n), weights(heads.heads * tokens), sums(heads.heads * stride);
+  for (int64_t i = 0; i < heads.heads * n; ++i) q.data()[i] = heads.scale * heads.q[i];
+  score_runs(runs, dtype, heads, q.data(), tokens, weights.data());
   run_best([&]() SHADOWKV_LAMBDA_INLINE {
-    score_runs(runs, dtype, heads, tokens, scratch.data(), weights.data());
     for (int64_t h = 0; h < heads.heads; ++h) heads.lse[h] = soften(weights.data() + h * tokens, tokens);
-    add_values(runs, dtype, heads, tokens, scratch.data(), weights.data());
   });
+  add_values(runs, dtype, heads, tokens, weights.data(), sums.data());
+  for (int64_t h = 0; h < heads.heads; ++h) std::copy_n(sums.data() + h * stride, n, heads.out + h * n);
 }
 
 template <typename Params>

@@ -60,7 +60,7 @@ SHADOWKV_INLINE void read_quantized(const QuantizedView& from, int64_t row, int6
 // nanoseconds are too little to be worth waking them.
 template <typename Body>
 void for_pieces(Queue& queue, int64_t count, int64_t cost, const Body& body) {
-  constexpr int64_t kWorthThreads = 40'000;  // nanoseconds; waking and joining take 10 to 20 thousand
+  constexpr int64_t kWorthThreads = 12'000;  // nanoseconds; waking and joining take 10 to 20 thousand
   if (count <= 1 || count * cost < kWorthThreads) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;
