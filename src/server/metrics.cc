@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,18 +24,33 @@ struct Buckets {
   double sum;                   // of them
 };
 
+constexpr auto kTurnTokens = [] {
+  std::array<double, TokenHistogram::kBuckets - 1> bounds{};
+  for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = static_cast<double>(int64_t{1} << i);
+  return bounds;
+}();
+
 // A bucket of the service counts where all of it is within the bound.
-Buckets buckets_of(const DurationHistogram& durations) {
-  Buckets buckets{.bounds = kBounds, .within = {}, .count = durations.count(), .sum = durations.sum()};
+template <typename Histogram>
+Buckets buckets_within(std::span<const double> bounds, const Histogram& values) {
+  Buckets buckets{.bounds = bounds, .within = {}, .count = values.count(), .sum = values.sum()};
   int64_t sum = 0;
   int bucket = 0;
-  for (const double bound : kBounds) {
-    while (bucket < DurationHistogram::kBuckets && DurationHistogram::upper_bound(bucket) <= bound) {
-      sum += durations.in_bucket(bucket++);
+  for (const double bound : bounds) {
+    while (bucket < Histogram::kBuckets && Histogram::upper_bound(bucket) <= bound) {
+      sum += values.in_bucket(bucket++);
     }
     buckets.within.push_back(sum);
   }
   return buckets;
+}
+
+Buckets buckets_of(const DurationHistogram& durations) {
+  return buckets_within(kBounds, durations);
+}
+
+Buckets buckets_of(const TokenHistogram& tokens) {
+  return buckets_within(kTurnTokens, tokens);
 }
 
 Buckets buckets_of(const BoundHistogram& values) {
@@ -61,6 +78,14 @@ class Text {
     for (const auto& [key, value] : values) {
       text_ += fmt::format("{}{{{},{}=\"{}\"}} {}\n", name, labels_of(name), label, escaped(key), value);
     }
+  }
+  // What does not change, as labels of a 1.
+  void info(std::string_view name, std::string_view help,
+            const std::vector<std::pair<std::string, std::string>>& facts) {
+    head(name, "gauge", help);
+    std::string labels = labels_of(name);
+    for (const auto& [key, value] : facts) labels += fmt::format(",{}=\"{}\"", key, escaped(value));
+    text_ += fmt::format("{}{{{}}} 1\n", name, labels);
   }
   void histogram(std::string_view name, std::string_view help, const Buckets& buckets) {
     head(name, "histogram", help);
@@ -112,8 +137,7 @@ void write_requests(Text& text, const ServiceStatistics& s) {
                    {{"paused", s.pauses}, {"dropped", s.drops}});
 }
 
-void write_work(Text& text, const ServiceStatistics& s) {
-  text.one("shadowkv_prompt_tokens_total", "counter", "Prompt tokens read, or found.", s.prompt_tokens);
+void write_prefixes(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_prefix_asked_tokens_total", "counter", "Prompt tokens looked up among those kept.",
            s.prefix_asked_tokens);
   text.one("shadowkv_prefix_hit_tokens_total", "counter", "Of them found.", s.prefix_hit_tokens);
@@ -125,6 +149,13 @@ void write_work(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_prefix_file_bytes", "gauge", "Bytes of these files.", s.prefix_file_bytes);
   text.one("shadowkv_prefix_files_lost_total", "counter", "Files that could not be written, or read again.",
            s.prefix_files_lost);
+  text.one("shadowkv_prefix_limit_bytes", "gauge", "Most that may be kept in memory.", s.prefix_limit_bytes);
+  text.one("shadowkv_prefix_file_limit_bytes", "gauge", "Most that may be kept in files.",
+           s.prefix_file_limit_bytes);
+}
+
+void write_work(Text& text, const ServiceStatistics& s) {
+  text.one("shadowkv_prompt_tokens_total", "counter", "Prompt tokens read, or found.", s.prompt_tokens);
   text.one("shadowkv_generation_tokens_total", "counter", "Tokens answered.", s.new_tokens);
   text.one("shadowkv_decode_steps_total", "counter", "Decode steps.", s.steps);
   text.one("shadowkv_decode_step_tokens_total", "counter", "Tokens of all decode steps.", s.step_tokens);
@@ -136,6 +167,12 @@ void write_work(Text& text, const ServiceStatistics& s) {
                    {"steps", s.step_s},
                    {"moving", s.moving_s},
                    {"scheduling", s.scheduling_s}});
+  text.one("shadowkv_index_seconds_total", "counter",
+           "Of those of reading, in what describes keys that were read: bases, chunks, landmarks.",
+           s.index_s);
+}
+
+void write_attention(Text& text, const ServiceStatistics& s) {
   text.one("shadowkv_context_tokens_total", "counter", "Tokens held, summed over sequence steps.",
            s.attention.context_tokens);
   text.one("shadowkv_attended_tokens_total", "counter", "Of them attended, a layer and head on average.",
@@ -175,6 +212,8 @@ void write_histograms(Text& text, const ServiceStatistics& s, const RequestCount
   };
   write("time_to_first_token_seconds", "Seconds until the first token.", s.first_token);
   write("inter_token_latency_seconds", "Seconds between two tokens.", s.between_tokens);
+  write("iteration_tokens_total", "Tokens of a turn: of prompts read, and of answers in its decode step.",
+        s.turn_tokens);
   write("e2e_request_latency_seconds", "Seconds of answered requests, until the last token.", r.total_s);
   write("request_queue_time_seconds", "Of these until the prompt began to be read.", r.queue_s);
   write("request_prefill_time_seconds", "Of these from there to the first token.", r.prefill_s);
@@ -184,6 +223,16 @@ void write_histograms(Text& text, const ServiceStatistics& s, const RequestCount
         r.token_s);
   write("request_prompt_tokens", "Prompt tokens of answered requests.", r.prompt_tokens);
   write("request_generation_tokens", "Tokens of their answers.", r.new_tokens);
+}
+
+// By vLLM's labels, in Python's words. A router takes its blocks for what one server may know of prompts.
+void write_cache_config(Text& text, const ServiceStatistics& s, const std::string& prefix) {
+  const int64_t block = std::max<int64_t>(1, s.cut_tokens);
+  text.info(prefix + "cache_config_info",
+            "What the cache was given: tokens of a block, blocks of long requests that both memories hold.",
+            {{"block_size", std::to_string(block)},
+             {"num_gpu_blocks", std::to_string(s.cache_tokens / block)},
+             {"enable_prefix_caching", s.prefix_limit_bytes > 0 ? "True" : "False"}});
 }
 
 std::vector<std::pair<std::string, int64_t>> ends_of(const RequestCounts& requests) {
@@ -211,6 +260,7 @@ void write_vllm_names(Text& text, const ServiceStatistics& s, const RequestCount
   text.one("vllm:num_preemptions_total", "counter", "Requests that gave way.", s.pauses + s.drops);
   text.by<int64_t>("vllm:request_success_total", "counter", "Requests by how they ended.", "finished_reason",
                    ends_of(requests));
+  write_cache_config(text, s, "vllm:");
   write_histograms(text, s, requests, "vllm:");
 }
 
@@ -221,7 +271,10 @@ std::string metrics_text(const ServiceStatistics& statistics, const RequestCount
   Text text(model);
   write_requests(text, statistics);
   write_work(text, statistics);
+  write_prefixes(text, statistics);
+  write_attention(text, statistics);
   write_memory(text, statistics.memory);
+  write_cache_config(text, statistics, "shadowkv_");
   write_histograms(text, statistics, requests, "shadowkv_");
   write_vllm_names(text, statistics, requests);
   return text.take();

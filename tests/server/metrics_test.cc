@@ -53,6 +53,57 @@ TEST(Metrics, EndedRequestsStandUnderVllmsNamesAndLabels) {
   EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_bucket" + labels + ",le=\"2\"} 3\n"));
 }
 
+TEST(Metrics, TokensOfTurnsStandInBucketsThatDouble) {
+  ServiceStatistics statistics;
+  for (const double tokens : {1.0, 16.5, 16384.0, 3e6}) statistics.turn_tokens.add(tokens);
+  const std::string text = metrics_text(statistics, {}, "m");
+  for (const std::string start : {"shadowkv_iteration_tokens_total_bucket{model_name=\"m\",le=\"",
+                                  "vllm:iteration_tokens_total_bucket{model_name=\"m\",engine=\"0\",le=\""}) {
+    for (const char* row : {"1\"} 1\n", "16\"} 1\n", "32\"} 2\n", "8192\"} 2\n", "16384\"} 3\n",
+                            "1048576\"} 3\n", "+Inf\"} 4\n"})
+      EXPECT_THAT(text, HasSubstr(start + row));
+  }
+  EXPECT_THAT(text, HasSubstr("shadowkv_iteration_tokens_total_sum{model_name=\"m\"} 3016401.5\n"));
+}
+
+TEST(Metrics, WhatTheCacheWasGivenStandsInLabels) {
+  ServiceStatistics statistics;
+  statistics.cache_tokens = 1000;
+  const auto labels = [&] {
+    const std::string text = metrics_text(statistics, {}, "m");
+    const std::string start = "vllm:cache_config_info{model_name=\"m\",engine=\"0\",";
+    const std::size_t begin = text.find(start) + start.size();
+    return text.substr(begin, text.find('\n', begin) - begin);
+  };
+  EXPECT_EQ(labels(), R"(block_size="1",num_gpu_blocks="1000",enable_prefix_caching="False"} 1)");
+  statistics.prefix_limit_bytes = 1 << 20;
+  statistics.cut_tokens = 64;
+  EXPECT_EQ(labels(), R"(block_size="64",num_gpu_blocks="15",enable_prefix_caching="True"} 1)");
+}
+
+// Those that dashboards, routers and load tools for vLLM ask for.
+TEST(Metrics, EveryNameOfVllmIsThere) {
+  const std::string text = metrics_text({}, {}, "m");
+  const auto declares = [&](const std::string& name, const char* type) {
+    EXPECT_THAT(text, HasSubstr("# TYPE vllm:" + name + " " + type + "\n"));
+  };
+  for (const char* name :
+       {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info"})
+    declares(name, "gauge");
+  for (const char* name :
+       {"prompt_tokens_total", "generation_tokens_total", "request_success_total", "num_preemptions_total",
+        "prefix_cache_queries_total", "prefix_cache_hits_total", "prompt_tokens_cached_total"})
+    declares(name, "counter");
+  for (const char* name :
+       {"time_to_first_token_seconds", "inter_token_latency_seconds", "request_time_per_output_token_seconds",
+        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
+        "request_decode_time_seconds", "request_inference_time_seconds", "request_prompt_tokens",
+        "request_generation_tokens", "iteration_tokens_total"}) {
+    declares(name, "histogram");
+    EXPECT_THAT(text, HasSubstr(std::string("# TYPE shadowkv_") + name + " histogram\n"));
+  }
+}
+
 TEST(Metrics, EveryNameHasHelpAndTypeOnce) {
   std::istringstream lines(metrics_text({}, {}, "a \"model\"\n"));
   std::set<std::string> declared;
