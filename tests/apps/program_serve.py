@@ -296,26 +296,38 @@ class Serve(ProgramTest):
         self.assertEqual(values()["e2e_request_latency_seconds_count{}"], 4, "without its time")
 
     def test_the_dashboard_shows_what_is_exported(self):
+        metric = r"(?:shadowkv_|vllm:)\w+"
         dashboard = json.loads((ROOT / "examples/deploy/grafana.json").read_text())
-        shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-        self.assertGreater(len(shown), 10)
+        targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+        text = self.server.ask("GET", "/metrics")[2]
         exported = {}
-        for line in self.server.ask("GET", "/metrics")[2].splitlines():
+        for line in text.splitlines():
             if not line.startswith("#"):
                 exported.setdefault(line.split("{")[0], []).append(line)
-        for expression in shown:
+        shown = set()
+        for target in targets:
+            expression = target["expr"]
             self.assertEqual(expression.count("("), expression.count(")"))
-            names = re.findall(r"shadowkv_\w+", expression)
+            names = re.findall(metric, expression)
             self.assertTrue(names, expression)
             for name in names:
                 self.assertIn(name, exported, expression)
             for label, value in re.findall(r'(\w+)="(\w+)"', expression):
-                self.assertTrue(any(f'{label}="{value}"' in line for line in exported[names[0]]), expression)
-        for panel in dashboard["panels"]:
-            for target in panel["targets"]:
-                for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
-                    name = re.search(r"shadowkv_\w+", target["expr"])[0]
-                    self.assertTrue(all(f'{label}="' in line for line in exported[name]), target)
+                self.assertTrue(any(f'{label}="{value}"' in line for name in names for line in exported[name]), expression)
+            for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                self.assertTrue(all(f'{label}="' in line for line in exported[names[0]]), target)
+            shown |= {re.sub("_(bucket|sum|count)$", "", name) for name in names}
+        declared = dict(re.findall(r"^# TYPE (shadowkv_\w+) (\w+)$", text, re.MULTILINE))
+        self.assertGreater(len(declared), 40)
+        left_out = {name for name in declared if name not in shown}
+        self.assertEqual(left_out, {"shadowkv_cache_config_info"}, "which does not change")
+
+    def test_panels_of_the_dashboard_lie_side_by_side(self):
+        panels = json.loads((ROOT / "examples/deploy/grafana.json").read_text())["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+        self.assertEqual(len(set(places)), len(places))
+        self.assertTrue(all(x in (0, 12) and y % 8 == 0 for x, y in places), places)
 
     def test_a_clients_request_id_comes_back(self):
         _, answer, _ = self.server.ask("GET", "/health", headers={"x-request-id": "abc-1"})
