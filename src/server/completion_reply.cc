@@ -107,7 +107,9 @@ ToolDelta CompletionReply::take(Choice& choice) {
     delta.text += more.text;
     for (ToolDelta::Call& call : more.calls) delta.calls.push_back(std::move(call));
   };
+  choice.has_news = false;
   while (auto token = choice.stream->try_next()) {
+    choice.has_news = !frame_.engine->model().has_tokenizer;
     if (choice.parser) {
       const bool is_open = token->id == request_.open_token;
       add(choice.parser->add(is_open ? token->text + std::string(syntax_of(request_.tools->format).open)
@@ -149,7 +151,8 @@ void CompletionReply::read(std::size_t i, std::string& events) {
     return;
   }
   delta.text.insert(0, echo);
-  if (delta.text.empty() && delta.calls.empty() && choice.scored.empty() && !choice.end) return;
+  const bool is_empty = delta.text.empty() && delta.calls.empty() && choice.scored.empty();
+  if (is_empty && !choice.has_news && !choice.end) return;
   const bool is_first = !opened_[i];
   opened_[i] = true;
   events += events_of(i, delta, is_first);

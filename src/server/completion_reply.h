@@ -64,6 +64,7 @@ class CompletionReply final : public HttpReply {
     std::vector<TokenEvent> scored;        // tokens with log-probabilities to show that were not sent
     double logprob = 0;                    // sum over all tokens so far, where they have one
     int64_t tokens = 0;                    // of them
+    bool has_news = false;                 // tokens came that no text tells of: there is no tokenizer
     bool is_cut = false;                   // all calls that may be made are there
     std::optional<FinishReason> end;       // none: it goes on
 

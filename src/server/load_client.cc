@@ -32,6 +32,10 @@ constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr double kIdleSeconds = 5;
 constexpr std::size_t kPartBytes = 16 << 10;
 constexpr std::size_t kMostErrorBytes = 300;
+constexpr const char* kNothing =
+    "an answer of no event: a stream of OpenAI's completions was asked for, and it ended without "
+    "\"choices\"; "
+    "look whether another server listens there";
 
 // The events of a stream, one line of data after the other.
 class EventLines {
@@ -53,10 +57,14 @@ class EventLines {
   std::string held_;
 };
 
+bool has_choice(const Json& event) {
+  const auto choices = event.find("choices");
+  return choices != event.end() && choices->is_array() && !choices->empty();
+}
+
 bool has_text(const Json& event) {
-  const Json choices = event.value("choices", Json::array());
-  if (choices.empty()) return false;
-  const Json& choice = choices[0];
+  if (!has_choice(event)) return false;
+  const Json& choice = event["choices"][0];
   if (!choice.value("text", "").empty()) return true;
   const Json delta = choice.value("delta", Json::object());
   return delta.contains("tool_calls") || (delta.contains("content") && delta["content"].is_string() &&
@@ -163,6 +171,8 @@ class Load {
     }
     if (parser.get().result_int() != 200)
       co_return fmt::format("{}: {}", parser.get().result_int(), refusal.substr(0, kMostErrorBytes));
+    if (answer.pieces_s.empty()) answer.pieces_s = std::move(answer.silent_s);
+    if (failure.empty() && answer.pieces_s.empty()) co_return kNothing;
     co_return failure;
   }
 
@@ -171,7 +181,7 @@ class Load {
     if (!json.is_object()) return;  // the end's mark
     try {
       if (json.contains("error")) failure = json["error"].dump().substr(0, kMostErrorBytes);
-      if (has_text(json)) answer.pieces_s.push_back(now_s());
+      if (has_choice(json)) (has_text(json) ? answer.pieces_s : answer.silent_s).push_back(now_s());
       const auto usage = json.find("usage");
       if (usage == json.end() || !usage->is_object()) return;
       answer.prompt_tokens = usage->value("prompt_tokens", int64_t{0});

@@ -26,7 +26,9 @@ struct LoadRequest {
 struct LoadAnswer {
   double begun_s = 0;
   double ended_s = 0;
-  std::vector<double> pieces_s = {};  // when each piece of text came
+  // When each piece of text came; of an answer without text, as of a server without a tokenizer, each event.
+  std::vector<double> pieces_s = {};
+  std::vector<double> silent_s = {};  // when each event without text came, of an answer that has texts
   int64_t prompt_tokens = 0;          // as the server counts
   int64_t new_tokens = 0;             // likewise
   std::string error = {};

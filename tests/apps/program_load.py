@@ -8,10 +8,11 @@ import pathlib
 import re
 import socket
 import subprocess
+import threading
 import time
 import unittest
 
-from program import PROGRAM, ProgramTest
+from program import PROGRAM, SHAPE, ProgramTest
 from server import GREEDY, PATIENCE, PROMPT, Server
 
 
@@ -110,6 +111,31 @@ class LoadBench(ProgramTest):
                             "--prompt-tokens", "5", "--new-tokens", "4").text
         self.assertIn("Successful requests:                     2", text)
         self.assertIn("P99 E2EL (ms):", text)
+
+    def test_a_server_without_a_tokenizer_is_timed_by_its_events(self):
+        server = Server("--quiet", model=SHAPE)
+        self.addCleanup(server.end)
+        report = json.loads(self.bench(server, "--requests", "6", "--prompt-tokens", "20", "--new-tokens", "64",
+                                       "--max-concurrency", "1").text)
+        self.assertEqual((report["completed"], report["failed"]), (6, 0), report)
+        self.assertEqual((report["total_input_tokens"], report["total_output_tokens"]), (120, 384))
+        self.assertLess(report["mean_ttft_ms"], report["mean_e2el_ms"], "tokens are told of as they come")
+        self.assertGreater(report["mean_itl_ms"], 0)
+
+    def test_a_stream_of_nothing_is_no_answer(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def answer():
+                client, _ = listener.accept()
+                with client:
+                    client.recv(65536)
+                    body = b"data: [DONE]\n\n"
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            thread = threading.Thread(target=answer)
+            thread.start()
+            self.refuse("bench", "serve", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "--requests", "1",
+                        "--prompt-tokens", "5", "--new-tokens", "4", says=["no event", '"choices"', "another server"],
+                        code=4)
+            thread.join()
 
     def test_what_fails_is_said(self):
         server = Server("--quiet", "--max-running", "1", "--max-waiting", "1", env={"SHADOWKV_API_KEY": "k"})

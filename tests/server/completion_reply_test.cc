@@ -246,6 +246,29 @@ TEST(Replies, CountEachAnswerOnceAsItEnded) {
   EXPECT_EQ(ends_of(100, 3), (Ends{1, 0, 0, 1})) << "the other one had ended";
 }
 
+// Events of a streamed answer whose tokens have no text.
+std::size_t events_without_text(const FakeEngine& engine) {
+  bool is_cancelled = false;
+  std::vector<std::unique_ptr<Stream>> streams;
+  streams.push_back(std::make_unique<FakeStream>(std::vector<int32_t>(3, FakeEngine::kHidden), is_cancelled));
+  CompletionRequest request;
+  request.stream = true;
+  CompletionReply reply({.id = "x", .model = "m", .headers = {}, .engine = &engine}, request,
+                        std::move(streams), {});
+  std::size_t events = 0;
+  for (bool ended = false; !ended;) {
+    const HttpReply::Part part = reply.next();
+    for (std::size_t at = 0; (at = part.text.find("data: {", at)) != std::string::npos; ++at) ++events;
+    ended = part.ended;
+  }
+  return events;
+}
+
+TEST(Replies, TellOfEachTokenWhereNoTextWouldAsThereIsNoTokenizer) {
+  EXPECT_EQ(events_without_text(FakeEngine(true)), 1) << "its end";
+  EXPECT_GE(events_without_text(FakeEngine(false)), 3);
+}
+
 TEST(Replies, CountAnAnswerBeforeItsEndIsHandedOn) {
   const FakeEngine engine;
   bool is_cancelled = false;

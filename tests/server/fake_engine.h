@@ -14,6 +14,8 @@ class FakeEngine final : public Engine {
   static constexpr int32_t kHidden = 256;
   static constexpr std::string_view kHiddenText = "[TOOL_CALLS]";
 
+  explicit FakeEngine(bool has_tokenizer = true) { info_.has_tokenizer = has_tokenizer; }
+
   [[nodiscard]] const ModelInfo& model() const override { return info_; }
   [[nodiscard]] bool is_eos(int32_t id) const override { return id == 0; }
   [[nodiscard]] std::vector<int32_t> tokenize(std::string_view text) const override {
