@@ -55,12 +55,21 @@ void read_stream_options(const JsonFields& fields, CompletionRequest& request) {
   request.continuous_usage = inner.boolean("continuous_usage_stats").value_or(false);
 }
 
+void refuse_known(const JsonFields& fields) {
+  refuse_unsupported(
+      fields, {"suffix", "truncate_prompt_tokens", "continue_final_message", "use_beam_search", "functions",
+               "function_call", "audio", "include_stop_str_in_output", "return_token_ids"});
+  if (!fields.boolean("skip_special_tokens").value_or(true)) {
+    throw bad_request("skip_special_tokens = false is not supported; leave it out", "skip_special_tokens",
+                      "unsupported_parameter");
+  }
+}
+
 // What both kinds of request have in common.
 CompletionRequest common_of(const JsonFields& fields, const std::string& served,
                             const RequestLimits& limits) {
   check_model(fields, served);
-  refuse_unsupported(fields, {"suffix", "truncate_prompt_tokens", "continue_final_message", "use_beam_search",
-                              "functions", "function_call", "audio"});
+  refuse_known(fields);
   CompletionRequest request;
   request.choices = fields.whole("n", {1, limits.max_choices}).value_or(1);
   request.best_of = request.choices;

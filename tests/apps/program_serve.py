@@ -340,9 +340,14 @@ class Serve(ProgramTest):
                                    ("top_p", 0, "(0, 1]"), ("n", 0, "from 1 to"), ("n", 2.5, "whole number"),
                                    ("stream", 1, "true or false"), ("max_tokens", 0, "from 1"),
                                    ("stop", 5, "string or a list"), ("seed", "x", "whole number"),
-                                   ("logit_bias", {"x": 1}, "no token id"), ("suffix", "x", "not supported")]:
+                                   ("logit_bias", {"x": 1}, "no token id"), ("suffix", "x", "not supported"),
+                                   ("include_stop_str_in_output", True, "not supported"),
+                                   ("return_token_ids", True, "not supported"),
+                                   ("skip_special_tokens", False, "not supported"),
+                                   ("skip_special_tokens", 1, "true or false")]:
             with self.subTest(field=field, value=value):
                 self.refused("/v1/completions", {"prompt": "x", field: value}, part)
+        self.complete(skip_special_tokens=True, include_stop_str_in_output=False, return_token_ids=None)  # as it is
         self.refused("/v1/completions", {}, "prompt is missing", param="prompt")
         self.refused("/v1/completions", {"prompt": [1, "x"]}, "token ids")
         self.refused("/v1/completions", {"prompt": [10**6]}, "vocabulary")
