@@ -322,6 +322,14 @@ class Serve(ProgramTest):
         left_out = {name for name in declared if name not in shown}
         self.assertEqual(left_out, {"shadowkv_cache_config_info"}, "which does not change")
 
+    def test_the_guide_names_what_is_exported(self):
+        guide = (ROOT / "docs/SERVING.md").read_text()
+        named = set(re.findall(r"`(?:\.\.\.|shadowkv)(_\w+)`", guide))
+        declared = re.findall(r"^# TYPE shadowkv(_\w+) ", self.server.ask("GET", "/metrics")[2], re.MULTILINE)
+        self.assertLessEqual(named, set(declared))
+        rest = {name for name in set(declared) - named if f"`{name[1:]}`" not in guide}
+        self.assertFalse(rest)
+
     def test_panels_of_the_dashboard_lie_side_by_side(self):
         panels = json.loads((ROOT / "examples/deploy/grafana.json").read_text())["panels"]
         self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
