@@ -1,5 +1,6 @@
 #include "attention/rope.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace shadowkv {
@@ -17,6 +18,15 @@ void add_frequencies(const RopeConfig& rope, const std::vector<float>& divisors,
 
 }  // namespace
 
+int64_t RopeConfig::table_for(int64_t max_tokens) const {
+  const auto found = std::ranges::lower_bound(shorter, max_tokens, {}, &ShorterRope::most_tokens);
+  return found == shorter.end() ? 0 : 1 + (found - shorter.begin());
+}
+
+int64_t RopeConfig::reach(int64_t table) const {
+  return table == 0 ? INT64_MAX : shorter.at(static_cast<std::size_t>(table - 1)).most_tokens;
+}
+
 std::vector<float> inverse_frequencies(const RopeConfig& rope) {
   std::vector<float> frequencies;
   add_frequencies(rope, rope.divisors, frequencies);
@@ -25,7 +35,7 @@ std::vector<float> inverse_frequencies(const RopeConfig& rope) {
 
 std::vector<float> frequency_tables(const RopeConfig& rope) {
   std::vector<float> frequencies = inverse_frequencies(rope);
-  if (rope.tables() == 2) add_frequencies(rope, rope.short_divisors, frequencies);
+  for (const ShorterRope& shorter : rope.shorter) add_frequencies(rope, shorter.divisors, frequencies);
   return frequencies;
 }
 

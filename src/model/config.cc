@@ -31,6 +31,16 @@ void check_sizes(const ModelConfig& config) {
           "the model's RMS norm epsilon is {}, it must lie between 0 and 1", config.rms_eps);
 }
 
+void check_divisors(const RopeConfig& rope, const std::vector<float>& divisors) {
+  require(std::ssize(divisors) == rope.rotary_dim / 2,
+          "the model divides the frequencies of {} pairs of numbers, {} pairs turn", divisors.size(),
+          rope.rotary_dim / 2);
+  for (const float divisor : divisors) {
+    require(std::isfinite(divisor) && divisor > 0,
+            "the model divides a frequency of RoPE by {}; positive numbers are supported", divisor);
+  }
+}
+
 void check_rope(const ModelConfig& config) {
   const RopeConfig& rope = config.rope;
   require(std::isfinite(rope.theta) && rope.theta >= 1, "the model's RoPE base is {}, it must be at least 1",
@@ -44,15 +54,8 @@ void check_rope(const ModelConfig& config) {
       "the model multiplies turned queries and keys by {} and turns {} numbers of each head of {}; factors "
       "up to 100 are supported where whole heads turn",
       rope.magnitude, rope.rotary_dim, config.head_dim);
-  for (const std::vector<float>* divisors : {&rope.divisors, &rope.short_divisors}) {
-    require(divisors->empty() || std::ssize(*divisors) == rope.rotary_dim / 2,
-            "the model divides the frequencies of {} pairs of numbers, {} pairs turn", divisors->size(),
-            rope.rotary_dim / 2);
-    for (const float divisor : *divisors) {
-      require(std::isfinite(divisor) && divisor > 0,
-              "the model divides a frequency of RoPE by {}; positive numbers are supported", divisor);
-    }
-  }
+  if (!rope.divisors.empty()) check_divisors(rope, rope.divisors);
+  for (const ShorterRope& shorter : rope.shorter) check_divisors(rope, shorter.divisors);
 }
 
 void check_tokens(const ModelConfig& config) {

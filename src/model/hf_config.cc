@@ -195,7 +195,7 @@ void read_rope(const Fields& fields, const Family& family, ModelConfig& config) 
     const Fields rope(*object, fmt::format("{}: {}", fields.where(), key));
     config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
     config.rope.divisors.clear();
-    config.rope.short_divisors.clear();
+    config.rope.shorter.clear();
     config.rope.magnitude = 1;
     read_rope_rule(rope, fields, config.rope);
   }

@@ -98,8 +98,8 @@ void scale_by_longrope(RopeConfig& rope, const LongRopeScaling& scaling, const s
   }
   const bool is_long = scaling.context > scaling.original_context;
   rope.divisors = is_long ? scaling.long_divisors : scaling.short_divisors;
-  rope.short_divisors = is_long ? scaling.short_divisors : std::vector<float>();
-  rope.short_context = is_long ? scaling.original_context : 0;
+  rope.shorter.clear();
+  if (is_long) rope.shorter.push_back({scaling.original_context, scaling.short_divisors});
   rope.magnitude = scaling.attention_factor != 0 ? scaling.attention_factor
                                                  : longrope_magnitude(factor, scaling.original_context);
 }

@@ -1,5 +1,5 @@
-// A rope rule by length is fixed when a sequence begins, by the most that it may hold: short and long
-// sequences of one model are, to the bit on the CPU, those of two models that know one rule each, in one
+// A rope rule by length is fixed when a sequence begins, by the most that it may hold: short, middling and
+// long sequences of one model are, to the bit on the CPU, those of models that know one rule each, in one
 // batch too.
 #include <gtest/gtest.h>
 
@@ -9,13 +9,13 @@ namespace shadowkv::testing {
 namespace {
 
 constexpr int64_t kPrompt = 90, kSteps = 12, kMore = 40;
-constexpr int64_t kShort = kPrompt + kSteps + kMore + kSteps, kLong = kShort + 1;
+constexpr int64_t kShort = kPrompt + kSteps + kMore + kSteps, kMiddle = kShort + 1, kLong = kMiddle + 1;
 
-const std::vector<float> kLongDivisors = {1, 3, 9, 2, 5, 8, 4, 7},
+const std::vector<float> kLongDivisors = {1, 3, 9, 2, 5, 8, 4, 7}, kMiddleDivisors = {1, 2, 4, 2, 3, 5, 2, 6},
                          kShortDivisors = {1, 1, 2, 1, 1.5, 2, 1, 3};
 
-TinyShape both_rules() {
-  return {.divisors = kLongDivisors, .short_divisors = kShortDivisors, .short_context = kShort};
+TinyShape all_rules() {
+  return {.divisors = kLongDivisors, .shorter = {{kShort, kShortDivisors}, {kMiddle, kMiddleDivisors}}};
 }
 
 std::vector<AttentionConfig> methods() {
@@ -57,32 +57,35 @@ class RopeByLength : public ::testing::TestWithParam<int> {
 };
 
 TEST_P(RopeByLength, ASequenceIsOneOfAModelThatKnowsItsRuleAlone) {
-  const Rows of_short = life(both_rules(), kShort), of_long = life(both_rules(), kLong);
+  const Rows of_short = life(all_rules(), kShort), of_middle = life(all_rules(), kMiddle),
+             of_long = life(all_rules(), kLong);
   EXPECT_EQ(of_short, life({.divisors = kShortDivisors}, kShort));
+  EXPECT_EQ(of_middle, life({.divisors = kMiddleDivisors}, kMiddle));
   EXPECT_EQ(of_long, life({.divisors = kLongDivisors}, kLong));
-  EXPECT_NE(of_short.front(), of_long.front());
+  EXPECT_NE(of_short.front(), of_middle.front());
+  EXPECT_NE(of_middle.front(), of_long.front());
 }
 
-TEST_P(RopeByLength, BothKindsInOneBatchGoOnAsAlone) {
-  Rows together, of_short, of_long;
-  TinyModel model(both_rules());
+TEST_P(RopeByLength, AllKindsInOneBatchGoOnAsAlone) {
+  const std::vector<int64_t> most = {kMiddle, kShort, kLong};
+  Rows together;
+  TinyModel model(all_rules());
   const std::vector<SeqId> ids = {0, 1, 2};
   Methods methods(model, {config()});
   for (const SeqId id : ids)
-    (void)methods.prefill(id, tiny_ids(kPrompt), (id == 1 ? kLong : kShort) - kPrompt);
+    (void)methods.prefill(id, tiny_ids(kPrompt), most[static_cast<std::size_t>(id)] - kPrompt);
   step(methods, ids, 2, together);
   Methods again(model, {config()});
-  (void)again.prefill(0, tiny_ids(kPrompt), kShort - kPrompt);
-  step(again, std::span(ids).first(1), 2, of_short);
-  again.end(0);
-  (void)again.prefill(0, tiny_ids(kPrompt), kLong - kPrompt);  // the same row
-  step(again, std::span(ids).first(1), 2, of_long);
-  for (std::size_t i = 0; i < together.size(); ++i) {
-    std::vector<float> expected = of_short[i];
-    expected.insert(expected.end(), of_long[i].begin(), of_long[i].end());
-    expected.insert(expected.end(), of_short[i].begin(), of_short[i].end());
-    ASSERT_EQ(together[i], expected) << "step " << i;
+  Rows expected(together.size());
+  for (const int64_t reach : most) {
+    Rows alone;
+    (void)again.prefill(0, tiny_ids(kPrompt), reach - kPrompt);  // the same row
+    step(again, std::span(ids).first(1), 2, alone);
+    again.end(0);
+    for (std::size_t i = 0; i < alone.size(); ++i)
+      expected[i].insert(expected[i].end(), alone[i].begin(), alone[i].end());
   }
+  for (std::size_t i = 0; i < together.size(); ++i) ASSERT_EQ(together[i], expected[i]) << "step " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, RopeByLength, ::testing::Range(0, 5));

@@ -215,7 +215,8 @@ TEST(Config, LongRopesDivisorsAreThoseOfShortAndLongSequences) {
   };
   const RopeConfig beyond = from_hf(longrope(R"(, "original_max_position_embeddings": 32)")).rope;
   EXPECT_THAT(beyond.divisors, ElementsAre(1, 2, 3, 4));
-  EXPECT_THAT(beyond.short_divisors, ElementsAre(1, 1, 1, 2));
+  ASSERT_EQ(beyond.tables(), 2);
+  EXPECT_THAT(beyond.shorter[0].divisors, ElementsAre(1, 1, 1, 2));
   EXPECT_EQ(beyond.table_for(32), 1);
   EXPECT_EQ(beyond.table_for(33), 0);
   EXPECT_NEAR(beyond.magnitude, 1.1832160, 1e-6);  // sqrt(1 + ln 4 / ln 32)

@@ -20,8 +20,8 @@ struct TinyShape {
   int64_t kv_heads = 2;
   int64_t head_dim = 16;
   bool interleaved = false;
-  std::vector<float> divisors{}, short_divisors{};  // of the rotary frequencies
-  int64_t short_context = 0;
+  std::vector<float> divisors{};  // of the rotary frequencies
+  std::vector<ShorterRope> shorter{};
 };
 
 inline ModelConfig tiny_config(const TinyShape& shape) {
@@ -40,8 +40,7 @@ inline ModelConfig tiny_config(const TinyShape& shape) {
                  .rotary_dim = shape.head_dim,
                  .interleaved = shape.interleaved,
                  .divisors = shape.divisors};
-  config.rope.short_divisors = shape.short_divisors;
-  config.rope.short_context = shape.short_context;
+  config.rope.shorter = shape.shorter;
   return config;
 }
 
