@@ -99,7 +99,7 @@ void print_model(const ModelInfo& model, const Arguments& a, int64_t weights) {
             << fmt::format("heads          {} query, {} key-value, {} wide\n", model.heads, model.kv_heads,
                            model.head_dim)
             << fmt::format("vocabulary     {} tokens\n", model.vocab_size)
-            << fmt::format("trained for    {} tokens of context\n", model.context)
+            << fmt::format("made for       {} tokens of context\n", model.context)
             << fmt::format("tokenizer      {}\n\n",
                            model.has_tokenizer ? "yes" : "none; give --tokenizer for text");
 }

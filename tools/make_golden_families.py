@@ -39,6 +39,7 @@ class Checkpoint:
     fused_qkv: bool = False     # in the GGUF file
     layout: str = "hf"          # of the folder: "chatglm" is written from what transformers calls glm
     prompts: dict = dataclasses.field(default_factory=lambda: {"": llama.PROMPT_TOKENS})  # tokens, by name
+    lengths: dict = dataclasses.field(default_factory=dict)     # of whole texts, by name, where they decide the rule
     dtype: torch.dtype = torch.float32      # of the matrices in both files; float32 or bfloat16
     query_key_scale: float = 2.0            # how peaked attention is
 
@@ -65,6 +66,11 @@ def phi3(original_context, head_dim=24):
             "original_max_position_embeddings": original_context}
 
 
+def dynamic():
+    """Of Llama: from 48 tokens on, up to 1,440."""
+    return {**rope(rope_type="dynamic", factor=30.0), "max_position_embeddings": 48, "tie_word_embeddings": True}
+
+
 CHECKPOINTS = [
     Checkpoint("qwen2", transformers.Qwen2Config, rope(1e6), "qwen2"),
     Checkpoint("qwen2_yarn", transformers.Qwen2Config, {**yarn(), "tie_word_embeddings": True}, "qwen2"),
@@ -84,6 +90,9 @@ CHECKPOINTS = [
     # by more than the tests allow.
     Checkpoint("phi3_heads96", transformers.Phi3Config, phi3(128, 96), "phi3",
                prompts={"": 140, "short.": 40}, dtype=torch.bfloat16, query_key_scale=1.2),
+    # Texts as long as the original context and as two rungs of the ladder of lengths beyond it.
+    Checkpoint("llama_dynamic", transformers.LlamaConfig, dynamic(), "", prompts={"short.": 16, "": 28, "long.": 80},
+               lengths={"short.": 48, "": 60, "long.": 144}),
 ]
 
 
@@ -239,6 +248,19 @@ def head_dim(config) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
+def logits_of(model, checkpoint: Checkpoint, name: str, prompt_tokens: int, random):
+    """As greedy_logits() gives them. Where lengths decide, of one pass over a random text: while transformers decodes,
+    its rule follows the length, and keys that are cached keep the rules of their time."""
+    def draw(count):
+        return random.integers(len(llama.SPECIAL), llama.VOCAB, count)
+    if name not in checkpoint.lengths:
+        return llama.greedy_logits(model, draw(prompt_tokens))
+    ids = draw(checkpoint.lengths[name])
+    with torch.no_grad():  # a copy: it would remember the longest text
+        logits = copy.deepcopy(model)(torch.tensor(ids[None])).logits[0, prompt_tokens - 1:]
+    return ids.astype(np.int32), logits.numpy().astype(np.float32)
+
+
 def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
     print(checkpoint.name)
     folder = GOLDEN / checkpoint.name
@@ -252,8 +274,7 @@ def make(checkpoint: Checkpoint, seed: int, tokenizer) -> list:
         sources.append(f"{checkpoint.name}/{stem}.gguf")
     cases = []
     for name, tokens in checkpoint.prompts.items():
-        prompt = np.random.default_rng(seed).integers(len(llama.SPECIAL), llama.VOCAB, tokens)
-        ids, logits = llama.greedy_logits(model, prompt)
+        ids, logits = logits_of(model, checkpoint, name, tokens, np.random.default_rng(seed))
         np.save(folder / f"{stem}.{name}ids.npy", ids)
         np.save(folder / f"{stem}.{name}logits.npy", logits)
         cases += [{"model": source, "ids": f"{checkpoint.name}/{stem}.{name}ids.npy",

@@ -26,7 +26,7 @@ void check_sizes(const ModelConfig& config) {
   require(config.head_dim >= 8 && config.head_dim <= 256 && config.head_dim % 8 == 0,
           "the model's head size is {}; multiples of 8 up to 256 are supported", config.head_dim);
   check_range("MLP width", config.inner, 1, 1 << 20);
-  check_range("context", config.context, 1, int64_t{1} << 31);
+  check_range("context", config.context, 1, kMostContext);
   require(std::isfinite(config.rms_eps) && config.rms_eps > 0 && config.rms_eps < 1,
           "the model's RMS norm epsilon is {}, it must lie between 0 and 1", config.rms_eps);
 }

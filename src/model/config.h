@@ -14,6 +14,8 @@ namespace shadowkv {
 
 class GgufFile;
 
+constexpr int64_t kMostContext = int64_t{1} << 31;  // tokens
+
 struct ModelConfig {
   std::string architecture;  // "llama": a family of families.h
   std::string name;          // as the file calls itself, for people
@@ -24,7 +26,7 @@ struct ModelConfig {
   int64_t kv_heads = 0;  // heads % kv_heads == 0
   int64_t head_dim = 0;  // multiple of 8, at most 256
   int64_t inner = 0;     // width of the gated MLP
-  int64_t context = 0;   // tokens the model was trained for
+  int64_t context = 0;   // tokens the model was trained for, or that its rule of positions stretches that to
   double rms_eps = 1e-5;
   bool tied_embeddings = false;
   bool qkv_bias = false;    // something is added to queries, keys and values

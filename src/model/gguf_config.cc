@@ -1,5 +1,6 @@
 // GGUF metadata -> ModelConfig.
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "formats/dequantize.h"
@@ -43,11 +44,13 @@ void refuse_unsupported(const GgufFile& file, const ArchitectureKeys& keys) {
   require(keys.integer_or("expert_count", 0) == 0,
           "{}: {} is not 0; supported is one MLP per layer, without experts", path,
           keys.full("expert_count"));
-  const int64_t context = keys.integer("context_length");
+}
+
+void refuse_windows(const GgufFile& file, const ArchitectureKeys& keys, int64_t context) {
   const int64_t window = keys.integer_or("attention.sliding_window", 0);
   require(window == 0 || window >= context,
-          "{}: {} is {} and the context {}; supported is attention over the whole context", path,
-          keys.full("attention.sliding_window"), window, context);
+          "{}: {} is {} and the context {}; supported is attention over the whole context",
+          file.path().string(), keys.full("attention.sliding_window"), window, context);
 }
 
 void read_heads(const GgufFile& file, const ArchitectureKeys& keys, ModelConfig& config) {
@@ -101,8 +104,33 @@ void read_longrope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfi
                     path);
 }
 
-// A factor without a type counts as linear, as where these files come from.
-void read_rope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& rope) {
+// What these keys multiply by, in effect, is as though they were absent.
+void refuse_other_yarn(const ArchitectureKeys& keys, const std::string& path) {
+  constexpr std::pair<const char*, double> kSupported[] = {{"rope.scaling.attn_factor", 1},
+                                                           {"rope.scaling.yarn_attn_factor", 1},
+                                                           {"rope.scaling.yarn_ext_factor", 1},
+                                                           {"rope.scaling.yarn_log_multiplier", 0}};
+  for (const auto& [key, supported] : kSupported) {
+    const double found = keys.real_or(key, supported);
+    require(found == supported, "{}: {} is {}; supported is YaRN with {}", path, keys.full(key), found,
+            supported);
+  }
+}
+
+void read_yarn(const ArchitectureKeys& keys, double factor, const std::string& path, ModelConfig& config) {
+  refuse_other_yarn(keys, path);
+  const YarnScaling yarn{
+      .factor = factor,
+      .original_context = keys.integer_or("rope.scaling.original_context_length", config.context),
+      .beta_fast = keys.real_or("rope.scaling.yarn_beta_fast", 32),
+      .beta_slow = keys.real_or("rope.scaling.yarn_beta_slow", 1)};
+  scale_by_yarn(config.rope, yarn, path);
+  config.context = std::max(config.context, stretched_context(yarn.original_context, yarn.factor));
+}
+
+// A factor without a type counts as linear, as where these files come from. May stretch the context.
+void read_rope(const GgufFile& file, const ArchitectureKeys& keys, ModelConfig& config) {
+  RopeConfig& rope = config.rope;
   const std::string path = file.path().string();
   const double factor = keys.real_or("rope.scaling.factor", keys.real_or("rope.scale_linear", 1.0));
   const std::string type = keys.text_or("rope.scaling.type", "linear");
@@ -110,19 +138,7 @@ void read_rope(const GgufFile& file, const ArchitectureKeys& keys, RopeConfig& r
   require(type == "none" || type == "linear" || type == "yarn" || is_long,
           "{}: {} is {}; supported are \"none\", \"linear\", \"yarn\", and \"longrope\" with its tensors",
           path, keys.full("rope.scaling.type"), in_quotes(type));
-  if (type == "yarn") {
-    for (const char* key : {"rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
-                            "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"}) {
-      require(keys.real_or(key, 0.0) == 0.0, "{}: {} is set; supported is YaRN without", path,
-              keys.full(key));
-    }
-    scale_by_yarn(rope,
-                  {.factor = factor,
-                   .original_context = keys.integer("rope.scaling.original_context_length"),
-                   .beta_fast = keys.real_or("rope.scaling.yarn_beta_fast", 32),
-                   .beta_slow = keys.real_or("rope.scaling.yarn_beta_slow", 1)},
-                  path);
-  }
+  if (type == "yarn") read_yarn(keys, factor, path, config);
   if (type == "linear" && factor != 0) rope.divisors = linear_divisors(rope, factor, path);
   const GgufTensor* divisors = file.find_tensor(kDivisors);
   if (!divisors) return read_longrope(file, keys, rope);
@@ -183,7 +199,8 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   config.post_norms = family->post_norms;
   config.rope.theta = keys.real_or("rope.freq_base", config.rope.theta);
   config.rope.rotary_dim = keys.integer_or("rope.dimension_count", default_rotary_dim(*family, config));
-  read_rope(file, keys, config.rope);
+  read_rope(file, keys, config);
+  refuse_windows(file, keys, config.context);
   config.rope.interleaved = family->neighbours_gguf;  // as these files have the rows of q and k
   read_tokens(file, config);
   try {

@@ -1,6 +1,7 @@
 // A Hugging Face folder's config.json and generation_config.json -> ModelConfig.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/check.h"
 #include "formats/json.h"
@@ -113,34 +114,82 @@ bool has_qkv_bias(const Fields& fields, const Family& family) {
   return told;
 }
 
-// Numbers of each head that turn, the first ones. The share stands at the top level or beside the rule.
-int64_t rotary_dim(const Fields& fields, const Family& family, int64_t head_dim) {
-  const bool may_differ = family.rotary_share != 0;
-  double share = fields.real_or("partial_rotary_factor", may_differ ? family.rotary_share : 1.0);
-  std::string where = fields.where();
-  if (const Json* object = fields.find("rope_parameters")) {
-    const Fields rope(*object, fmt::format("{}: rope_parameters", where));
-    share = rope.real_or("partial_rotary_factor", share);
-    where = rope.where();
+// The object with the rule of RoPE; older and newer files call it differently. Absent or empty: none.
+std::optional<Fields> rope_fields(const Fields& fields) {
+  constexpr const char *kOlder = "rope_scaling", *kNewer = "rope_parameters";
+  const auto given = [&](const char* key) {
+    const Json* object = fields.find(key);
+    return object != nullptr && object->empty() ? nullptr : object;
+  };
+  const Json *older = given(kOlder), *newer = given(kNewer);
+  if (!older && !newer) return std::nullopt;
+  require(!older || !newer || *older == *newer,
+          "{}: {} and {} are both set and differ; keep the one that holds", fields.where(), kOlder, kNewer);
+  const Fields rope(older ? *older : *newer, fmt::format("{}: {}", fields.where(), older ? kOlder : kNewer));
+  for (const auto& [key, value] : (older ? older : newer)->items()) {
+    require(!value.is_object(), "{}: {} is an object; supported is one rule for all layers", rope.where(),
+            in_quotes(key));
   }
-  require(may_differ || share == 1.0,
-          "{}: partial_rotary_factor is {}; supported is RoPE over whole heads in this family", where, share);
-  require(share > 0 && share <= 1, "{}: partial_rotary_factor is {}, it must be above 0 and at most 1", where,
+  return rope;
+}
+
+// Numbers of each head that turn, the first ones. The share stands at the top level or beside the rule.
+int64_t rotary_dim(const Fields& fields, const std::optional<Fields>& rule, const Family& family,
+                   int64_t head_dim) {
+  constexpr const char* kShare = "partial_rotary_factor";
+  const bool may_differ = family.rotary_share != 0, is_beside = rule && rule->find(kShare);
+  const Fields& holder = is_beside ? *rule : fields;
+  const double share = holder.real_or(kShare, may_differ ? family.rotary_share : 1.0);
+  require(may_differ || share == 1.0, "{}: {} is {}; supported is RoPE over whole heads in this family",
+          holder.where(), kShare, share);
+  require(share > 0 && share <= 1, "{}: {} is {}, it must be above 0 and at most 1", holder.where(), kShare,
           share);
   return static_cast<int64_t>(static_cast<double>(head_dim) * share);
 }
 
-void read_yarn(const Fields& fields, RopeConfig& rope) {
-  YarnScaling yarn{.factor = fields.real("factor"),
-                   .original_context = fields.integer("original_max_position_embeddings"),
+constexpr const char* kContext = "max_position_embeddings";
+constexpr const char* kOriginal = "original_max_position_embeddings";
+
+// That of the top level comes first, as where these files come from. top: the object that the rule stands in.
+int64_t original_context(const Fields& rule, const Fields& top) {
+  return (top.find(kOriginal) ? top : rule).integer_or(kOriginal, top.integer(kContext));
+}
+
+// 0: not given.
+double attention_factor(const Fields& fields) {
+  const double factor = fields.real_or("attention_factor", 0);
+  require(!fields.find("attention_factor") || factor > 0, "{}: attention_factor is {}, it must be positive",
+          fields.where(), factor);
+  return factor;
+}
+
+void read_yarn(const Fields& fields, const Fields& top, ModelConfig& config) {
+  YarnScaling yarn{.original_context = original_context(fields, top),
                    .beta_fast = fields.real_or("beta_fast", 32),
                    .beta_slow = fields.real_or("beta_slow", 1),
-                   .attention_factor = fields.real_or("attention_factor", 0),
+                   .attention_factor = attention_factor(fields),
                    .truncate = fields.flag_or("truncate", true)};
+  const double context = static_cast<double>(config.context);
+  yarn.factor = fields.real_or("factor", context / static_cast<double>(yarn.original_context));
   const double mscale = fields.real_or("mscale", 0), all_dim = fields.real_or("mscale_all_dim", 0);
   if (yarn.attention_factor == 0 && mscale != 0 && all_dim != 0)
     yarn.attention_factor = yarn_magnitude(yarn.factor, mscale) / yarn_magnitude(yarn.factor, all_dim);
-  scale_by_yarn(rope, yarn, fields.where());
+  scale_by_yarn(config.rope, yarn, fields.where());
+  config.context = std::max(config.context, stretched_context(yarn.original_context, yarn.factor));
+}
+
+// The rule begins where max_position_embeddings end, and reaches further by the factor.
+void read_dynamic(const Fields& fields, const Fields& top, ModelConfig& config) {
+  const int64_t original = original_context(fields, top);
+  require(original == config.context,
+          "{}: {} is {} and {} {}; supported is a dynamic rule from the latter on: leave out the first, and "
+          "let the second say where the rule begins",
+          fields.where(), kOriginal, original, kContext, config.context);
+  const double factor = fields.real("factor");
+  require(factor >= 1, "{}: factor is {}, it must be at least 1", fields.where(), factor);
+  config.context = stretched_context(original, factor);
+  scale_by_dynamic(config.rope, {.factor = factor, .original_context = original, .context = config.context},
+                   fields.where());
 }
 
 std::vector<float> real_list(const Fields& fields, const char* key) {
@@ -151,55 +200,49 @@ std::vector<float> real_list(const Fields& fields, const char* key) {
   return numbers;
 }
 
-// The original context stands beside the rule, or at the top level.
 void read_longrope(const Fields& fields, const Fields& top, RopeConfig& rope) {
-  const char* original = "original_max_position_embeddings";
-  LongRopeScaling longrope{
-      .short_divisors = real_list(fields, "short_factor"),
-      .long_divisors = real_list(fields, "long_factor"),
-      .context = top.integer("max_position_embeddings"),
-      .original_context = fields.find(original) ? fields.integer(original) : top.integer(original),
-      .factor = fields.real_or("factor", 0),
-      .attention_factor = fields.real_or("attention_factor", 0)};
+  require(fields.find(kOriginal) || top.find(kOriginal), "{} has no {}", fields.where(),
+          in_quotes(kOriginal));
+  LongRopeScaling longrope{.short_divisors = real_list(fields, "short_factor"),
+                           .long_divisors = real_list(fields, "long_factor"),
+                           .context = top.integer(kContext),
+                           .original_context = original_context(fields, top),
+                           .factor = fields.real_or("factor", 0),
+                           .attention_factor = attention_factor(fields)};
   scale_by_longrope(rope, longrope, fields.where());
 }
 
-// top: the object that the rule stands in.
-void read_rope_rule(const Fields& fields, const Fields& top, RopeConfig& rope) {
-  const std::string type = fields.text_or("rope_type", fields.text_or("type", "default").c_str());
-  if (type == "default") return;
-  if (type == "linear") {
-    rope.divisors = linear_divisors(rope, fields.real("factor"), fields.where());
-    return;
-  }
-  if (type == "yarn") return read_yarn(fields, rope);
-  if (type == "longrope" || type == "su") return read_longrope(fields, top, rope);
-  require(type == "llama3", "{}: its type is {}; supported are default, linear, llama3, yarn and longrope",
-          fields.where(), in_quotes(type));
+void read_llama3(const Fields& fields, const Fields& top, RopeConfig& rope) {
   rope.divisors = llama3_divisors(rope,
                                   {.factor = fields.real("factor"),
                                    .low_freq_factor = fields.real("low_freq_factor"),
                                    .high_freq_factor = fields.real("high_freq_factor"),
-                                   .original_context = fields.integer("original_max_position_embeddings")},
+                                   .original_context = original_context(fields, top)},
                                   fields.where());
 }
 
-// RoPE stands at the top level, and in newer files in an object of its own.
+void read_rope_rule(const Fields& fields, const Fields& top, ModelConfig& config) {
+  const std::string type = fields.text_or("rope_type", fields.text_or("type", "default").c_str());
+  if (type == "default") return;
+  if (type == "dynamic") return read_dynamic(fields, top, config);
+  if (type == "yarn") return read_yarn(fields, top, config);
+  if (type == "longrope" || type == "su") return read_longrope(fields, top, config.rope);
+  if (type == "llama3") return read_llama3(fields, top, config.rope);
+  require(type == "linear",
+          "{}: its type is {}; supported are default, linear, dynamic, llama3, yarn and longrope",
+          fields.where(), in_quotes(type));
+  config.rope.divisors = linear_divisors(config.rope, fields.real("factor"), fields.where());
+}
+
+// May stretch the context.
 void read_rope(const Fields& fields, const Family& family, ModelConfig& config) {
-  config.rope.rotary_dim = rotary_dim(fields, family, config.head_dim);
+  const std::optional<Fields> rule = rope_fields(fields);
+  config.rope.rotary_dim = rotary_dim(fields, rule, family, config.head_dim);
   config.rope.interleaved = family.neighbours_hf;
   config.rope.theta = fields.real_or("rope_theta", config.rope.theta);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* object = fields.find(key);
-    if (!object) continue;
-    const Fields rope(*object, fmt::format("{}: {}", fields.where(), key));
-    config.rope.theta = rope.real_or("rope_theta", config.rope.theta);
-    config.rope.divisors.clear();
-    config.rope.shorter.clear();
-    config.rope.magnitude = 1;
-    read_rope_rule(rope, fields, config.rope);
-  }
+  if (rule) config.rope.theta = rule->real_or("rope_theta", config.rope.theta);
   config.rope.theta *= fields.real_or("rope_ratio", 1.0);
+  if (rule) read_rope_rule(*rule, fields, config);
 }
 
 void read_heads(const Fields& fields, ModelConfig& config) {
@@ -238,14 +281,14 @@ ModelConfig read_config(const Json& json, const std::string& where) {
   config.layers = fields.integer("num_hidden_layers");
   read_heads(fields, config);
   config.inner = fields.integer("intermediate_size");
-  config.context = fields.integer("max_position_embeddings");
+  config.context = fields.integer(kContext);
+  read_rope(fields, *family, config);
   refuse_windows(fields, *family, config.context);
   config.qkv_bias = has_qkv_bias(fields, *family);
   config.head_norms = family->head_norms;
   config.post_norms = family->post_norms;
   config.rms_eps = fields.real_or("rms_norm_eps", 1e-6);
   config.tied_embeddings = fields.flag_or("tie_word_embeddings", false);
-  read_rope(fields, *family, config);
   read_tokens(fields, config);
   return config;
 }

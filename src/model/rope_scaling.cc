@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "base/check.h"
+#include "model/config.h"
 
 namespace shadowkv {
 namespace {
 
 constexpr double kMostFactor = 1e6;
+constexpr int64_t kRungsOfADoubling = 4;  // a sequence turns as one that is a quarter longer, at most
 
 // Before anything is sized by a file's numbers; validate() says more.
 void check_scaling(const RopeConfig& rope, double factor, const std::string& where) {
@@ -20,7 +23,53 @@ void check_scaling(const RopeConfig& rope, double factor, const std::string& whe
           where, factor, kMostFactor);
 }
 
+// Lengths from `first` to `last`, which rise.
+std::vector<int64_t> ladder(int64_t first, int64_t last) {
+  std::vector<int64_t> rungs;
+  for (int64_t doubled = first; doubled < last; doubled *= 2) {
+    for (int64_t step = 0; step < kRungsOfADoubling; ++step) {
+      const int64_t rung = doubled + (doubled * step + kRungsOfADoubling - 1) / kRungsOfADoubling;
+      if (rung < last && (rungs.empty() || rung > rungs.back())) rungs.push_back(rung);
+    }
+  }
+  rungs.push_back(last);
+  return rungs;
+}
+
+// Of sequences of `tokens`: those powers of theta that another base would be.
+std::vector<float> dynamic_divisors(const RopeConfig& rope, const DynamicScaling& scaling, int64_t tokens) {
+  const double times = static_cast<double>(tokens) / static_cast<double>(scaling.original_context);
+  const double stretched = std::max(scaling.factor * times - (scaling.factor - 1), 1.0);
+  std::vector<float> divisors;
+  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
+    const double exponent = 2 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim - 2);
+    divisors.push_back(static_cast<float>(std::pow(stretched, exponent)));
+  }
+  return divisors;
+}
+
 }  // namespace
+
+int64_t stretched_context(int64_t original_context, double factor) {
+  return static_cast<int64_t>(
+      std::min(static_cast<double>(original_context) * factor, static_cast<double>(kMostContext)));
+}
+
+void scale_by_dynamic(RopeConfig& rope, const DynamicScaling& scaling, const std::string& where) {
+  check_scaling(rope, scaling.factor, where);
+  require(rope.rotary_dim > 2, "{}: the model turns {} numbers of each head, the dynamic rule needs more",
+          where, rope.rotary_dim);
+  require(scaling.original_context >= 1 && scaling.original_context <= scaling.context &&
+              scaling.context <= kMostContext,
+          "{}: RoPE is stretched from {} to {} tokens; supported are contexts of 1 to {} that grow", where,
+          scaling.original_context, scaling.context, kMostContext);
+  rope.shorter.clear();
+  for (const int64_t rung : ladder(scaling.original_context, scaling.context)) {
+    rope.shorter.push_back({rung, dynamic_divisors(rope, scaling, rung)});
+  }
+  rope.divisors = std::move(rope.shorter.back().divisors);
+  rope.shorter.pop_back();
+}
 
 std::vector<float> linear_divisors(const RopeConfig& rope, double factor, const std::string& where) {
   check_scaling(rope, factor, where);

@@ -14,6 +14,22 @@ namespace shadowkv {
 [[nodiscard]] std::vector<float> linear_divisors(const RopeConfig& rope, double factor,
                                                  const std::string& where);
 
+// Tokens that a factor stretches an original context to, no more than a model may have.
+[[nodiscard]] int64_t stretched_context(int64_t original_context, double factor);
+
+// Dynamic NTK: within the original context nothing is divided; a sequence of n tokens beyond it turns by the
+// base times s^(d / (d - 2)), where d numbers turn and s = factor n / original_context - (factor - 1). As
+// one that grows must not change the keys that it holds, n is fixed when it begins: the first of a finite
+// ladder of lengths that it may not outgrow. Its rungs are the original context, four evenly spaced ones in
+// each doubling from there, and the context.
+struct DynamicScaling {
+  double factor = 0;
+  int64_t original_context = 0;  // tokens
+  int64_t context = 0;           // tokens, the last rung
+};
+// Sets divisors of all rungs.
+void scale_by_dynamic(RopeConfig& rope, const DynamicScaling& scaling, const std::string& where);
+
 // Llama 3.1's: pairs that turn less than low_freq_factor times over the original context are divided by
 // factor, those that turn more than high_freq_factor times are left alone, between them it goes smoothly.
 struct Llama3Scaling {
