@@ -48,7 +48,7 @@ struct ModelInfo {
   int64_t head_dim = 0;          // numbers of a head
   int64_t inner = 0;             // width of the gated MLP
   int64_t vocab_size = 0;        // logits of a row
-  int64_t context = 0;           // tokens the model was trained for
+  int64_t context = 0;           // tokens the model is made for: trained, or stretched by its rule of positions
   int64_t parameters = 0;        // embeddings counted once when tied
   bool tied_embeddings = false;  // the table of embeddings is also the last matrix
   bool has_tokenizer = false;    // whether text can be given and taken
@@ -203,7 +203,7 @@ struct StateContents {
   int64_t held = 0;          // of them held; when saving, what the sequence holds
   std::string note;          // whatever its writer wants to find again: at most 64 MiB
   // When loaded, what the sequence may grow to: what it was added for, or less where the rule of its
-  // positions, fixed when the saved one began, reaches no further (LongRoPE).
+  // positions, fixed when the saved one began, reaches no further (LongRoPE, dynamic).
   int64_t max_tokens = 0;
 };
 
@@ -327,7 +327,7 @@ class Session {
   // by itself, as though it had read and decoded all of it. What is full of what they hold is theirs in
   // common and takes memory once; what they will still write to is copied. Throws InvalidInput for a sequence
   // that holds nothing, or more than max_tokens, or is reading, for more than the model's context, and for
-  // more than the rule of its positions reaches where it was added for few tokens (LongRoPE); OutOfMemory,
+  // more than the rule of its positions reaches where it was added for few tokens (LongRoPE, dynamic); OutOfMemory,
   // with what is needed and what is free, where growing so far would not fit.
   virtual SequenceId fork(SequenceId sequence, int64_t max_tokens) = 0;
 

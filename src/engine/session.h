@@ -177,7 +177,7 @@ class ModelSession final : public Session {
   std::map<int64_t, LayerObserver> observers_;  // by method
   bool times_ops_ = false;
   std::string attention_text_;  // of its one method, what changes results; empty with several
-  std::string fingerprint_;     // of the weights, once somebody asked
+  std::string fingerprint_;     // of weights and positions, once somebody asked
 };
 
 // Runs work of the device; when that is lost, says what was lost with it.

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "base/check.h"
+#include "base/checksum.h"
 #include "engine/session.h"
 #include "engine/state_transfer.h"
 #include "formats/quote.h"
@@ -42,8 +44,16 @@ std::string text_of_results(const AttentionConfig& config) {
   return text;
 }
 
+// Of what keys are made by: the same weights turn otherwise once the rule in config.json is another.
 std::string ModelSession::fingerprint() {
-  if (fingerprint_.empty()) fingerprint_ = fmt::format("{:016x}", transformer_.fingerprint());
+  if (!fingerprint_.empty()) return fingerprint_;
+  const RopeConfig& rope = prefill_->shape().rope;
+  std::vector<float> turns = frequency_tables(rope);
+  turns.push_back(static_cast<float>(rope.magnitude));
+  for (int64_t table = 0; table < rope.tables(); ++table)
+    turns.push_back(static_cast<float>(rope.reach(table)));
+  fingerprint_ =
+      fmt::format("{:016x}", checksum(std::as_bytes(std::span(turns)), transformer_.fingerprint()));
   return fingerprint_;
 }
 
@@ -88,7 +98,7 @@ void ModelSession::save_state(SequenceId id, const std::filesystem::path& path,
 // One line that names both.
 void ModelSession::check_belongs(const StateDescription& state, const std::string& file) {
   require(state.fingerprint == fingerprint(),
-          "{} is a state of the model {} with weights {}, not of {} with weights {}", file,
+          "{} is a state of the model {} with weights and positions {}, not of {} with {}", file,
           in_quotes(state.model), printable(state.fingerprint), in_quotes(model_.name), fingerprint());
   const std::string_view dtype = name_of(prefill_->shape().compute);
   require(state.dtype == dtype,

@@ -43,7 +43,7 @@ class FileDescriptor {
 
 struct StateDescription {
   std::string model;             // its name, for people
-  std::string fingerprint;       // of its weights
+  std::string fingerprint;       // of its weights and positions
   std::string dtype;             // of computation
   std::string attention;         // every knob that changes results, as text
   int64_t tokens = 0;            // held

@@ -139,6 +139,36 @@ TEST(SavedShortStates, KeepTheRuleOfTheirPositions) {
   }
 }
 
+// Dynamic RoPE from 48 tokens on, by 30; 120 and 240 are rungs of its ladder.
+TEST(SavedShortStates, AreOfTheRungThatTheirSequenceWasAddedFor) {
+  const TemporaryFolder folder;
+  const fs::path state = folder.path() / "state", other = folder.path() / "other";
+  EngineOptions options = small_engine_options();
+  options.model = std::string(SHADOWKV_TEST_DATA) + "/golden/llama_dynamic/hf";
+  const auto engine = Engine::load(options);
+  EXPECT_EQ(engine->model().context, 48 * 30);
+  const auto session = engine->open(std::vector{full_attention()});
+  const SequenceId id = session->add(100), same = session->add(120), longer = session->add(121);
+  const std::vector<float> logits = session->prefill(id, random_ids(60));
+  EXPECT_EQ(session->prefill(same, random_ids(60)), logits);
+  EXPECT_NE(session->prefill(longer, random_ids(60)), logits);
+  (void)session->fork(id, 120);
+  EXPECT_THAT(refusal([&] { (void)session->fork(id, 121); }), HasSubstr("at most 120 tokens"));
+  session->save_state(id, state, {.ids = random_ids(60), .held = 60, .note = ""});
+  EXPECT_EQ(session->load_state(session->add(200), state).max_tokens, 120);
+
+  fs::copy(options.model, other);
+  std::ifstream file(other / "config.json");
+  std::string config{std::istreambuf_iterator<char>(file), {}};
+  config.replace(config.find("\"factor\": 30"), 12, "\"factor\": 29");
+  std::ofstream(other / "config.json") << config;
+  options.model = other.string();
+  const auto changed = Engine::load(options);
+  const auto turned = changed->open(std::vector{full_attention()});
+  EXPECT_THAT(refusal([&] { (void)turned->load_state(turned->add(200), state); }),
+              HasSubstr("weights and positions"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Configurations, SavedStates, ::testing::ValuesIn(storage_cases()), name_of_case);
 
 class OneState : public ::testing::Test {
