@@ -103,8 +103,9 @@ double yarn_magnitude(double factor, double weight) {
 
 void scale_by_yarn(RopeConfig& rope, const YarnScaling& scaling, const std::string& where) {
   check_scaling(rope, scaling.factor, where);
-  require(scaling.original_context >= 1, "{}: the original context is {} tokens, it must be positive", where,
-          scaling.original_context);
+  require(scaling.original_context >= 1 && scaling.original_context <= kMostContext,
+          "{}: the original context is {} tokens, 1 to {} are supported", where, scaling.original_context,
+          kMostContext);
   require(scaling.beta_slow > 0 && scaling.beta_fast > scaling.beta_slow && std::isfinite(scaling.beta_fast),
           "{}: beta_fast is {} and beta_slow {}; they must be positive, the first larger", where,
           scaling.beta_fast, scaling.beta_slow);

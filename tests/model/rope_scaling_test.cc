@@ -85,6 +85,9 @@ TEST(RopeScaling, YarnMultipliesTurnedNumbersToo) {
   EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
       "original_max_position_embeddings": 0})"),
               HasSubstr("original context is 0"));
+  EXPECT_THAT(hf_refusal(R"(, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+      "original_max_position_embeddings": 9223372036854775807})"),
+              HasSubstr("original context is 9223372036854775807"));
 }
 
 TEST(RopeScaling, LongRopesDivisorsAreThoseOfShortAndLongSequences) {
