@@ -193,7 +193,7 @@ void finish(Arguments& a) {
 // Answers that have begun may end; what is left then is cut.
 void drain(Api& api, const HttpServer& server, int64_t most_s) {
   api.drain();
-  std::cerr << fmt::format("ending: {} requests are being answered; a second signal cuts them\n",
+  std::cerr << fmt::format("ending: {} requests are being answered; the same signal again cuts them\n",
                            server.answering());
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(most_s);
   while (server.answering() > 0 && std::chrono::steady_clock::now() < until)

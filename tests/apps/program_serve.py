@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import re
 import signal
@@ -470,6 +471,20 @@ class Ends(ProgramTest):
         code, errors = server.end(None)
         self.assertEqual(code, 0, errors)
         self.assertIn("ending: 1 ", errors)
+
+    def test_the_same_signal_again_cuts_what_is_left(self):
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            server = Server("--quiet")
+            body = {"prompt": PROMPT, "max_tokens": 4000, "n": 16, "ignore_eos": True, "temperature": 0}  # some seconds
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(server.ask, "POST", "/v1/completions", body)
+                while server.busy() == 0:
+                    time.sleep(0.01)
+                server.process.send_signal(signum)
+                while server.ask("GET", "/health")[0] != 503:
+                    time.sleep(0.01)
+                self.assertEqual(server.end(signum)[0], -signum)
+                self.assertIsInstance(answer.exception(), (ConnectionError, http.client.HTTPException))
 
     def test_each_request_is_a_line_without_its_texts(self):
         server = Server()
