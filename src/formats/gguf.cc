@@ -33,6 +33,10 @@ static_assert(std::endian::native == std::endian::little, "GGUF files are read a
 constexpr uint64_t kLongestName = 65535;               // bytes of a key or a tensor's name
 constexpr uint64_t kLongestArray = uint64_t{1} << 24;  // elements
 constexpr uint64_t kMostDimensions = 4;
+constexpr uint64_t kMostTensors = uint64_t{1} << 16;
+constexpr uint64_t kMostValues = uint64_t{1} << 16;
+// Of memory for all metadata together, however large the file: the largest vocabularies take a third of it.
+constexpr uint64_t kMostMetadataBytes = uint64_t{96} << 20;
 constexpr int64_t kDefaultAlignment = 32;  // bytes, unless general.alignment says otherwise
 
 // GGUF's numbers for the types of metadata values.
@@ -91,7 +95,17 @@ class Cursor {
   std::string read_string(std::string_view what) {
     const auto length = read<uint64_t>(what);
     const auto text = take(length, what);
+    keep(length, what);
     return {reinterpret_cast<const char*>(text.data()), text.size()};
+  }
+
+  // Before so many bytes of the file are kept in memory.
+  void keep(uint64_t bytes, std::string_view what) {
+    require(bytes <= kMostMetadataBytes - kept_,
+            "{}: with {} its metadata are larger than {} bytes of memory, "
+            "which are supported",
+            path_, what, kMostMetadataBytes);
+    kept_ += bytes;
   }
 
   std::string read_name(std::string_view what) {
@@ -114,6 +128,7 @@ class Cursor {
   const std::string& path_;
   std::span<const std::byte> bytes_;
   std::size_t position_ = 0;
+  uint64_t kept_ = 0;
 };
 
 // Below, `what` is the key of the value being read, in quotes.
@@ -160,7 +175,8 @@ ValueType read_value_type(Cursor& in, std::string_view what) {
 }
 
 template <typename T, typename Read>
-std::vector<T> read_elements(uint64_t count, Read read) {
+std::vector<T> read_elements(Cursor& in, std::string_view what, uint64_t count, Read read) {
+  in.keep(count * sizeof(T), what);
   std::vector<T> values;
   values.reserve(count);
   for (uint64_t i = 0; i < count; ++i) values.push_back(read());
@@ -175,14 +191,14 @@ Value read_array(Cursor& in, std::string_view what) {
           kLongestArray);
   switch (type) {
     case ValueType::string:
-      return read_elements<std::string>(count, [&] { return in.read_string(what); });
+      return read_elements<std::string>(in, what, count, [&] { return in.read_string(what); });
     case ValueType::f32:
     case ValueType::f64:
-      return read_elements<double>(count, [&] { return read_real(in, type, what); });
+      return read_elements<double>(in, what, count, [&] { return read_real(in, type, what); });
     case ValueType::boolean:
-      return read_elements<int64_t>(count, [&] { return int64_t{read_boolean(in, what)}; });
+      return read_elements<int64_t>(in, what, count, [&] { return int64_t{read_boolean(in, what)}; });
     default:
-      return read_elements<int64_t>(count, [&] { return read_integer(in, type, what); });
+      return read_elements<int64_t>(in, what, count, [&] { return read_integer(in, type, what); });
   }
 }
 
@@ -221,7 +237,11 @@ Header read_header(Cursor& in) {
           in.path(), version);
   Header header;
   header.tensors = in.read_count(kLeastTensorBytes, "tensors");
+  require(header.tensors <= kMostTensors, "{} claims {} tensors, at most {} are supported", in.path(),
+          header.tensors, kMostTensors);
   header.values = in.read_count(kLeastValueBytes, "metadata values");
+  require(header.values <= kMostValues, "{} claims {} metadata values, at most {} are supported", in.path(),
+          header.values, kMostValues);
   return header;
 }
 

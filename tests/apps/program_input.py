@@ -2,11 +2,16 @@
 """Prompts and models that cannot be used: one line, nothing on stdout."""
 
 import json
+import os
 import shutil
 import struct
+import subprocess
+import time
 import unittest
 
-from program import GOLDEN, MODEL, ProgramTest
+from program import GOLDEN, MODEL, PROGRAM, ProgramTest
+
+SANITIZED = "SHADOWKV_TEST_PATIENCE" in os.environ
 
 
 class BadPrompt(ProgramTest):
@@ -128,6 +133,61 @@ class BadModel(ProgramTest):
                 path = self.write(f"{name}.gguf", content)
                 self.refuse("generate", "--model", path, "--prompt-ids", "1", says=[path.name, *says])
 
+    def refuse_soon(self, path, *says):
+        """In under two seconds and 300 MB, whatever the file claims."""
+        with (self.folder / "errors").open("w+b") as errors:
+            start = time.monotonic()
+            program = subprocess.Popen([PROGRAM, "generate", "--model", path, "x"], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=errors)
+            _, status, used = os.wait4(program.pid, 0)
+            program.returncode = os.waitstatus_to_exitcode(status)
+            errors.seek(0)
+            line = errors.read().decode()
+        self.assertEqual((program.returncode, line.count("\n")), (2, 1), line)
+        for part in says:
+            self.assertIn(part, line)
+        if not SANITIZED:  # these keep what is freed, and watch every byte
+            self.assertLess(time.monotonic() - start, 2, line)
+            self.assertLess(used.ru_maxrss * 1024, 300e6, line)
+
+    def sparse(self, path, content):
+        """A file of 64 GiB that begins so."""
+        path.write_bytes(content)
+        os.truncate(path, 1 << 36)
+        return path
+
+    def test_files_of_any_size_are_refused_soon_and_in_little_memory(self):
+        whole, weights = (GOLDEN / "f32.gguf").read_bytes(), (GOLDEN / "hf/model.safetensors").read_bytes()
+        architecture = whole.index(b"general.architecture") + len(b"general.architecture")
+        tokens = whole.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens")
+
+        def patched(at, form, *values):
+            new = struct.pack("<" + form, *values)
+            return whole[:at] + new + whole[at + len(new) :]
+
+        for name, (content, *says) in {
+            "empty": (b"", "JSON"), "oversized": (whole, "damaged"),
+            "tensors": (patched(8, "Q", 1 << 30), "1073741824 tensors"),
+            "values": (patched(16, "Q", 1 << 30), "1073741824 metadata values"),
+            "key": (patched(24, "Q", 1 << 32), "a metadata key"),
+            "text": (patched(architecture + 4, "Q", 1 << 32), "general.architecture"),
+            "texts": (patched(tokens + 8, "Q", (1 << 24) - 1), "tokenizer.ggml.tokens"),
+            "numbers": (patched(tokens + 4, "IQ", 0, 1 << 24), "tokenizer.ggml.tokens"),
+        }.items():
+            with self.subTest(name):
+                path = self.sparse(self.folder / f"{name}.gguf", content)
+                self.refuse_soon(path, path.name, *says)
+                path.unlink()
+        folder = self.folder / "large"
+        shutil.copytree(GOLDEN / "hf", folder)
+        for name, content in [
+            ("tokenizer.json", b'{"model": "'), ("config.json", b'{"model_type": "'),
+            ("model.safetensors", struct.pack("<Q", 1 << 34) + b"{"), ("model.safetensors", weights),
+        ]:
+            with self.subTest(name):
+                self.refuse_soon(self.sparse(folder / name, content).parent, name)
+                shutil.copy(GOLDEN / "hf" / name, folder / name)
+
     def test_folders_that_lie_are_refused_in_one_line(self):
         whole = (GOLDEN / "hf/model.safetensors").read_bytes()
         length = struct.unpack("<Q", whole[:8])[0]
@@ -156,7 +216,9 @@ class BadModel(ProgramTest):
         }
         configs = {
             "architecture": ({"model_type": "mamba"}, ["mamba", "llama"]),
-            "rope": ({"rope_scaling": {"type": "dynamic", "factor": 4}}, ["dynamic"]),
+            "rope": ({"rope_parameters": {"type": "dynamic", "factor": 0.4}}, ["rope_parameters", "0.4"]),
+            "rope twice": ({"rope_scaling": {"type": "dynamic", "factor": 4}}, ["rope_scaling", "rope_parameters"]),
+            "unknown rope": ({"rope_parameters": {"type": "static"}}, ["static", "dynamic"]),
             "heads": ({"num_attention_heads": -4}, ["num_attention_heads", "-4"]),
             "layers": ({"num_hidden_layers": 10**18}, ["layers"]),
         }

@@ -196,7 +196,8 @@ void write_all(const fs::path& seeds, const fs::path& testdata) {
   }
   write_state(seeds / "state_file" / "small");
   write_templates(seeds / "chat_template", testdata / "template");
-  for (const char* name : {"llama_gqa", "llama_linear", "llama_rope3", "llama_yarn"}) {
+  for (const char* name :
+       {"llama_dynamic", "llama_gqa", "llama_linear", "llama_rope3", "llama_yarn", "phi3_long"}) {
     fs::create_directories(seeds / "config_json");
     fs::copy_file(testdata / "golden" / name / "hf" / "config.json", seeds / "config_json" / name,
                   fs::copy_options::overwrite_existing);
