@@ -12,8 +12,10 @@ namespace shadowkv {
 
 struct JsonLimits {
   int64_t bytes = int64_t{64} << 20;
-  int64_t depth = 64;        // objects and arrays within each other
-  bool unique_keys = false;  // refuse an object that names a key twice; else the last one counts
+  int64_t depth = 64;              // objects and arrays within each other
+  int64_t values = INT64_MAX;      // of all kinds, containers among them
+  int64_t text_bytes = INT64_MAX;  // of one text, as it is spelled
+  bool unique_keys = false;        // refuse an object that names a key twice; else the last one counts
 };
 
 // Empties a value from its leaves upwards. The library's own destructor first makes a list of all there is
@@ -32,6 +34,7 @@ using OrderedJsonDocument = std::unique_ptr<nlohmann::ordered_json, JsonRelease>
                                       const JsonLimits& limits = {});
 [[nodiscard]] OrderedJsonDocument parse_ordered_json(std::string_view text, std::string_view name,
                                                      const JsonLimits& limits = {});
+// Files may hold no more values, and no longer texts, than any file of models does by far.
 [[nodiscard]] JsonDocument read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // The value as ASCII text on one line, for messages.

@@ -18,6 +18,7 @@ static_assert(std::endian::native == std::endian::little,
               "safetensors files are read as they lie, little-endian");
 
 constexpr int64_t kLargestHeader = 25'000'000;  // bytes; a model of 100,000 tensors needs about 15 million
+constexpr int64_t kMostHeaderValues = int64_t{1} << 20;  // seven or eight a tensor
 
 struct DTypeEntry {
   std::string_view name;
@@ -140,8 +141,8 @@ void check_tiling(std::vector<Entry>& entries, int64_t size, const std::string& 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), mapping_(path) {
   const std::string name = path.string();
   const std::string_view text = header_text(mapping_.bytes(), name);
-  const JsonDocument document =
-      parse_json(text, name, {.bytes = kLargestHeader, .depth = 4, .unique_keys = true});
+  const JsonDocument document = parse_json(
+      text, name, {.bytes = kLargestHeader, .depth = 4, .values = kMostHeaderValues, .unique_keys = true});
   const Json& header = *document;
   require(header.is_object(), "{} is not a safetensors file: its header is not an object", name);
   std::vector<Entry> entries;

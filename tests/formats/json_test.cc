@@ -104,5 +104,13 @@ TEST(Json, ARepeatedKeyIsRefusedWhereKeysMustBeUnique) {
   EXPECT_EQ(refusal_of_text(R"({"a": {"a": 1}, "b": {"a": 2}})", {.unique_keys = true}), "");
 }
 
+TEST(Json, ValuesAndTextsAreCountedBeforeTheyAreBuilt) {
+  const std::string_view text = R"({"a": [1, "two, [\"", {}], "b": "12345678"})";
+  EXPECT_EQ(refusal_of_text(text, {.values = 6, .text_bytes = 10}), "");
+  EXPECT_THAT(refusal_of_text(text, {.values = 5}), HasSubstr("line 1, column 26: more than 5 values"));
+  EXPECT_THAT(refusal_of_text(text, {.text_bytes = 7}), HasSubstr("texts of more than 7 bytes"));
+  EXPECT_THAT(refusal_of_text("[\"1234567890", {.text_bytes = 7}), HasSubstr("texts of more than 7 bytes"));
+}
+
 }  // namespace
 }  // namespace shadowkv::testing
