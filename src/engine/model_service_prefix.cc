@@ -162,6 +162,7 @@ void ModelService::keep_prefixes(Job& job) {
       const bool serves_all = session_.prefix_cuts(std::ssize(job.prompt)).serves_shorter;
       const auto keys = std::span(*job.keys).subspan(serves_all ? 0 : i, serves_all ? i + 1 : 1);
       reading.from = {prefixes_->add(std::move(prefix), keys), key.tokens};
+      count_prefixes();  // who has the answer finds what was kept of its prompt
     }
   } catch (const std::bad_alloc&) {
     give_up_prefixes(job);

@@ -75,7 +75,7 @@ void PrefixWriter::run() noexcept {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return stops_ || file_.has_value(); });
-    if (stops_) return;
+    if (!file_) return;
     const File& file = *file_;  // which stays until this thread takes it away
     lock.unlock();
     std::string end = write(file);
@@ -104,7 +104,7 @@ void PrefixWriter::write_content(StateWriter& writer, const File& file) {
   const int64_t pieces = ceil_div(file.content_bytes, kPrefixPieceBytes);
   for (int64_t piece = 0; piece < pieces; ++piece) {
     changed_.wait(lock, [&] { return stops_ || is_abandoned_ || given_ > piece; });
-    if (stops_ || is_abandoned_) throw Interrupted(kGivenUp);
+    if (is_abandoned_ || given_ == piece) throw Interrupted(kGivenUp);
     const auto bytes = std::span(places_[static_cast<std::size_t>(piece % 2)])
                            .first(static_cast<std::size_t>(bytes_of(piece)));
     lock.unlock();

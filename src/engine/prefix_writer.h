@@ -35,7 +35,7 @@ class PrefixWriter {
   };
   // on_news: called on the writer's thread when there is a place again, or a file has ended.
   explicit PrefixWriter(std::function<void()> on_news);
-  ~PrefixWriter();  // a file that is not whole is gone
+  ~PrefixWriter();  // a file whose bytes were given is written to its end; another is gone
   PrefixWriter(const PrefixWriter&) = delete;
   PrefixWriter& operator=(const PrefixWriter&) = delete;
 

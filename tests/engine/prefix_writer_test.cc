@@ -115,6 +115,19 @@ TEST_F(PrefixWriters, LeaveNothingOfWhatIsGivenUp) {
   EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
+TEST_F(PrefixWriters, EndWhatWasGivenWhenTheyEnd) {
+  for (const int64_t bytes : {int64_t{5}, kPrefixPieceBytes + 1, 3 * kPrefixPieceBytes}) {
+    std::vector<std::byte> content = random_bytes(bytes, 1);
+    begin(bytes);
+    give(cut(content, 3), bytes);
+    writer_ = nullptr;
+    EXPECT_EQ(StateReader(path_).content_bytes(), bytes);
+    fs::remove(path_);
+    EXPECT_TRUE(fs::is_empty(folder_.path()));
+    writer_ = std::make_unique<PrefixWriter>([this] { ++news_; });
+  }
+}
+
 TEST_F(PrefixWriters, SayWhyThereIsNoFile) {
   path_ = folder_.path() / "no" / "such" / "folder";
   begin(kPrefixPieceBytes);
