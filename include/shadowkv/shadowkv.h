@@ -259,10 +259,10 @@ struct LayerObservation {
   // attention, and sequences below `exact_below`. Empty otherwise.
   std::span<const float> k;
   std::span<const float> v;  // values, likewise
-  // Of the token's own key before rotation, all KV heads together: squared distances from its segment's mean,
-  // and from what is kept of it. Both 0 where keys are held as they are.
+  // Of the token's own key before rotation, all KV heads together, its squared distance from its segment's
+  // mean; 0 where keys are held as they are.
   double key_energy = 0;
-  double key_error = 0;
+  double key_error = 0;  // likewise from what is kept of it
 };
 // Sees each layer of each sequence of a step.
 using LayerObserver = std::function<void(const LayerObservation&)>;
