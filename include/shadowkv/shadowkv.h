@@ -39,17 +39,17 @@ namespace shadowkv {
 
 // What a model is, before any of its weights is read.
 struct ModelInfo {
-  std::string name;              // as the file calls itself
-  std::string architecture;      // "llama", "qwen2", ...
-  int64_t layers = 0;            // transformer blocks
-  int64_t hidden = 0;            // width of the residual stream
-  int64_t heads = 0;             // query heads
-  int64_t kv_heads = 0;          // heads of keys and values
-  int64_t head_dim = 0;          // numbers of a head
-  int64_t inner = 0;             // width of the gated MLP
-  int64_t vocab_size = 0;        // logits of a row
-  int64_t context = 0;           // tokens the model is made for: trained, or stretched by its rule of positions
-  int64_t parameters = 0;        // embeddings counted once when tied
+  std::string name;          // as the file calls itself
+  std::string architecture;  // "llama", "qwen2", ...
+  int64_t layers = 0;        // transformer blocks
+  int64_t hidden = 0;        // width of the residual stream
+  int64_t heads = 0;         // query heads
+  int64_t kv_heads = 0;      // heads of keys and values
+  int64_t head_dim = 0;      // numbers of a head
+  int64_t inner = 0;         // width of the gated MLP
+  int64_t vocab_size = 0;    // logits of a row
+  int64_t context = 0;       // tokens the model is made for: trained, or stretched by its rule of positions
+  int64_t parameters = 0;    // embeddings counted once when tied
   bool tied_embeddings = false;  // the table of embeddings is also the last matrix
   bool has_tokenizer = false;    // whether text can be given and taken
 };
@@ -327,8 +327,8 @@ class Session {
   // by itself, as though it had read and decoded all of it. What is full of what they hold is theirs in
   // common and takes memory once; what they will still write to is copied. Throws InvalidInput for a sequence
   // that holds nothing, or more than max_tokens, or is reading, for more than the model's context, and for
-  // more than the rule of its positions reaches where it was added for few tokens (LongRoPE, dynamic); OutOfMemory,
-  // with what is needed and what is free, where growing so far would not fit.
+  // more than the rule of its positions reaches where it was added for few tokens (LongRoPE, dynamic);
+  // OutOfMemory, with what is needed and what is free, where growing so far would not fit.
   virtual SequenceId fork(SequenceId sequence, int64_t max_tokens) = 0;
 
   // Writes all that a sequence holds to a file, whole or not at all: a temporary file beside it is filled,
