@@ -22,7 +22,6 @@ int64_t good_rows(DeviceKind kind) {
 
 // How often memory may end for one request, with nothing left to take from others, before it fails.
 constexpr int kPatience = 3;
-constexpr auto kAttentionEvery = 100ms;
 // How long answers wait for the disk at most, from one step to the next.
 constexpr auto kMostWait = 1s;
 
@@ -103,22 +102,6 @@ ModelService::ModelService(ServiceParts parts, const ServiceOptions& options)
   thread_ = std::thread([this] { run(); });
 }
 
-void ModelService::count_limits() {
-  const Room all = room();
-  const int64_t context = parts_.model.context;
-  const Footprint each = state_of({.prompt_tokens = context, .max_tokens = context}, context, 1);
-  const auto times = [](int64_t bytes, int64_t of) {
-    return static_cast<double>(std::max<int64_t>(0, bytes)) / static_cast<double>(std::max<int64_t>(1, of));
-  };
-  const double most = std::min({times(all.device, each.device), times(all.host, each.pinned_host),
-                                times(all.device + all.host, each.device + each.pinned_host + each.either)});
-  now_.cache_tokens = static_cast<int64_t>(most * static_cast<double>(context));
-  now_.prefix_limit_bytes = options_.prefix_cache_bytes;
-  if (prefixes_) now_.cut_tokens = session_.prefix_cuts(1).every;
-  if (disk_) now_.prefix_file_limit_bytes = options_.prefix_cache_disk_bytes;
-  published_ = now_;
-}
-
 ModelService::~ModelService() {
   stops_ = true;
   bell_->ring();
@@ -172,20 +155,6 @@ void ModelService::turn() {
   if (!jobs_.empty() || stops_ || saves) return;
   bell_->wait();
   booked_until_ = Clock::now();
-}
-
-// Reading them waits for the device.
-void ModelService::read_attention() {
-  const Clock::time_point now = Clock::now();
-  if (now - attention_read_ < kAttentionEvery && !jobs_.empty()) return;
-  now_.attention = session_.statistics(0);
-  attention_read_ = now;
-}
-
-void ModelService::count_turn() {
-  const auto tokens = static_cast<double>(std::exchange(turn_tokens_, 0));
-  const auto rows = static_cast<double>(std::exchange(turn_rows_, 0));
-  if (tokens + rows > 0) now_.turn_tokens.add(tokens + rows / static_cast<double>(parts_.model.layers));
 }
 
 void ModelService::book(double& seconds) {

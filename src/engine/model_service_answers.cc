@@ -1,11 +1,17 @@
 // How the service's thread delivers tokens, ends requests, and what it tells of both.
 #include <algorithm>
+#include <chrono>
 #include <new>
 #include <utility>
 
 #include "engine/model_service.h"
 
 namespace shadowkv {
+namespace {
+
+constexpr auto kAttentionEvery = std::chrono::milliseconds(100);
+
+}  // namespace
 
 void ModelService::deliver(Item& item, int32_t token) {
   Job& job = item.second;
@@ -39,6 +45,14 @@ std::optional<FinishReason> ModelService::reason_to_end(Job& job, int32_t token)
 void ModelService::fail(Item& item, const std::exception_ptr& error) noexcept {
   end(
       item, [&] { item.second.answer->fail(error); }, error ? now_.failed : now_.cancelled);
+}
+
+// Reading them waits for the device.
+void ModelService::read_attention() {
+  const Clock::time_point now = Clock::now();
+  if (now - attention_read_ < kAttentionEvery && !jobs_.empty()) return;
+  now_.attention = session_.statistics(0);
+  attention_read_ = now;
 }
 
 // Whoever waits until no request is left finds the counts of all of them. A device that fails here is found
@@ -84,6 +98,28 @@ void ModelService::tell(Job& job) noexcept {
   } catch (...) {
     job.answer->cancel();
   }
+}
+
+void ModelService::count_limits() {
+  const Room all = room();
+  const int64_t context = parts_.model.context;
+  const Footprint each = state_of({.prompt_tokens = context, .max_tokens = context}, context, 1);
+  const auto times = [](int64_t bytes, int64_t of) {
+    return static_cast<double>(std::max<int64_t>(0, bytes)) / static_cast<double>(std::max<int64_t>(1, of));
+  };
+  const double most = std::min({times(all.device, each.device), times(all.host, each.pinned_host),
+                                times(all.device + all.host, each.device + each.pinned_host + each.either)});
+  now_.cache_tokens = static_cast<int64_t>(most * static_cast<double>(context));
+  now_.prefix_limit_bytes = options_.prefix_cache_bytes;
+  if (prefixes_) now_.cut_tokens = session_.prefix_cuts(1).every;
+  if (disk_) now_.prefix_file_limit_bytes = options_.prefix_cache_disk_bytes;
+  published_ = now_;
+}
+
+void ModelService::count_turn() {
+  const auto tokens = static_cast<double>(std::exchange(turn_tokens_, 0));
+  const auto rows = static_cast<double>(std::exchange(turn_rows_, 0));
+  if (tokens + rows > 0) now_.turn_tokens.add(tokens + rows / static_cast<double>(parts_.model.layers));
 }
 
 // Every request that was taken is in one state, or has ended in one way.

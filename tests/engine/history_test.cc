@@ -13,6 +13,7 @@
 #include "base/device.h"
 #include "engine/requests.h"
 #include "formats/temporary_file.h"
+#include "support/devices.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
@@ -43,12 +44,6 @@ class Extent {
   int most_;
   std::optional<Clock::time_point> until_;
 };
-
-std::vector<std::string> devices() {
-  std::vector<std::string> names = {"cpu"};
-  if (cuda_device_count() > 0) names.emplace_back("cuda");
-  return names;
-}
 
 AttentionConfig turning_shadow() {
   AttentionConfig config = small_shadow();

@@ -10,6 +10,7 @@
 #include "base/device.h"
 #include "engine/engines.h"
 #include "formats/temporary_file.h"
+#include "support/devices.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
@@ -18,12 +19,6 @@ namespace {
 constexpr int64_t kPrompt = 600;
 constexpr int64_t kSteps = kIsSanitized ? 2'048 : 32'768;
 constexpr int64_t kPiece = kSteps / 8;  // of the answer, between two looks at it
-
-std::vector<std::string> devices() {
-  std::vector<std::string> names = {"cpu"};
-  if (cuda_device_count() > 0) names.emplace_back("cuda");
-  return names;
-}
 
 class LongOutput : public ::testing::TestWithParam<std::string> {
  protected:

@@ -7,18 +7,13 @@
 #include "engine/engines.h"
 #include "engine/sampler.h"
 #include "kernels/logit_rows.h"
+#include "support/devices.h"
 #include "support/sanitizer.h"
 
 namespace shadowkv::testing {
 namespace {
 
 constexpr int32_t kVocab = 288;
-
-std::vector<std::string> devices() {
-  std::vector<std::string> names = {"cpu"};
-  if (cuda_device_count() > 0) names.emplace_back("cuda");
-  return names;
-}
 
 class SampledSteps : public ::testing::TestWithParam<std::string> {
  protected:

@@ -3,17 +3,12 @@
 #include <gtest/gtest.h>
 
 #include "model/gpu_sequences.h"
+#include "support/devices.h"
 
 namespace shadowkv::testing {
 namespace {
 
 constexpr int64_t kPrompt = 150, kMore = 400;
-
-std::vector<std::string> devices() {
-  std::vector<std::string> names = {"cpu"};
-  if (cuda_device_count() > 0) names.emplace_back("cuda");
-  return names;
-}
 
 std::unique_ptr<Device> make_device(const std::string& name) {
   return name == "cpu" ? make_cpu_device() : make_cuda_device();

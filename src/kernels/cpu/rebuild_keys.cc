@@ -222,14 +222,9 @@ std::vector<Token> tokens_to_rebuild(const RebuildKeysParams& p, int64_t b, int6
   return tokens;
 }
 
-// Into the cache: tokens lie far from each other.
 void fetch_factors(const RebuildKeysParams& p, const Token& token) {
-  constexpr int64_t kLine = 64;
-  const std::byte* from = p.factors.data.at(token.row, 0, token.position);
-  for (int64_t i = 0; i < p.factors.data.token_bytes; i += kLine) __builtin_prefetch(from + i);
-  if (p.factors.data.dtype == DType::i8) {
-    __builtin_prefetch(p.factors.scales.at(token.row, 0, token.position));
-  }
+  fetch_ahead(p.factors.data.at(token.row, 0, token.position), p.factors.data.token_bytes);
+  if (p.factors.data.dtype == DType::i8) fetch_ahead(p.factors.scales.at(token.row, 0, token.position), 1);
 }
 
 bool same_segment(const RebuildKeysParams& p, const Token& a, const Token& b) {

@@ -113,12 +113,6 @@ Keys keys_of(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t candi
   return {p.rebuilt.data + entry * p.rebuilt.shape[3] * size_of(p.rebuilt.dtype), p.rebuilt.dtype};
 }
 
-// Into the cache: chunks lie far from each other.
-SHADOWKV_INLINE void fetch(const Keys& keys, int64_t numbers) {
-  constexpr int64_t kLine = 64;
-  for (int64_t i = 0; i < numbers * size_of(keys.dtype); i += kLine) __builtin_prefetch(keys.data + i);
-}
-
 // Candidates [first, last); those that there are not get products of 0, whose scores are then replaced.
 SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b, int64_t g, int64_t first,
                                       int64_t last) {
@@ -130,9 +124,11 @@ SHADOWKV_INLINE void score_candidates(const CandidateScoresParams& p, int64_t b,
   float* q = scratch.data();
   float* dots = q + group * head_dim;
   for (int64_t i = 0; i < group * head_dim; ++i) q[i] = p.scale * p.q.as<float>()[head * head_dim + i];
-  const int64_t chunk_numbers = chunk * head_dim;
   for (int64_t i = 0; i < count; ++i) {
-    if (i + 1 < count && ids[i + 1] >= 0) fetch(keys_of(p, b, g, first + i + 1), chunk_numbers);
+    if (i + 1 < count && ids[i + 1] >= 0) {
+      const Keys next = keys_of(p, b, g, first + i + 1);
+      fetch_ahead(next.data, chunk * head_dim * size_of(next.dtype));
+    }
     if (ids[i] < 0) continue;
     const Keys keys = keys_of(p, b, g, first + i);
     vector_ops().dot_block({.x = q,

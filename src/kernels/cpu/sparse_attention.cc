@@ -33,9 +33,10 @@ struct Heads {
 // Chunks lie far from each other: those to come are brought into the cache meanwhile.
 constexpr std::size_t kRunsAhead = 4;
 
-void fetch(const std::byte* from, int64_t bytes) {
-  constexpr int64_t kLine = 64, kMost = 2048;  // what follows in longer runs the machine foresees
-  for (int64_t i = 0; i < std::min(bytes, kMost); i += kLine) __builtin_prefetch(from + i);
+// Of a run's keys or values; what follows in longer ones the machine foresees.
+void fetch_run(const std::byte* from, int64_t bytes) {
+  constexpr int64_t kMost = 2048;
+  fetch_ahead(from, std::min(bytes, kMost));
 }
 
 // weights[h * tokens + t] = q[h] . key[t]; q: the heads' queries, scaled.
@@ -44,7 +45,8 @@ void score_runs(const std::vector<Run>& runs, DType dtype, const Heads& heads, c
   int64_t at = 0;
   const int64_t bytes = heads.head_dim * size_of(dtype);
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (i + kRunsAhead < runs.size()) fetch(runs[i + kRunsAhead].keys, runs[i + kRunsAhead].tokens * bytes);
+    if (i + kRunsAhead < runs.size())
+      fetch_run(runs[i + kRunsAhead].keys, runs[i + kRunsAhead].tokens * bytes);
     const Run& run = runs[i];
     vector_ops().dot_block({.x = q,
                             .x_stride = heads.head_dim,
@@ -71,7 +73,8 @@ SHADOWKV_INLINE float soften(float* weights, int64_t tokens) {
 
 // Values of up to kValueRows tokens, as float32 side by side in rows of whole vectors.
 constexpr int64_t kValueRows = 64;
-// One row, and zeros up to whole vectors.
+// One row, and zeros up to whole vectors. widen_rows would fetch what lies behind a chunk, which is
+// another's.
 void widen_value(const std::byte* from, DType dtype, int64_t n, float* to) {
   vector_ops().widen(from, dtype, 1.0f, to, n);
   std::fill(to + n, to + round_up(n, kLanes), 0.0f);
@@ -97,7 +100,8 @@ void add_values(const std::vector<Run>& runs, DType dtype, const Heads& heads, i
     at += std::exchange(held, 0);
   };
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (i + kRunsAhead < runs.size()) fetch(runs[i + kRunsAhead].values, runs[i + kRunsAhead].tokens * bytes);
+    if (i + kRunsAhead < runs.size())
+      fetch_run(runs[i + kRunsAhead].values, runs[i + kRunsAhead].tokens * bytes);
     for (int64_t t = 0; t < runs[i].tokens; ++t) {
       widen_value(runs[i].values + t * bytes, dtype, n, values.data() + held * stride);
       if (++held == kValueRows) flush();

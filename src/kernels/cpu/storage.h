@@ -36,6 +36,12 @@ SHADOWKV_INLINE void write_row(const float* from, int64_t n, DType dtype, std::b
   for (int64_t i = 0; i < n; ++i) target[i] = bf16(from[i]);
 }
 
+// Into the cache, ahead of their use: rows that are chosen lie far from each other.
+SHADOWKV_INLINE void fetch_ahead(const std::byte* from, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(from + i);
+}
+
 // Codes of an int8 row with their scale.
 SHADOWKV_INLINE void read_codes(const std::byte* from, float scale, int64_t n, float* to) {
   const auto* codes = reinterpret_cast<const int8_t*>(from);
